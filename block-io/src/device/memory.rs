@@ -1,0 +1,182 @@
+//! A RAM disk: for tests, and for benching everything else.
+//!
+//! The bytes belong to the device, so queues opened one after another see the same content. One
+//! core only: the content is shared by reference count, not across threads.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::{
+    BlockDevice, BlockQueue, Buffer, Completion, DeviceError, Extent, Geometry, IoError, Operation,
+    Request, Timestamp,
+};
+
+/// The device. Cheap to clone; clones share the bytes.
+#[derive(Clone, Debug)]
+pub struct MemoryDevice {
+    geometry: Geometry,
+    bytes: Rc<RefCell<Box<[u8]>>>,
+}
+
+impl MemoryDevice {
+    /// A zeroed RAM disk of `capacity` bytes. Pages are taken from the system when first written.
+    ///
+    /// # Errors
+    /// When the capacity is no multiple of 512 or is more than this process can address.
+    pub fn new(capacity: u64) -> Result<Self, DeviceError> {
+        Self::with_geometry(Geometry::new(capacity))
+    }
+
+    /// A RAM disk that claims `geometry`, for tests of odd devices.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_geometry(geometry: Geometry) -> Result<Self, DeviceError> {
+        let capacity = geometry.capacity;
+        if capacity == 0 || !capacity.is_multiple_of(u64::from(geometry.block_size)) {
+            let block_size = geometry.block_size;
+            return Err(DeviceError::new(format!(
+                "memory device size {capacity}: must be a positive multiple of {block_size} bytes"
+            )));
+        }
+        let mut bytes: Vec<u8> = Vec::new();
+        let length = usize::try_from(capacity).unwrap_or(usize::MAX);
+        bytes.try_reserve_exact(length).map_err(|error| {
+            DeviceError::with_source(format!("memory device size {capacity}"), error)
+        })?;
+        drop(bytes);
+        let bytes = vec![0; length].into_boxed_slice();
+        Ok(Self { geometry, bytes: Rc::new(RefCell::new(bytes)) })
+    }
+
+    /// A copy of the bytes in `extent`, for tests to compare with.
+    pub fn content(&self, extent: Extent) -> Vec<u8> {
+        self.bytes.borrow()[extent.offset as usize..extent.end() as usize].to_vec()
+    }
+
+    /// Overwrites bytes from outside any queue, for tests that corrupt a device.
+    pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        self.bytes.borrow_mut()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+impl<Runtime> BlockDevice<Runtime> for MemoryDevice {
+    type Queue = MemoryQueue;
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn open_queue(&self, _: &Runtime, depth: usize) -> Result<MemoryQueue, DeviceError> {
+        Ok(MemoryQueue { device: self.clone(), depth, done: Vec::with_capacity(depth) })
+    }
+}
+
+/// Its queue.
+#[derive(Debug)]
+pub struct MemoryQueue {
+    device: MemoryDevice,
+    depth: usize,
+    done: Vec<Completion>,
+}
+
+impl MemoryQueue {
+    fn execute(&self, request: &Request) -> Result<(), IoError> {
+        self.device.geometry.check(request.operation, request.extent)?;
+        let range = request.extent.offset as usize..request.extent.end() as usize;
+        let buffer = || request.buffer.as_ref().ok_or(IoError::InvalidArgument);
+        let exact = |buffer: &Buffer| buffer.len() == range.len();
+        let mut bytes = self.device.bytes.borrow_mut();
+        match request.operation {
+            Operation::Read => {
+                let buffer = buffer()?;
+                if !exact(buffer) {
+                    return Err(IoError::InvalidArgument);
+                }
+                buffer.copy_from_slice(&bytes[range]);
+            }
+            Operation::Write => {
+                let buffer = buffer()?;
+                if !exact(buffer) {
+                    return Err(IoError::InvalidArgument);
+                }
+                buffer.copy_to_slice(&mut bytes[range]);
+            }
+            Operation::Discard | Operation::WriteZeroes => bytes[range].fill(0),
+            Operation::Flush => {}
+        }
+        Ok(())
+    }
+}
+
+impl BlockQueue for MemoryQueue {
+    fn geometry(&self) -> Geometry {
+        self.device.geometry
+    }
+
+    fn submit(&mut self, request: Request) -> Result<(), Request> {
+        if self.done.len() == self.depth {
+            return Err(request);
+        }
+        let result = self.execute(&request);
+        self.done.push(request.complete(result));
+        Ok(())
+    }
+
+    fn poll(&mut self, _: Timestamp, completions: &mut Vec<Completion>) -> bool {
+        let progress = !self.done.is_empty();
+        completions.append(&mut self.done);
+        progress
+    }
+
+    fn in_flight(&self) -> usize {
+        self.done.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BufferPool, RequestId};
+
+    fn run(queue: &mut MemoryQueue, request: Request) -> Completion {
+        queue.submit(request).expect("room");
+        let mut completions = Vec::new();
+        assert!(queue.poll(Timestamp(0), &mut completions));
+        completions.pop().expect("one completion")
+    }
+
+    #[test]
+    fn writes_are_read_back_and_zeroes_are_zero() {
+        let pool = BufferPool::heap();
+        let device = MemoryDevice::new(1 << 20).expect("size is right");
+        let mut queue = BlockDevice::<()>::open_queue(&device, &(), 4).expect("opens");
+        let buffer = pool.allocate(4096);
+        buffer.fill(7);
+        assert_eq!(run(&mut queue, Request::write(RequestId(1), 8192, buffer)).result, Ok(()));
+        assert_eq!(device.content(Extent::new(8192, 4096)), [7; 4096]);
+        let done = run(&mut queue, Request::read(RequestId(2), 8192 - 512, pool.allocate(1024)));
+        let mut bytes = [1; 1024];
+        done.buffer.expect("given back").copy_to_slice(&mut bytes);
+        assert_eq!((&bytes[..512], &bytes[512..]), (&[0; 512][..], &[7; 512][..]));
+        let zeroes = Request::write_zeroes(RequestId(3), Extent::new(8192, 512));
+        assert_eq!(run(&mut queue, zeroes).result, Ok(()));
+        assert_eq!(device.content(Extent::new(8192, 512)), [0; 512]);
+    }
+
+    #[test]
+    fn a_full_queue_hands_the_request_back() {
+        let device = MemoryDevice::new(4096).expect("size is right");
+        let mut queue = BlockDevice::<()>::open_queue(&device, &(), 1).expect("opens");
+        queue.submit(Request::flush(RequestId(1))).expect("room");
+        let back = queue.submit(Request::flush(RequestId(2))).expect_err("full");
+        assert_eq!(back.id, RequestId(2));
+    }
+
+    #[test]
+    fn bad_sizes_are_refused_by_name() {
+        for size in [0, 511, 513, u64::MAX - 511] {
+            assert!(MemoryDevice::new(size).is_err(), "{size}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The device contract: [`BlockDevice`] says what a device is and opens queues, [`BlockQueue`]
+//! carries requests.
+//!
+//! ```text
+//!   frontend ──submit──▶ BlockQueue ──▶ … ──▶ medium
+//!            ◀──poll────
+//! ```
+//! The rules, for both sides:
+//! * One queue belongs to one core; nothing here is `Send`.
+//! * `submit` takes the request with its buffer; `poll` gives it back, exactly once, in any order.
+//!   `submit` never completes a request itself and never blocks.
+//! * A queue holds at most `depth` requests; `submit` hands the request back when it is full.
+//! * The submitter has checked the request against the geometry ([`crate::Geometry::check`]).
+//! * Requests in flight that overlap are in no order; whoever needs an order waits.
+//! * Progress is made only in `submit` and `poll`. Whoever owns the queue polls it whenever its
+//!   runtime (a reactor, or a simulated world) has turned, and again until no progress is reported.
+
+// FILE
+pub mod memory;
+pub mod null;
+pub mod shared;
+
+use crate::{Completion, DeviceError, Geometry, Request, Timestamp};
+
+/// Something with blocks. `Runtime` is where its queues run: [`crate::reactor::Reactor`] for real
+/// devices, [`crate::sim::World`] for simulated ones; devices that need neither take any.
+pub trait BlockDevice<Runtime> {
+    /// The queue that [`open_queue`](Self::open_queue) opens.
+    type Queue: BlockQueue;
+
+    /// Size, limits and capabilities.
+    fn geometry(&self) -> Geometry;
+
+    /// Opens a queue for at most `depth` requests in flight, on this core's `runtime`.
+    ///
+    /// # Errors
+    /// When the device or the runtime has no room for another queue, or is gone.
+    fn open_queue(&self, runtime: &Runtime, depth: usize) -> Result<Self::Queue, DeviceError>;
+}
+
+/// One core's way to a device. See the module's rules.
+pub trait BlockQueue {
+    /// Size, limits and capabilities; may change between polls (a resize), never within one.
+    fn geometry(&self) -> Geometry;
+
+    /// Takes a request, or hands it back because `depth` requests are in flight.
+    ///
+    /// # Errors
+    /// The request itself, untouched: try again after a completion.
+    fn submit(&mut self, request: Request) -> Result<(), Request>;
+
+    /// Moves what can be moved and appends finished requests to `completions`. Returns whether
+    /// anything happened; after `true` the caller polls again before its runtime may sleep.
+    fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool;
+
+    /// Requests in flight.
+    fn in_flight(&self) -> usize;
+}
+
+impl<Queue: BlockQueue + ?Sized> BlockQueue for Box<Queue> {
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+    fn submit(&mut self, request: Request) -> Result<(), Request> {
+        (**self).submit(request)
+    }
+    fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
+        (**self).poll(now, completions)
+    }
+    fn in_flight(&self) -> usize {
+        (**self).in_flight()
+    }
+}
