@@ -1,1 +1,3 @@
-//! The cache engine.
+//! The cache engine and its frontends.
+
+pub mod frontend;
