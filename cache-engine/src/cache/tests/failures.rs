@@ -16,6 +16,9 @@ fn a_failed_cache_read_is_answered_from_the_origin() {
     assert_eq!(reply.result, Ok(()));
     assert_eq!(reply.buffer.expect("given back").to_vec(), [8; 1024]);
     assert_eq!(desk.statistics().cache_read_errors, 1);
+    assert_eq!(desk.device.len(), 1, "what could not be read is stored anew");
+    desk.settle(0);
+    assert!(desk.is_hit(512, 1024));
 }
 
 #[test]
