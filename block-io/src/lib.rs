@@ -21,6 +21,7 @@ mod error;
 mod extent;
 mod geometry;
 mod request;
+pub mod sim;
 mod time;
 
 pub use buffer::{BUFFER_ALIGNMENT, Buffer, BufferPool, PoolLayout};
