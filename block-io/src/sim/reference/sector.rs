@@ -35,8 +35,8 @@ pub(super) struct Entry {
     pub(super) late: bool,
     /// When it stopped being a value that the sector may hold.
     pub(super) removed: Sequence,
-    /// The end of the acked write that certainly came after it, or of the read that saw so: once that is durable, not even a
-    /// power cut brings it back.
+    /// The end of the acked write that certainly came after it, or of the read that saw so: once
+    /// that write is durable, not even a power cut brings this value back.
     pub(super) superseded: Sequence,
 }
 
