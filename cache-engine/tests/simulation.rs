@@ -95,6 +95,7 @@ fn run_seeds(scenario: Scenario) {
         Some(seed) => seed..seed + 1,
         None => 0..number("FOREBAY_SEEDS").unwrap_or(400),
     };
+    let count = seeds.end - seeds.start;
     let mut total = Statistics::default();
     for seed in seeds {
         let replay = PrintOnPanic { seed, scenario: scenario.name };
@@ -107,8 +108,8 @@ fn run_seeds(scenario: Scenario) {
     }
     if number("FOREBAY_SEED").is_none() {
         // A simulation that never met what it is about proves nothing.
-        assert!(total.read_hits > 1000 && total.read_partial_hits > 100, "{total:?}");
-        assert!(total.evictions > 1000 && total.write_fills > 1000, "{total:?}");
+        assert!(total.read_hits > count && total.read_partial_hits > count / 4, "{total:?}");
+        assert!(total.evictions > count && total.write_fills > count, "{total:?}");
     }
 }
 
