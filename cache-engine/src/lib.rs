@@ -4,8 +4,9 @@
 //!   frontend (NBD, …) ──▶ volume ──▶ cache (decides) ──▶ outbox ──▶ origin queue
 //!                                                              └──▶ cache device queue
 //! ```
-//! Top to bottom is the way of a request: [`volume`] runs the state machine [`cache`] over two
-//! [`block_io::BlockQueue`]s and is one itself.
+//! Top to bottom is the way of a request: a [`frontend`] takes it from a client, [`volume`] runs
+//! the state machine [`cache`] over two [`block_io::BlockQueue`]s and is one itself.
 
 pub mod cache;
+pub mod frontend;
 pub mod volume;
