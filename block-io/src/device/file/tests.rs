@@ -34,10 +34,10 @@ fn finish(reactor: &Reactor, queue: &mut FileQueue) -> Vec<Completion> {
     completions
 }
 
-/// Writes of single sectors and whole pages on the same pages, again and again, none overlapping
-/// another in flight: every sector is as its last write left it.
+/// Writes of single sectors and of whole blocks on the same blocks, again and again, none
+/// overlapping another in flight: every sector is as its last write left it.
 #[test]
-fn small_writes_beside_direct_ones_lose_nothing() {
+fn small_writes_beside_whole_blocks_lose_nothing() {
     let Some((_place, device)) = coarse_device(1 << 20) else { return };
     let reactor = reactor();
     let mut queue = device.open_queue(&reactor, 32).expect("opens");
@@ -69,7 +69,7 @@ fn small_writes_beside_direct_ones_lose_nothing() {
         for done in finish(&reactor, &mut queue) {
             assert_eq!(done.result, Ok(()));
         }
-        assert_eq!(queue.cached_writes, 0);
+        assert_eq!(queue.rewriting, 0);
         let buffer = reactor.pool().allocate(65536);
         queue.submit(Request::read(RequestId(0), 0, buffer)).expect("room");
         let read = finish(&reactor, &mut queue).pop().expect("one").buffer.expect("given back");
@@ -78,7 +78,7 @@ fn small_writes_beside_direct_ones_lose_nothing() {
 }
 
 #[test]
-fn a_small_write_and_a_direct_one_on_a_page_are_kept_apart() {
+fn writes_that_share_a_block_are_kept_apart_if_one_rewrites_it() {
     let Some((_place, device)) = coarse_device(1 << 20) else { return };
     let reactor = reactor();
     let mut queue = device.open_queue(&reactor, 8).expect("opens");
@@ -88,14 +88,15 @@ fn a_small_write_and_a_direct_one_on_a_page_are_kept_apart() {
         queue.waiting.len()
     };
     assert_eq!(write(1, 512, 512), 0);
-    assert_eq!(write(2, 1024, 512), 0, "both through the cache");
-    assert_eq!(write(3, 4096, 4096), 0, "another page");
-    assert_eq!(write(4, 0, 4096), 1, "the page that small writes are on");
-    assert_eq!(write(5, 2048, 512), 2, "not past the one that waits");
-    assert_eq!(write(6, 8192, 512), 2, "a page that nobody is on");
-    assert_eq!(finish(&reactor, &mut queue).len(), 6);
+    assert_eq!(write(2, 1024, 512), 1, "the block is being rewritten");
+    assert_eq!(write(3, 4096, 4096), 1, "another block");
+    assert_eq!(write(4, 0, 4096), 2, "a whole block waits for its parts");
+    assert_eq!(write(5, 2048, 512), 3, "and a part for the whole");
+    assert_eq!(write(6, 8192, 512), 3, "a block that nobody is on");
+    assert_eq!(write(7, 4096, 4096), 3, "whole blocks are in no order");
+    assert_eq!(finish(&reactor, &mut queue).len(), 7);
     assert!(queue.waiting.is_empty());
-    assert_eq!(queue.cached_writes, 0);
+    assert_eq!(queue.rewriting, 0);
 }
 
 #[test]
