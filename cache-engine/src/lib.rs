@@ -1,3 +1,12 @@
-//! The cache engine.
+//! Forebay's block cache: a fast local device in front of a slow origin, seen as one device.
+//!
+//! ```text
+//!   frontend (NBD, …) ──▶ volume ──▶ cache (decides) ──▶ outbox ──▶ origin queue
+//!                                                              └──▶ cache device queue
+//! ```
+//! The devices at both ends are [`backend`]s. Top to bottom is the way of a request: [`volume`] runs the state machine [`cache`] over two
+//! [`block_io::BlockQueue`]s and is one itself.
 
 pub mod backend;
+pub mod cache;
+pub mod volume;
