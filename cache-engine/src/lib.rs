@@ -4,9 +4,11 @@
 //!   frontend (NBD, …) ──▶ volume ──▶ cache (decides) ──▶ outbox ──▶ origin queue
 //!                                                              └──▶ cache device queue
 //! ```
-//! The devices at both ends are [`backend`]s. Top to bottom is the way of a request: [`volume`] runs the state machine [`cache`] over two
-//! [`block_io::BlockQueue`]s and is one itself.
+//! Top to bottom is the way of a request: a [`frontend`] takes it from a client, [`volume`] runs
+//! the state machine [`cache`] over two [`block_io::BlockQueue`]s and is one itself, and at both
+//! ends are devices, which [`backend`] opens.
 
 pub mod backend;
 pub mod cache;
+pub mod frontend;
 pub mod volume;
