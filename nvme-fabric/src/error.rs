@@ -24,6 +24,8 @@ pub enum ConnectionError {
     Terminated(Termination),
     /// The peer closed the stream.
     Closed,
+    /// No stream to this address could be established.
+    Unreachable(String, block_io::IoError),
     /// The network failed: the operation and the error.
     Network(&'static str, block_io::IoError),
     /// No answer in time: to what, and after how long.
@@ -44,6 +46,7 @@ impl fmt::Display for ConnectionError {
                 write!(f, "the peer ended the connection: {termination}")
             }
             Self::Closed => f.write_str("the peer closed the connection"),
+            Self::Unreachable(address, error) => write!(f, "connecting to {address}: {error}"),
             Self::Network(operation, error) => write!(f, "{operation} failed: {error}"),
             Self::TimedOut(what, after) => write!(f, "no answer to {what} within {after:?}"),
             Self::Refused(what) | Self::Incompatible(what) => f.write_str(what),

@@ -16,6 +16,7 @@
 //! Absent: authentication, TLS, multipath and reconnecting.
 
 pub mod error;
+pub mod host;
 pub mod pdu;
 pub mod spec;
 pub mod target;

@@ -58,7 +58,7 @@ impl DataHeader {
     }
 
     pub(super) fn flags(&self) -> u8 {
-        u8::from(self.last) * flag::LAST | u8::from(self.success) * flag::SUCCESS
+        (u8::from(self.last) * flag::LAST) | (u8::from(self.success) * flag::SUCCESS)
     }
 
     pub(super) fn write(&self, header: &mut [u8]) {

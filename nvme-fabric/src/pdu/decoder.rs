@@ -195,6 +195,12 @@ impl Decoder {
         self.start_payload(None);
     }
 
+    /// Lets go of a payload's place: the connection is gone, and no more bytes will come.
+    pub fn abandon_payload(&mut self) {
+        self.direct = 0;
+        self.state = State::Header;
+    }
+
     fn start_payload(&mut self, place: Option<Buffer>) {
         let State::AwaitingPlace { length, digest } = self.state else {
             panic!("no PDU awaits a place for its data");

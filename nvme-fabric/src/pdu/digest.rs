@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn over_a_buffer_in_parts_is_the_same_as_over_the_bytes() {
-        let bytes: Vec<u8> = (0..20_000_u32).map(|n| (n * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..20_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
         let buffer = BufferPool::heap().allocate(bytes.len());
         buffer.copy_from_slice(&bytes);
         let whole = Crc32c::new().update(&bytes);

@@ -82,9 +82,14 @@ impl Encoder {
 
     /// `bytes` of what [`transmit_from`](Self::transmit_from) gave have been sent.
     ///
+    /// After [`clear`](Self::clear) the report of a send that was in flight means nothing.
+    ///
     /// # Panics
-    /// When that is more than was queued.
+    /// When that is more than is queued.
     pub fn transmitted(&mut self, bytes: usize) {
+        if self.queued == 0 {
+            return;
+        }
         self.queued -= bytes;
         let mut rest = bytes;
         while rest > 0 {
@@ -98,7 +103,7 @@ impl Encoder {
         }
     }
 
-    /// Forgets everything queued: the connection is gone.
+    /// Forgets everything queued: the connection is gone. Nothing is queued after this.
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.open = self.open.end..self.open.end;
