@@ -20,7 +20,9 @@ pub mod device;
 mod error;
 mod extent;
 mod geometry;
+pub mod reactor;
 mod request;
+pub mod sim;
 mod time;
 
 pub use buffer::{BUFFER_ALIGNMENT, Buffer, BufferPool, PoolLayout};
