@@ -12,6 +12,8 @@
 
 mod open;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 pub use open::OpenOptions;
 pub use queue::FileQueue;

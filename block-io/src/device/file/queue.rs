@@ -35,14 +35,14 @@ pub struct FileQueue {
     jobs: Vec<Option<Job>>,
     free: Vec<u32>,
     /// Jobs held back by one that is in their way, oldest first.
-    waiting: VecDeque<u32>,
+    pub(super) waiting: VecDeque<u32>,
     /// Completions that need no kernel.
     finished: Vec<Completion>,
     sequence: u64,
     /// Jobs that write through the page cache, issued or waiting.
-    cached_writes: usize,
-    zero_range: bool,
-    punch_hole: bool,
+    pub(super) cached_writes: usize,
+    pub(super) zero_range: bool,
+    pub(super) punch_hole: bool,
     zeroes: Option<Buffer>,
 }
 
@@ -63,7 +63,7 @@ struct Job {
 
 /// What a job is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// Moving the request's bytes.
     Transfer,
     /// Letting the filesystem or the medium zero or drop the extent.
@@ -128,7 +128,7 @@ impl FileQueue {
     }
 
     /// The best way to zero that has not been refused yet.
-    fn zeroing_step(&self) -> Step {
+    pub(super) fn zeroing_step(&self) -> Step {
         if self.zero_range {
             Step::Allocate(AllocateMode::ZeroRange)
         } else if self.punch_hole {
@@ -306,7 +306,7 @@ impl FileQueue {
     }
 
     /// Takes a failed step: zeroing and discarding have other ways, the rest is over.
-    fn fail(&mut self, index: u32, error: IoError) {
+    pub(super) fn fail(&mut self, index: u32, error: IoError) {
         let Some(job) = self.jobs[index as usize].as_ref() else { return };
         let Step::Allocate(mode) = job.step else { return self.finish(index, Err(error)) };
         let operation = job.request.operation;

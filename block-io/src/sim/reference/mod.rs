@@ -310,7 +310,7 @@ impl ReferenceDisk {
     fn unknown(&mut self, id: RequestId, request: &InFlight, now: Sequence, late: bool) {
         for number in request.sectors() {
             let Some(value) = request.value(number) else { continue };
-            let entry = Entry { late, ..Entry::new(value, id.0, now) };
+            let entry = Entry { late, acked: false, ..Entry::new(value, id.0, now) };
             self.sectors.entry(number).or_insert_with(untouched).unknown(entry);
         }
     }

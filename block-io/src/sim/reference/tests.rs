@@ -236,3 +236,24 @@ fn patterns_are_unique_and_tell_what_they_are() {
     assert!(describe(b"GET / HTTP/1.1 and more").starts_with("unknown bytes [47, 45"));
     assert_eq!(stamps(&[0; 512]).collect::<Vec<_>>(), [0]);
 }
+
+#[test]
+fn what_a_read_ruled_out_is_gone_for_good_once_what_it_saw_is_durable() {
+    let flush = |reference: &mut ReferenceDisk| {
+        begin(reference, 50, Operation::Flush);
+        reference.end(RequestId(50), Ok(()));
+    };
+    let mut reference = reference().with_volatile_cache(true);
+    begin_write(&mut reference, 1, 1, 2);
+    write(&mut reference, 2, 2, Ok(()));
+    reference.end(RequestId(1), Ok(()));
+    assert_eq!(read(&mut reference, 2), Ok(()));
+    flush(&mut reference);
+    reference.power_cut();
+    assert_eq!(admissible(&mut reference), [2]);
+    write(&mut reference, 3, 3, Err(IoError::Media));
+    assert_eq!(read(&mut reference, 3), Ok(()));
+    flush(&mut reference);
+    reference.power_cut();
+    assert_eq!(admissible(&mut reference), [2, 3], "a flush promises nothing of a failed write");
+}
