@@ -5,8 +5,10 @@
 //!                                                              └──▶ cache device queue
 //! ```
 //! Top to bottom is the way of a request: a [`frontend`] takes it from a client, [`volume`] runs
-//! the state machine [`cache`] over two [`block_io::BlockQueue`]s and is one itself.
+//! the state machine [`cache`] over two [`block_io::BlockQueue`]s and is one itself, and at both
+//! ends are devices, which [`backend`] opens.
 
+pub mod backend;
 pub mod cache;
 pub mod frontend;
 pub mod volume;
