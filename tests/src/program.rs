@@ -14,6 +14,11 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// programs that tests drive at large, as `cargo xtask test` sets it, the second for clients.
 pub const REQUIRE: [&str; 2] = ["FOREBAY_REQUIRE_TOOLS", "FOREBAY_REQUIRE_CLIENTS"];
 
+/// Whether a missing program is a failure.
+pub fn is_required() -> bool {
+    REQUIRE.iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
+}
+
 /// A program that is there.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -28,13 +33,13 @@ impl Program {
     #[allow(clippy::print_stderr, reason = "a skipped test has to say so")]
     pub fn find(name: &str, package: &str) -> Option<Self> {
         let folders = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&folders).map(|folder| folder.join(name));
-        if let Some(path) = found.into_iter().find(|path| path.is_file()) {
+        // What is for the administrator need not be in everybody's path.
+        let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/sbin".into()]);
+        let mut found = folders.map(|folder| folder.join(name));
+        if let Some(path) = found.find(|path| path.is_file()) {
             return Some(Self { path });
         }
-        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| value == "1");
-        let required = REQUIRE.iter().any(is_set);
-        assert!(!required, "{name} is not installed (Debian package {package})");
+        assert!(!is_required(), "{name} is not installed (Debian package {package})");
         eprintln!("skipped: {name} is not installed (Debian package {package})");
         None
     }
