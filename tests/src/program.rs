@@ -1,5 +1,6 @@
 //! Programs that a test runs: found in `PATH` or skipped, and never waited for without an end.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -19,6 +20,13 @@ pub fn is_required() -> bool {
     REQUIRE.iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
 }
 
+/// Says why a test, or a part of one, is skipped. Past the test harness, which shows what a test
+/// prints only when it fails.
+pub fn say_skipped(reason: &str) {
+    // If standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
 /// A program that is there.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -30,7 +38,6 @@ impl Program {
     ///
     /// # Panics
     /// When it is not installed and one of [`REQUIRE`] is `1`.
-    #[allow(clippy::print_stderr, reason = "a skipped test has to say so")]
     pub fn find(name: &str, package: &str) -> Option<Self> {
         let folders = std::env::var_os("PATH").unwrap_or_default();
         // What is for the administrator need not be in everybody's path.
@@ -40,7 +47,7 @@ impl Program {
             return Some(Self { path });
         }
         assert!(!is_required(), "{name} is not installed (Debian package {package})");
-        eprintln!("skipped: {name} is not installed (Debian package {package})");
+        say_skipped(&format!("{name} is not installed (Debian package {package})"));
         None
     }
 

@@ -130,13 +130,12 @@ impl ForebayRun {
     ///
     /// # Panics
     /// When there is none and the test run requires its tools.
-    #[allow(clippy::print_stderr, reason = "a skipped test has to say so")]
     pub fn program() -> Option<PathBuf> {
         let path = std::env::var_os(BINARY).map(PathBuf::from);
         let path = path.filter(|path| path.is_file());
         if path.is_none() {
             assert!(!program::is_required(), "{BINARY} names no program");
-            eprintln!("skipped: {BINARY} names no program (cargo xtask test sets it)");
+            program::say_skipped(&format!("{BINARY} names no program (cargo xtask test sets it)"));
         }
         path
     }
