@@ -87,7 +87,7 @@ impl Report {
         }
         let settings = &self.settings;
         format!(
-            "A volume of {}, {} away, with a cache of {} in front.\n\
+            "A volume of {} behind NVMe/TCP, {} away, with a cache of {} in front.\n\
              4 KiB at random, popular blocks more often; {} requests in flight.\n\
              {shown}\n\
              The cached volume passed each write through: the origin was read whole afterwards.\n\
