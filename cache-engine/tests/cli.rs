@@ -257,6 +257,14 @@ fn ready_lines_name_each_export_and_sigint_ends_with_a_table() {
     assert!(!Path::new(&socket).exists(), "the socket is removed");
 }
 
+#[test]
+fn two_signals_at_once_are_one() {
+    let (daemon, _) = Daemon::start(&["run", "--origin", "memory:1M", "--export", EXPORT], 1);
+    kill_process(Pid::from_child(&daemon.child), Signal::TERM).expect("it runs");
+    let (rest, _) = daemon.end(Signal::TERM);
+    assert!(rest.contains("read bytes"), "it ends in order: {rest}");
+}
+
 fn exchange(client: &mut Client, cookie: u64) {
     client.send().expect("sent");
     let reply = client.reply().expect("answered");
@@ -293,8 +301,6 @@ fn bytes_reach_the_origin_and_statistics_are_the_last_line() {
         ("read_bytes", 8192),
         ("writes", 1),
         ("write_bytes", 4096),
-        ("read_hits", 1),
-        ("read_misses", 1),
         ("origin_errors", 0),
         ("capacity", 1 << 20),
         ("line_size", 4096),
@@ -302,7 +308,9 @@ fn bytes_reach_the_origin_and_statistics_are_the_last_line() {
         assert_eq!(value[key], expected, "{key} of {last}");
     }
     assert_eq!(value["mode"], "write-through");
-    assert_eq!(value["hit_ratio"], 0.5);
+    // Whether the write had reached the cache file before it was read is a matter of time.
+    let asked = value["read_hits"].as_u64().zip(value["read_misses"].as_u64());
+    assert_eq!(asked.map(|(hits, misses)| hits + misses), Some(2), "{last}");
     let content = std::fs::read(&disk).expect("there");
     let nines = content.iter().filter(|byte| **byte == 9).count();
     assert_eq!((nines, content[8192], content[12287]), (4096, 9, 9));
@@ -366,7 +374,9 @@ fn a_target_is_discovered_identified_and_served_with_a_cache() {
     client.disconnect().expect("sent");
     let (rest, _) = daemon.end(Signal::TERM);
     let value: serde_json::Value = serde_json::from_str(rest.trim()).expect("JSON");
+    // A store into memory is done before the next request can arrive.
     assert_eq!((&value["reads"], &value["read_hits"]), (&2.into(), &1.into()));
+    assert_eq!(value["hit_ratio"], 0.5);
     target.end(Signal::TERM);
     let content = std::fs::read(&disk).expect("there");
     assert_eq!((content[511], content[512], content[1535], content[1536]), (7, 9, 9, 7));

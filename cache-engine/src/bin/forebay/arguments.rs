@@ -48,7 +48,8 @@ pub(crate) enum Verb {
 Serve a volume, cached or not, until SIGINT or SIGTERM.
 
 Prints `ready NAME EXPORT-URI` for each export when it serves, and statistics at the end. Without \
---cache the origin itself is served. A second signal ends at once.")]
+--cache the origin itself is served. Another signal after half a \
+second does not wait for the end.")]
 #[command(after_long_help = "\
 Examples:
   A cached file, for NBD clients of this machine:
@@ -107,7 +108,8 @@ pub(crate) struct RunArguments {
 #[command(long_about = "\
 Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM.
 
-Prints `ready NQN HOST:PORT` when it serves. The namespaces are numbered from 1 in the order given.")]
+Prints `ready NQN HOST:PORT` when it serves. The namespaces are numbered from 1, in the order \
+given. With --discovery a second line tells where the discovery service is.")]
 #[command(after_long_help = "\
 Examples:
   forebay target --listen 127.0.0.1:4420 --subsystem nqn.2014-08.org.example:v1 \\

@@ -1,5 +1,6 @@
 //! How a running reactor is told to end, and asked things: by signals, or by another thread.
 
+use block_io::Timestamp;
 use block_io::reactor::{Mailbox, Reactor, Task};
 
 use crate::failure::Failure;
@@ -14,10 +15,10 @@ pub(crate) enum Control<Request> {
 }
 
 impl<Request: Send> Control<Request> {
-    /// Whether the service is to end.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Whether the service is to end; to be asked in every poll.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
         match self {
-            Self::Signals(signals) => signals.arrived(),
+            Self::Signals(signals) => signals.arrived(now),
             Self::Mailbox(mailbox) => mailbox.is_closed(),
         }
     }

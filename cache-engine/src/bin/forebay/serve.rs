@@ -110,14 +110,14 @@ impl NbdService {
         }
     }
 
-    fn obey(&mut self) -> bool {
+    fn obey(&mut self, now: Timestamp) -> bool {
         let mut progress = false;
         while let Some(reply) = self.control.next_request() {
             // Whoever asked may have gone meanwhile.
             let _ = reply.send(self.statistics());
             progress = true;
         }
-        if self.control.is_over() {
+        if self.control.is_over(now) {
             self.begin_close();
         }
         progress
@@ -179,7 +179,7 @@ impl Daemon for NbdService {
 
 impl Task for NbdService {
     fn poll(&mut self, now: Timestamp) -> bool {
-        let mut progress = self.obey();
+        let mut progress = self.obey(now);
         match &self.stage {
             Stage::Serving | Stage::Closing => {
                 self.tell_faults();

@@ -134,7 +134,7 @@ impl Daemon for TargetService {
 
 impl Task for TargetService {
     fn poll(&mut self, now: Timestamp) -> bool {
-        if !self.is_ending && self.control.is_over() {
+        if self.control.is_over(now) && !self.is_ending {
             self.is_ending = true;
             self.task.stop();
         }

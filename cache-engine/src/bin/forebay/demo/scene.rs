@@ -161,10 +161,12 @@ struct Performer<Request> {
 impl<Request: Send + 'static> Performer<Request> {
     /// Starts what `open` makes on a thread of its own, and waits until it serves. `open` also
     /// says what others need to know.
-    fn start<Part: Daemon, News: Send + 'static>(
-        name: &str,
-        open: impl FnOnce(&Reactor, Control<Request>) -> Result<(Part, News), Failure> + Send + 'static,
-    ) -> Result<(Self, News), Failure> {
+    fn start<Part, News, Open>(name: &str, open: Open) -> Result<(Self, News), Failure>
+    where
+        Part: Daemon,
+        News: Send + 'static,
+        Open: FnOnce(&Reactor, Control<Request>) -> Result<(Part, News), Failure> + Send + 'static,
+    {
         let (ready, started) = mpsc::channel();
         let play = move || -> Result<(), Failure> {
             let reactor = Reactor::new(ReactorConfig::default())?;
