@@ -20,6 +20,7 @@ pub mod device;
 mod error;
 mod extent;
 mod geometry;
+pub mod reactor;
 mod request;
 mod time;
 

@@ -1,0 +1,72 @@
+//! A counted file descriptor: an operation in flight holds a count, so a number is never reused
+//! under the kernel's hands.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+/// A file, socket or other descriptor, shared by reference count within one core.
+#[derive(Clone)]
+pub struct Descriptor(Rc<Inner>);
+
+struct Inner {
+    fd: OwnedFd,
+    registration: RefCell<Option<Registration>>,
+    /// The place in the table of the one ring that knows this file, copied out of
+    /// `registration` for the submission path.
+    place: Cell<Option<(u64, u32)>>,
+}
+
+/// A place in a ring's table of registered files, given back when dropped.
+struct Registration {
+    place: u32,
+    released: Rc<RefCell<Vec<u32>>>,
+}
+
+impl Descriptor {
+    /// The place in the file table of the ring named `ring`, if it is registered there.
+    pub(super) fn place(&self, ring: u64) -> Option<u32> {
+        self.0.place.get().filter(|(owner, _)| *owner == ring).map(|(_, place)| place)
+    }
+
+    /// Whether some ring has it in its table.
+    pub(super) fn is_registered(&self) -> bool {
+        self.0.place.get().is_some()
+    }
+
+    /// Notes that `ring` knows it as `place`; `released` hears of it when it is closed.
+    pub(super) fn set_place(&self, ring: u64, place: u32, released: Rc<RefCell<Vec<u32>>>) {
+        self.0.place.set(Some((ring, place)));
+        *self.0.registration.borrow_mut() = Some(Registration { place, released });
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.released.borrow_mut().push(self.place);
+    }
+}
+
+impl From<OwnedFd> for Descriptor {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Rc::new(Inner { fd, registration: RefCell::new(None), place: Cell::new(None) }))
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd.as_raw_fd()
+    }
+}
+
+impl std::fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Descriptor({})", self.as_raw_fd())
+    }
+}

@@ -1,0 +1,456 @@
+//! The kernel's two rings: the only file that names `io_uring`.
+//!
+//! It sets a ring up with what the kernel has, builds submission entries, pushes them, enters the
+//! kernel and hands out completions. What an operation means, who waits for it and who owns its
+//! memory is not its business: see `slots` and `core`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, squeue, types};
+
+use super::features::Features;
+use crate::DeviceError;
+
+/// A file as a submission entry names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum File {
+    /// By its descriptor.
+    Plain(RawFd),
+    /// By its place in the ring's table.
+    Registered(u32),
+}
+
+impl File {
+    fn number(self) -> types::Fd {
+        match self {
+            Self::Plain(fd) => types::Fd(fd),
+            Self::Registered(place) => types::Fd(place as i32),
+        }
+    }
+}
+
+/// Memory for one transfer: address, length, and the registered buffer it lies in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) base: *mut u8,
+    pub(super) length: u32,
+    pub(super) registered: Option<u16>,
+}
+
+/// One entry for the submission ring.
+pub(super) struct Submission(squeue::Entry);
+
+impl Submission {
+    fn of(file: File, entry: squeue::Entry) -> Self {
+        match file {
+            File::Registered(_) => Self(entry.flags(squeue::Flags::FIXED_FILE)),
+            File::Plain(_) => Self(entry),
+        }
+    }
+
+    pub(super) fn read(file: File, span: Span, offset: u64) -> Self {
+        let (fd, base, length) = (file.number(), span.base, span.length);
+        Self::of(
+            file,
+            match span.registered {
+                Some(index) => {
+                    opcode::ReadFixed::new(fd, base, length, index).offset(offset).build()
+                }
+                None => opcode::Read::new(fd, base, length).offset(offset).build(),
+            },
+        )
+    }
+
+    pub(super) fn write(file: File, span: Span, offset: u64, durable: bool) -> Self {
+        let (fd, base, length) = (file.number(), span.base, span.length);
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        Self::of(
+            file,
+            match span.registered {
+                Some(index) => opcode::WriteFixed::new(fd, base, length, index)
+                    .offset(offset)
+                    .rw_flags(flags)
+                    .build(),
+                None => opcode::Write::new(fd, base, length).offset(offset).rw_flags(flags).build(),
+            },
+        )
+    }
+
+    pub(super) fn synchronize(file: File) -> Self {
+        let entry = opcode::Fsync::new(file.number()).flags(types::FsyncFlags::DATASYNC).build();
+        Self::of(file, entry)
+    }
+
+    pub(super) fn allocate(file: File, mode: i32, offset: u64, length: u64) -> Self {
+        let entry = opcode::Fallocate::new(file.number(), length).offset(offset).mode(mode);
+        Self::of(file, entry.build())
+    }
+
+    pub(super) fn accept(file: File) -> Self {
+        let none = std::ptr::null_mut();
+        let entry = opcode::Accept::new(file.number(), none, none.cast());
+        Self::of(file, entry.flags(libc::SOCK_CLOEXEC).build())
+    }
+
+    pub(super) fn connect(
+        file: File,
+        address: *const libc::sockaddr,
+        length: libc::socklen_t,
+    ) -> Self {
+        Self::of(file, opcode::Connect::new(file.number(), address, length).build())
+    }
+
+    pub(super) fn receive(file: File, span: Span) -> Self {
+        Self::of(file, opcode::Recv::new(file.number(), span.base, span.length).build())
+    }
+
+    pub(super) fn receive_message(file: File, message: *mut libc::msghdr) -> Self {
+        Self::of(file, opcode::RecvMsg::new(file.number(), message).build())
+    }
+
+    pub(super) fn send(file: File, span: Span) -> Self {
+        let entry = opcode::Send::new(file.number(), span.base, span.length);
+        Self::of(file, entry.flags(libc::MSG_NOSIGNAL).build())
+    }
+
+    pub(super) fn send_message(file: File, message: *const libc::msghdr) -> Self {
+        let entry = opcode::SendMsg::new(file.number(), message);
+        Self::of(file, entry.flags(libc::MSG_NOSIGNAL as u32).build())
+    }
+
+    pub(super) fn cancel(user_data: u64) -> Self {
+        Self(opcode::AsyncCancel::new(user_data).build())
+    }
+}
+
+enum Kind {
+    Narrow(IoUring<squeue::Entry, cqueue::Entry>),
+    /// 128-byte submission entries, which NVMe and ublk commands need.
+    Wide(IoUring<squeue::Entry128, cqueue::Entry>),
+}
+
+/// Runs the same expression on either kind of ring.
+macro_rules! either {
+    ($kind:expr, $ring:ident => $body:expr) => {
+        match $kind {
+            Kind::Narrow($ring) => $body,
+            Kind::Wide($ring) => $body,
+        }
+    };
+}
+
+/// A pair of rings shared with the kernel.
+pub(super) struct Ring {
+    kind: Kind,
+    /// Entries that found the submission ring full; at most one an operation and one a cancel.
+    backlog: VecDeque<(Submission, u64)>,
+    /// The registered arena: address and length, zero length without one.
+    arena: (usize, usize),
+    files: u32,
+}
+
+/// A registered buffer is at most this long (Linux `io_buffer_validate`), so a longer arena is
+/// registered in pieces.
+const REGISTERED_BUFFER_MAX: usize = 1 << 30;
+
+impl Ring {
+    /// A ring with room for `entries` submissions and `completions` completions.
+    ///
+    /// # Errors
+    /// When the kernel has no io_uring, or too little of it.
+    pub(super) fn new(
+        entries: u32,
+        completions: u32,
+        wide: bool,
+        features: &mut Features,
+    ) -> Result<Self, DeviceError> {
+        let kind = if wide {
+            set_up(entries, completions, features).map(Kind::Wide)?
+        } else {
+            set_up(entries, completions, features).map(Kind::Narrow)?
+        };
+        if wide {
+            features.obtained("SQE128");
+        }
+        let ring = Self { kind, backlog: VecDeque::new(), arena: (0, 0), files: 0 };
+        ring.check(features)?;
+        Ok(ring)
+    }
+
+    fn submitter(&self) -> Submitter<'_> {
+        either!(&self.kind, ring => ring.submitter())
+    }
+
+    /// Asks the kernel for the operations and features that the reactor is made of.
+    fn check(&self, features: &mut Features) -> Result<(), DeviceError> {
+        let parameters = either!(&self.kind, ring => ring.params());
+        features.answer("EXT_ARG", parameters.is_feature_ext_arg());
+        features.answer("NODROP", parameters.is_feature_nodrop());
+        if !parameters.is_feature_ext_arg() {
+            return Err(DeviceError::new(
+                "io_uring: the kernel lacks EXT_ARG (waiting with a time-out); Linux 5.11 or \
+                 later is needed",
+            ));
+        }
+        let mut probe = Probe::new();
+        self.submitter().register_probe(&mut probe).map_err(|error| {
+            DeviceError::with_source("io_uring: asking for the supported operations", error)
+        })?;
+        for (name, code) in OPERATIONS {
+            if !probe.is_supported(code) {
+                return Err(DeviceError::new(format!(
+                    "io_uring: the kernel lacks the operation {name}; Linux 5.11 or later is needed"
+                )));
+            }
+        }
+        features.obtained("PROBE");
+        Ok(())
+    }
+
+    /// Registers the arena, so that transfers in it skip pinning its pages.
+    ///
+    /// # Safety
+    /// The memory must stay allocated for as long as the ring.
+    pub(super) unsafe fn register_arena(&mut self, base: *mut u8, length: usize) -> io::Result<()> {
+        let pieces: Vec<libc::iovec> = (0..length)
+            .step_by(REGISTERED_BUFFER_MAX)
+            .map(|start| libc::iovec {
+                iov_base: base.wrapping_add(start).cast(),
+                iov_len: REGISTERED_BUFFER_MAX.min(length - start),
+            })
+            .collect();
+        // SAFETY: the caller keeps the memory allocated while the ring lives.
+        unsafe { self.submitter().register_buffers(&pieces)? };
+        self.arena = (base as usize, length);
+        Ok(())
+    }
+
+    /// Makes a table for `places` registered files, all empty.
+    pub(super) fn make_file_table(&mut self, places: u32) -> io::Result<()> {
+        self.submitter().register_files_sparse(places)?;
+        self.files = places;
+        Ok(())
+    }
+
+    /// Places in the table of registered files, 0 without one.
+    pub(super) fn file_places(&self) -> u32 {
+        self.files
+    }
+
+    /// Puts a file into a place of the table, or with -1 takes it out.
+    pub(super) fn set_file(&self, place: u32, fd: RawFd) -> io::Result<()> {
+        self.submitter().register_files_update(place, &[fd]).map(drop)
+    }
+
+    /// The memory as an entry names it: by registered buffer where it lies in one.
+    pub(super) fn span(&self, base: *mut u8, length: usize) -> Span {
+        let start = (base as usize).wrapping_sub(self.arena.0);
+        let inside = start < self.arena.1 && length <= self.arena.1 - start && length > 0;
+        let (first, last) = (start / REGISTERED_BUFFER_MAX, start.wrapping_add(length.max(1) - 1));
+        let whole = inside && first == last / REGISTERED_BUFFER_MAX;
+        let registered = if whole { u16::try_from(first).ok() } else { None };
+        // A buffer is under 4 GiB by construction.
+        Span { base, length: length as u32, registered }
+    }
+
+    /// Queues an entry; it goes to the kernel with the next [`enter`](Self::enter), or now when
+    /// the ring is full.
+    ///
+    /// # Safety
+    /// Everything the entry points to must stay valid, and unmoved, until its completion.
+    pub(super) unsafe fn push(&mut self, submission: Submission, user_data: u64) {
+        let entry = submission.0.user_data(user_data);
+        if self.backlog.is_empty() {
+            // SAFETY: the caller vouches for what the entry points to.
+            if unsafe { push(&mut self.kind, &entry) } {
+                return;
+            }
+            // A failure here (out of memory, completions overflowing) shows again in `enter`.
+            let _ = self.submitter().submit();
+            // SAFETY: as above.
+            if unsafe { push(&mut self.kind, &entry) } {
+                return;
+            }
+        }
+        self.backlog.push_back((Submission(entry), user_data));
+    }
+
+    /// Moves what the backlog holds into the ring as far as it has room.
+    fn drain_backlog(&mut self) {
+        while let Some((submission, _)) = self.backlog.front() {
+            // SAFETY: whoever pushed it first vouched for it until its completion.
+            if !unsafe { push(&mut self.kind, &submission.0) } {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    /// Gives everything queued to the kernel and lets it post completions. With `wait`, sleeps
+    /// until there is a completion, at most so long. Interruptions and a busy kernel are no errors:
+    /// the caller comes again anyway.
+    pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        loop {
+            self.drain_backlog();
+            let more = !self.backlog.is_empty();
+            let wait = if more { None } else { wait };
+            match self.enter_once(wait) {
+                Ok(()) if more && self.has_room() => {}
+                Ok(()) => return Ok(()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => return Ok(()),
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn enter_once(&self, wait: Option<Duration>) -> io::Result<()> {
+        let queued = self.queued();
+        let submitter = self.submitter();
+        let Some(wait) = wait else {
+            let flags = EnterFlags::GETEVENTS.bits();
+            // SAFETY: no argument is passed; entries were vouched for when pushed.
+            return unsafe { submitter.enter::<libc::sigset_t>(queued, 0, flags, None) }.map(drop);
+        };
+        let time = types::Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
+        let arguments = types::SubmitArgs::new().timespec(&time);
+        let arguments = if wait == Duration::MAX { types::SubmitArgs::new() } else { arguments };
+        let flags = (EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();
+        // SAFETY: EXT_ARG goes with an `io_uring_getevents_arg`, which `SubmitArgs` is; the time
+        // it points to outlives the call.
+        unsafe { submitter.enter(queued, 1, flags, Some(&arguments)) }.map(drop)
+    }
+
+    fn queued(&self) -> u32 {
+        // SAFETY: the ring is used on this thread alone, and no other view of the submission
+        // side lives while this one does.
+        either!(&self.kind, ring => unsafe { ring.submission_shared() }.len() as u32)
+    }
+
+    fn has_room(&self) -> bool {
+        // SAFETY: as in `queued`.
+        either!(&self.kind, ring => !unsafe { ring.submission_shared() }.is_full())
+    }
+
+    /// Whether entries wait to be given to the kernel.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.backlog.is_empty() || self.queued() > 0
+    }
+
+    /// Whether there is, or the kernel says there would be after an [`enter`](Self::enter), a
+    /// completion. Reads shared memory only.
+    pub(super) fn has_news(&self) -> bool {
+        // SAFETY: as in `queued`, for either side.
+        either!(&self.kind, ring => unsafe {
+            !ring.completion_shared().is_empty() || {
+                let submission = ring.submission_shared();
+                submission.taskrun() || submission.cq_overflow()
+            }
+        })
+    }
+
+    /// Hands every completion to `take`: user data and result.
+    pub(super) fn reap(&mut self, mut take: impl FnMut(u64, i32)) {
+        either!(&mut self.kind, ring => {
+            for completion in ring.completion() {
+                take(completion.user_data(), completion.result());
+            }
+        });
+    }
+}
+
+/// # Safety
+/// As [`Ring::push`].
+unsafe fn push(kind: &mut Kind, entry: &squeue::Entry) -> bool {
+    match kind {
+        // SAFETY: the caller vouches for what the entry points to.
+        Kind::Narrow(ring) => unsafe { ring.submission().push(entry) }.is_ok(),
+        // SAFETY: as above.
+        Kind::Wide(ring) => unsafe { ring.submission().push(&entry.clone().into()) }.is_ok(),
+    }
+}
+
+/// The operations without which there is no reactor.
+const OPERATIONS: [(&str, u8); 13] = [
+    ("READ", opcode::Read::CODE),
+    ("WRITE", opcode::Write::CODE),
+    ("READ_FIXED", opcode::ReadFixed::CODE),
+    ("WRITE_FIXED", opcode::WriteFixed::CODE),
+    ("FSYNC", opcode::Fsync::CODE),
+    ("FALLOCATE", opcode::Fallocate::CODE),
+    ("ACCEPT", opcode::Accept::CODE),
+    ("CONNECT", opcode::Connect::CODE),
+    ("SEND", opcode::Send::CODE),
+    ("RECV", opcode::Recv::CODE),
+    ("SENDMSG", opcode::SendMsg::CODE),
+    ("RECVMSG", opcode::RecvMsg::CODE),
+    ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+];
+
+/// Sets a ring up with the most that the kernel accepts.
+fn set_up<Entry: squeue::EntryMarker>(
+    entries: u32,
+    completions: u32,
+    features: &mut Features,
+) -> Result<IoUring<Entry, cqueue::Entry>, DeviceError> {
+    let build = |deferred: bool, cooperative: bool| {
+        let mut builder = IoUring::<Entry, cqueue::Entry>::builder();
+        builder.setup_cqsize(completions).setup_clamp();
+        if deferred {
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+            builder.setup_submit_all();
+        } else if cooperative {
+            builder.setup_coop_taskrun().setup_taskrun_flag();
+        }
+        builder.build(entries)
+    };
+    let refused = |error: &io::Error| format!("refused by the kernel: {error}");
+    match build(true, false) {
+        Ok(ring) => {
+            for name in ["SINGLE_ISSUER", "DEFER_TASKRUN", "SUBMIT_ALL"] {
+                features.obtained(name);
+            }
+            return Ok(ring);
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            for name in ["SINGLE_ISSUER", "DEFER_TASKRUN", "SUBMIT_ALL"] {
+                features.missing(name, refused(&error));
+            }
+        }
+        Err(error) => return Err(refusal(entries, error)),
+    }
+    match build(false, true) {
+        Ok(ring) => {
+            features.obtained("COOP_TASKRUN");
+            return Ok(ring);
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            features.missing("COOP_TASKRUN", refused(&error));
+        }
+        Err(error) => return Err(refusal(entries, error)),
+    }
+    build(false, false).map_err(|error| refusal(entries, error))
+}
+
+/// Why there is no ring, and what to do about it.
+fn refusal(entries: u32, error: io::Error) -> DeviceError {
+    let advice = match error.raw_os_error() {
+        Some(libc::ENOSYS) => {
+            "this kernel has no io_uring (or a seccomp filter hides it); Linux 5.11 or later is \
+             needed, and in a container a seccomp profile that allows io_uring_setup, \
+             io_uring_enter and io_uring_register"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "not permitted; set sysctl kernel.io_uring_disabled=0, and in a container use a \
+             seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
+        }
+        Some(libc::ENOMEM) => "out of lockable memory; raise RLIMIT_MEMLOCK (ulimit -l)",
+        Some(libc::EMFILE | libc::ENFILE) => "out of file descriptors; raise ulimit -n",
+        _ => "setting up the rings failed",
+    };
+    DeviceError::with_source(format!("io_uring with {entries} entries: {advice}"), error)
+}
