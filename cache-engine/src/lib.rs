@@ -1,1 +1,3 @@
 //! The cache engine.
+
+pub mod backend;

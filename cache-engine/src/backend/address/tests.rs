@@ -1,0 +1,127 @@
+//! Tables of good and bad addresses.
+
+use super::*;
+
+fn origin(text: &str) -> OriginAddress {
+    text.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn nvme(text: &str) -> NvmeTcpAddress {
+    match origin(text) {
+        OriginAddress::NvmeTcp(address) => address,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn good_origins_and_back() {
+    let file = |path: &str| OriginAddress::File(PathBuf::from(path));
+    for (text, address, shown) in [
+        ("file:disk.img", file("disk.img"), "file:disk.img"),
+        ("file:./a b", file("./a b"), "file:./a%20b"),
+        ("file:/dev/nvme0n1", file("/dev/nvme0n1"), "file:/dev/nvme0n1"),
+        ("file:///abs/path", file("/abs/path"), "file:/abs/path"),
+        ("file://localhost/abs", file("/abs"), "file:/abs"),
+        ("file:////odd", file("//odd"), "file:////odd"),
+        ("file:/a%20b%25%3f", file("/a b%?"), "file:/a%20b%25%3F"),
+        ("file:/zahradě", file("/zahradě"), "file:/zahrad%C4%9B"),
+        ("memory:1GiB", OriginAddress::Memory(Size::from_bytes(1 << 30)), "memory:1GiB"),
+        ("null:512", OriginAddress::Null(Size::from_bytes(512)), "null:512"),
+    ] {
+        assert_eq!(origin(text), address, "{text}");
+        assert_eq!(address.to_string(), shown, "{text}");
+        assert_eq!(origin(shown), address, "what is shown parses back");
+    }
+}
+
+#[test]
+fn a_path_that_is_no_utf_8_comes_back() {
+    let address = origin("file:/tmp/%FF%fe");
+    let OriginAddress::File(path) = &address else { panic!("{address:?}") };
+    assert_eq!(path.as_os_str().as_bytes(), b"/tmp/\xFF\xFE");
+    assert_eq!(address.to_string(), "file:/tmp/%FF%FE");
+}
+
+#[test]
+fn good_nvme_addresses_and_back() {
+    let plain = nvme("nvme+tcp://10.0.0.5/nqn.2014-08.org.example:v1");
+    assert_eq!(plain.endpoint.to_string(), "10.0.0.5");
+    assert_eq!(plain.subsystem, "nqn.2014-08.org.example:v1");
+    assert_eq!((plain.namespace, plain.header_digest, plain.data_digest), (1, false, false));
+    for (text, shown) in [
+        ("nvme+tcp://h/nqn.x", "nvme+tcp://h/nqn.x?nsid=1"),
+        ("nvme+tcp://h:4420/nqn.x?", "nvme+tcp://h:4420/nqn.x?nsid=1"),
+        ("nvme+tcp://[::1]:9/nqn.x?nsid=7", "nvme+tcp://[::1]:9/nqn.x?nsid=7"),
+        (
+            "nvme+tcp://h/nqn.x?ddgst=1&hdgst=true&hostnqn=nqn.me&nsid=2",
+            "nvme+tcp://h/nqn.x?nsid=2&hdgst=on&ddgst=on&hostnqn=nqn.me",
+        ),
+        ("nvme+tcp://h/nqn.a%2Fb?hdgst=off", "nvme+tcp://h/nqn.a%2Fb?nsid=1"),
+    ] {
+        let address = nvme(text);
+        assert_eq!(address.to_string(), shown);
+        assert_eq!(nvme(shown), address);
+    }
+    assert_eq!(nvme("nvme+tcp://h/nqn.a%2Fb").subsystem, "nqn.a/b");
+}
+
+#[test]
+fn bad_origins_are_told_what_would_be_right() {
+    let long = format!("nvme+tcp://h/nqn.{}", "x".repeat(220));
+    for (text, expected) in [
+        ("", "must be one of file:PATH"),
+        ("/dev/sda", "did you mean file:/dev/sda"),
+        ("disk", "must be one of file:PATH"),
+        ("http://x/", "unknown scheme `http`"),
+        ("File:x", "unknown scheme `File`"),
+        ("file:", "the path is missing"),
+        ("file://", "the path is missing"),
+        ("file://server/x", "host `server`"),
+        ("file:x?cache=1", "takes no query"),
+        ("file:100%", "%25"),
+        ("file:%00", "%00"),
+        ("memory:", "whole number"),
+        ("memory:0", "positive multiple of 512"),
+        ("memory:1000", "positive multiple of 512"),
+        ("null:10MB", "write MiB"),
+        ("nvme+tcp:h/nqn.x", "`//HOST` is missing"),
+        ("nvme+tcp://h", "NQN is missing"),
+        ("nvme+tcp://h/", "must begin with `nqn.`"),
+        ("nvme+tcp://h/nqn.", "must begin with `nqn.`"),
+        ("nvme+tcp://h/volume", "must begin with `nqn.`"),
+        ("nvme+tcp:///nqn.x", "host is missing"),
+        ("nvme+tcp://::1/nqn.x", "in brackets"),
+        ("nvme+tcp://h:0/nqn.x", "port 0"),
+        ("nvme+tcp://h:99999/nqn.x", "port `99999`"),
+        ("nvme+tcp://h/nqn.x?nsid=0", "from 1 to 4294967294"),
+        ("nvme+tcp://h/nqn.x?nsid=4294967295", "from 1 to 4294967294"),
+        ("nvme+tcp://h/nqn.x?nsid", "must be KEY=VALUE"),
+        ("nvme+tcp://h/nqn.x?nsid=1&nsid=1", "given twice"),
+        ("nvme+tcp://h/nqn.x?queue=4", "known are nsid, hdgst, ddgst, hostnqn"),
+        ("nvme+tcp://h/nqn.x?hdgst=maybe", "must be on or off"),
+        ("nvme+tcp://h/nqn.x?hostnqn=me", "must begin with `nqn.`"),
+        ("nvme+tcp://h/nqn.%FF", "must be UTF-8"),
+        ("nvme+tcp://h/nqn.a%20b", "no spaces"),
+        (&long, "at most 223 bytes"),
+    ] {
+        let error = text.parse::<OriginAddress>().expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn caches_are_files_or_memory() {
+    for text in ["file:/dev/nvme0n1", "file:cache.img", "memory:"] {
+        let address: CacheAddress = text.parse().expect("good");
+        assert_eq!(address.to_string(), text);
+    }
+    for (text, expected) in [
+        ("memory", "must be one of file:PATH or memory:"),
+        ("memory:1G", "--cache-size"),
+        ("null:1G", "unknown scheme `null`"),
+        ("file:", "the path is missing"),
+    ] {
+        let error = text.parse::<CacheAddress>().expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
