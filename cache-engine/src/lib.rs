@@ -1,3 +1,14 @@
-//! The cache engine.
+//! Forebay's block cache: a fast local device in front of a slow origin, seen as one device.
+//!
+//! ```text
+//!   frontend (NBD, …) ──▶ volume ──▶ cache (decides) ──▶ outbox ──▶ origin queue
+//!                                                              └──▶ cache device queue
+//! ```
+//! Top to bottom is the way of a request: a [`frontend`] takes it from a client, [`volume`] runs
+//! the state machine [`cache`] over two [`block_io::BlockQueue`]s and is one itself, and at both
+//! ends are devices, which [`backend`] opens.
 
 pub mod backend;
+pub mod cache;
+pub mod frontend;
+pub mod volume;

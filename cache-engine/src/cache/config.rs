@@ -1,0 +1,148 @@
+//! What an operator chooses: parsed once, so that an invalid value cannot exist further down.
+
+use std::fmt;
+use std::str::FromStr;
+
+use block_io::SECTOR_SIZE;
+
+/// What the cache does with reads and writes; may be changed while requests are in flight, and
+/// takes effect for each request as it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum CacheMode {
+    /// Writes go to the origin and into the cache; reads fill the cache.
+    #[default]
+    WriteThrough,
+    /// Writes go to the origin and drop the cached copy; reads fill the cache.
+    WriteAround,
+    /// Everything goes to the origin; writes still drop the cached copy, so that what is cached
+    /// stays right for a later switch back.
+    PassThrough,
+}
+
+impl CacheMode {
+    /// Every mode, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::WriteThrough, Self::WriteAround, Self::PassThrough];
+}
+
+impl fmt::Display for CacheMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WriteThrough => "write-through",
+            Self::WriteAround => "write-around",
+            Self::PassThrough => "pass-through",
+        })
+    }
+}
+
+impl FromStr for CacheMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|mode| mode.to_string() == text).ok_or_else(|| {
+            format!("mode '{text}': must be write-through, write-around or pass-through")
+        })
+    }
+}
+
+/// Bytes in a cache line: the unit of lookup and eviction. Validity is kept per 512-byte sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LineSize(u32);
+
+impl LineSize {
+    /// Every size there is, ascending.
+    pub const ALL: [Self; 5] =
+        [Self(4 << 10), Self(8 << 10), Self(16 << 10), Self(32 << 10), Self(64 << 10)];
+
+    /// The size of `bytes` bytes.
+    ///
+    /// # Errors
+    /// When it is none of 4096, 8192, 16384, 32768 and 65536.
+    pub fn from_bytes(bytes: u64) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|size| u64::from(size.0) == bytes).ok_or_else(|| {
+            format!("line size {bytes}: must be 4096, 8192, 16384, 32768 or 65536 bytes")
+        })
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// In 512-byte sectors: 8 to 128.
+    pub const fn sectors(self) -> u32 {
+        self.0 / SECTOR_SIZE
+    }
+
+    pub(crate) const fn shift(self) -> u32 {
+        self.0.trailing_zeros()
+    }
+}
+
+impl Default for LineSize {
+    /// 16 KiB: a quarter of the memory of 4 KiB lines, and a gain in hits where requests have
+    /// spatial locality.
+    fn default() -> Self {
+        Self(16 << 10)
+    }
+}
+
+impl fmt::Display for LineSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}k", self.0 >> 10)
+    }
+}
+
+impl FromStr for LineSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|size| size.to_string() == text || size.0.to_string() == text)
+            .ok_or_else(|| format!("line size '{text}': must be 4k, 8k, 16k, 32k or 64k"))
+    }
+}
+
+/// How a cache is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// What is cached.
+    pub mode: CacheMode,
+    /// Line size.
+    pub line_size: LineSize,
+    /// Client requests in flight at the most; further ones are handed back.
+    pub requests_max: usize,
+    /// Stores into the cache device in flight at the most; further data is not cached. Bounds the
+    /// memory that a slow cache device can hold on to.
+    pub fills_max: usize,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            mode: CacheMode::default(),
+            line_size: LineSize::default(),
+            requests_max: 256,
+            fills_max: 512,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_and_line_sizes_read_as_they_print() {
+        for mode in CacheMode::ALL {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        for size in LineSize::ALL {
+            assert_eq!(size.to_string().parse(), Ok(size));
+            assert_eq!(LineSize::from_bytes(size.bytes()), Ok(size));
+        }
+        assert!("writeback".parse::<CacheMode>().expect_err("unknown").contains("'writeback'"));
+        assert!("12k".parse::<LineSize>().expect_err("unknown").contains("'12k'"));
+        assert!(LineSize::from_bytes(512).is_err());
+    }
+}

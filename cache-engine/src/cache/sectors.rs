@@ -1,0 +1,102 @@
+//! Sets of sectors within one line: the unit of "this part is cached".
+//!
+//! A line has 8 to 128 sectors, so a set is a `u128`; the index keeps them packed, one bit a
+//! sector.
+
+use block_io::SECTOR_SIZE;
+
+use super::config::LineSize;
+
+/// A set of sectors of one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct SectorSet(u128);
+
+impl SectorSet {
+    pub(crate) const EMPTY: Self = Self(0);
+
+    /// The sectors of `length` bytes from `offset` within a line; both multiples of 512.
+    pub(crate) fn of_bytes(offset: u64, length: u64) -> Self {
+        let first = (offset / u64::from(SECTOR_SIZE)) as u32;
+        let count = (length / u64::from(SECTOR_SIZE)) as u32;
+        debug_assert!(count > 0 && first + count <= 128);
+        Self((u128::MAX >> (128 - count)) << first)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// One sector set for every slot of a cache, a bit a sector.
+#[derive(Debug)]
+pub(crate) struct SectorMap {
+    bytes: Box<[u8]>,
+    bytes_per_line: usize,
+}
+
+impl SectorMap {
+    pub(crate) fn new(lines: usize, line_size: LineSize) -> Self {
+        let bytes_per_line = line_size.sectors() as usize / 8;
+        Self { bytes: vec![0; lines * bytes_per_line].into_boxed_slice(), bytes_per_line }
+    }
+
+    pub(crate) fn bytes_per_line(&self) -> usize {
+        self.bytes_per_line
+    }
+
+    pub(crate) fn get(&self, slot: usize) -> SectorSet {
+        let at = slot * self.bytes_per_line;
+        let mut value = [0; 16];
+        value[..self.bytes_per_line].copy_from_slice(&self.bytes[at..at + self.bytes_per_line]);
+        SectorSet(u128::from_le_bytes(value))
+    }
+
+    pub(crate) fn set(&mut self, slot: usize, sectors: SectorSet) {
+        let at = slot * self.bytes_per_line;
+        let value = sectors.0.to_le_bytes();
+        debug_assert!(value[self.bytes_per_line..].iter().all(|byte| *byte == 0));
+        self.bytes[at..at + self.bytes_per_line].copy_from_slice(&value[..self.bytes_per_line]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_bytes() {
+        let whole = SectorSet::of_bytes(0, 65536);
+        let part = SectorSet::of_bytes(512, 1024);
+        assert!(whole.contains(part) && !part.contains(whole) && part.overlaps(whole));
+        assert_eq!(part.0, 0b110);
+        assert_eq!(whole.without(part).union(part), whole);
+        assert!(!part.overlaps(SectorSet::of_bytes(1536, 512)));
+    }
+
+    #[test]
+    fn the_map_keeps_neighbours_apart() {
+        for line_size in LineSize::ALL {
+            let mut map = SectorMap::new(3, line_size);
+            let full = SectorSet::of_bytes(0, line_size.bytes());
+            map.set(1, full);
+            assert_eq!(map.get(1), full);
+            assert!(map.get(0).is_empty() && map.get(2).is_empty());
+        }
+    }
+}
