@@ -22,6 +22,7 @@ mod extent;
 mod geometry;
 pub mod reactor;
 mod request;
+pub mod sim;
 mod time;
 
 pub use buffer::{BUFFER_ALIGNMENT, Buffer, BufferPool, PoolLayout};

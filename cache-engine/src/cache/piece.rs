@@ -94,12 +94,15 @@ impl Cache {
         }
     }
 
-    /// Starts every piece that holds its lock. A started piece always has device requests in
-    /// flight, so nothing ends within this loop.
+    /// Starts every piece that holds its lock, in order. A started piece always has device
+    /// requests in flight, so nothing ends, and nothing else becomes startable, meanwhile.
     pub(super) fn start_pieces(&mut self) {
-        while let Some(piece) = self.startable.pop() {
+        let mut startable = std::mem::take(&mut self.startable);
+        for piece in startable.drain(..) {
             mode::start(self, piece);
         }
+        debug_assert!(self.startable.is_empty());
+        self.startable = startable;
     }
 
     /// The bytes of the request's buffer that belong to `part` of it.

@@ -61,10 +61,18 @@ impl SectorMap {
     }
 
     pub(crate) fn get(&self, slot: usize) -> SectorSet {
-        let at = slot * self.bytes_per_line;
-        let mut value = [0; 16];
-        value[..self.bytes_per_line].copy_from_slice(&self.bytes[at..at + self.bytes_per_line]);
-        SectorSet(u128::from_le_bytes(value))
+        // A load of known width for every line size: a copy of variable length would be a call.
+        match self.bytes_per_line {
+            1 => SectorSet(u128::from(self.bytes[slot])),
+            2 => SectorSet(u128::from(u16::from_le_bytes(self.load(slot)))),
+            4 => SectorSet(u128::from(u32::from_le_bytes(self.load(slot)))),
+            8 => SectorSet(u128::from(u64::from_le_bytes(self.load(slot)))),
+            _ => SectorSet(u128::from_le_bytes(self.load(slot))),
+        }
+    }
+
+    fn load<const WIDTH: usize>(&self, slot: usize) -> [u8; WIDTH] {
+        *self.bytes[slot * WIDTH..].first_chunk().expect("a slot of the map")
     }
 
     pub(crate) fn set(&mut self, slot: usize, sectors: SectorSet) {

@@ -1,0 +1,413 @@
+//! The oracle: told of every request's begin and end, it says whether the bytes of a read could
+//! have come from a device that keeps the contract.
+//!
+//! For each sector it keeps the set of admissible values: the last acked write's, those of writes
+//! beside it in time, and those of failed writes whose outcome is unknown. A read may return, for
+//! each sector, any value that was admissible when it began or that a write beside it brings. Once
+//! a read with no write beside it has returned a value, that value is the only one: no flips.
+//!
+//! Told that the device has a volatile cache, it also keeps what a power cut may bring back.
+//!
+//! Absent: an order between the sectors of one request, and between overlapping reads in flight.
+
+mod pattern;
+mod sector;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use pattern::{describe, fill_pattern};
+
+use crate::{Completion, Extent, IoError, Operation, Request, RequestId, SECTOR_SIZE};
+use sector::{Entry, Horizon, NEVER, Sector, Value};
+
+const SECTOR: u64 = SECTOR_SIZE as u64;
+
+/// The order of begins and ends.
+type Sequence = u64;
+
+/// The reference. Independent of any world and any device.
+pub struct ReferenceDisk {
+    seed: u64,
+    capacity: u64,
+    sequence: Sequence,
+    /// By number; absent: zeroes, never written.
+    sectors: BTreeMap<u64, Sector>,
+    in_flight: BTreeMap<RequestId, InFlight>,
+    late_writes: bool,
+    durable_before: Option<Sequence>,
+}
+
+struct InFlight {
+    operation: Operation,
+    extent: Extent,
+    begun: Sequence,
+    force_unit_access: bool,
+    /// A write's values by sector.
+    stamps: Vec<u64>,
+}
+
+impl InFlight {
+    /// The value that this write would leave in `sector`, if it touches it.
+    fn value(&self, sector: u64) -> Option<Value> {
+        let extent = Extent::new(sector * SECTOR, SECTOR);
+        if !self.extent.overlaps(extent) {
+            return None;
+        }
+        match self.operation {
+            Operation::Write => {
+                let index = (sector - self.extent.offset / SECTOR) as usize;
+                self.stamps.get(index).map(|stamp| Value::Stamp(*stamp))
+            }
+            Operation::WriteZeroes => Some(Value::Stamp(0)),
+            Operation::Discard => Some(Value::Any),
+            Operation::Read | Operation::Flush => None,
+        }
+    }
+
+    fn sectors(&self) -> std::ops::Range<u64> {
+        self.extent.offset / SECTOR..self.extent.end() / SECTOR
+    }
+}
+
+/// A read returned what it must not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The seed that replays it.
+    pub seed: u64,
+    /// The read, absent when content was checked outside of any request.
+    pub request: Option<RequestId>,
+    /// The first wrong sector, in units of 512 bytes.
+    pub sector: u64,
+    /// What would have been right, one line each.
+    pub expected: Vec<String>,
+    /// What was read.
+    pub found: String,
+}
+
+impl ReferenceDisk {
+    /// The reference of a zeroed device of `capacity` bytes whose acked writes are durable and
+    /// whose lost writes are not applied late. `seed` is for messages.
+    pub fn new(seed: u64, capacity: u64) -> Self {
+        Self {
+            seed,
+            capacity,
+            sequence: 1,
+            sectors: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            late_writes: false,
+            durable_before: None,
+        }
+    }
+
+    /// Whether writes that ended with `ConnectionLost`, `TimedOut` or `Cancelled` may take effect
+    /// at any later time, until [`fence`](Self::fence).
+    pub fn with_late_writes(self, late_writes: bool) -> Self {
+        Self { late_writes, ..self }
+    }
+
+    /// Whether a power cut may lose acked writes that no flush or FUA has made durable.
+    pub fn with_volatile_cache(self, volatile_cache: bool) -> Self {
+        Self { durable_before: volatile_cache.then_some(0), ..self }
+    }
+
+    /// The content that the device starts with; what is not set is zeroes.
+    ///
+    /// # Panics
+    /// When it is not in whole sectors, or is past the end.
+    pub fn set_content(&mut self, offset: u64, bytes: &[u8]) {
+        let extent = Extent::new(offset, bytes.len() as u64);
+        self.check_extent(extent);
+        let ended = self.tick();
+        for (sector, stamp) in (offset / SECTOR..).zip(stamps(bytes)) {
+            let entry = Entry::new(Value::Stamp(stamp), 0, ended);
+            self.sectors.insert(sector, Sector::new(entry));
+        }
+    }
+
+    /// A request is about to be submitted. Takes a written buffer's bytes as they are now.
+    ///
+    /// # Panics
+    /// As [`begin_with`](Self::begin_with).
+    pub fn begin(&mut self, request: &Request) {
+        let Request { id, operation, extent, force_unit_access, buffer } = request;
+        let bytes = match (operation, buffer) {
+            (Operation::Write, Some(buffer)) => buffer.to_vec(),
+            _ => Vec::new(),
+        };
+        self.begin_with(*id, *operation, *extent, *force_unit_access, &bytes);
+    }
+
+    /// [`begin`](Self::begin) without a request; `bytes` are a write's, else empty.
+    ///
+    /// # Panics
+    /// When the test itself is wrong: an id in flight already, an extent not in whole sectors or
+    /// past the end, a write whose bytes are not as long as its extent.
+    pub fn begin_with(
+        &mut self,
+        id: RequestId,
+        operation: Operation,
+        extent: Extent,
+        force_unit_access: bool,
+        bytes: &[u8],
+    ) {
+        self.check_extent(extent);
+        let expected = if operation == Operation::Write { extent.length } else { 0 };
+        assert_eq!(bytes.len() as u64, expected, "bytes of {operation:?} {extent}");
+        let begun = self.tick();
+        let stamps = stamps(bytes).collect();
+        let request = InFlight { operation, extent, begun, force_unit_access, stamps };
+        let before = self.in_flight.insert(id, request);
+        assert!(before.is_none(), "seed {}: {id:?} is in flight already", self.seed);
+    }
+
+    /// A request has completed: checks a read's bytes, records anything else's outcome.
+    ///
+    /// # Errors
+    /// [`Mismatch`] when a read returned bytes that it must not.
+    ///
+    /// # Panics
+    /// When no such request is in flight, or a read comes without its buffer.
+    pub fn complete(&mut self, completion: &Completion) -> Result<(), Mismatch> {
+        let Completion { id, result, buffer } = completion;
+        let is_read = |request: &InFlight| request.operation == Operation::Read;
+        if result.is_ok() && self.in_flight.get(id).is_some_and(is_read) {
+            let buffer = buffer.as_ref().expect("a completed read gives its buffer back");
+            return self.end_read(*id, &buffer.to_vec());
+        }
+        self.end(*id, *result);
+        Ok(())
+    }
+
+    /// A request other than a successful read has ended.
+    ///
+    /// # Panics
+    /// When no such request is in flight, or it is a successful read.
+    pub fn end(&mut self, id: RequestId, result: Result<(), IoError>) {
+        let request = self.take(id);
+        let now = self.tick();
+        match (request.operation, result) {
+            (Operation::Read, Ok(())) => panic!("{id:?}: a read ends with its bytes"),
+            (Operation::Read, Err(_)) | (Operation::Flush, Err(_)) => {}
+            (Operation::Flush, Ok(())) => {
+                self.durable_before = self.durable_before.map(|before| before.max(request.begun));
+            }
+            (_, Ok(())) => self.acked(id, &request, now),
+            (_, Err(error)) if error.outcome_unknown() => {
+                let lost = matches!(
+                    error,
+                    IoError::ConnectionLost | IoError::TimedOut | IoError::Cancelled
+                );
+                self.unknown(id, &request, now, lost && self.late_writes);
+            }
+            (_, Err(_)) => {}
+        }
+    }
+
+    /// A read has ended with `bytes`.
+    ///
+    /// # Errors
+    /// [`Mismatch`] when they are not what it may return.
+    ///
+    /// # Panics
+    /// When it is not in flight, or its length is another.
+    pub fn end_read(&mut self, id: RequestId, bytes: &[u8]) -> Result<(), Mismatch> {
+        let request = self.take(id);
+        assert_eq!(bytes.len() as u64, request.extent.length, "bytes of the read {id:?}");
+        let now = self.tick();
+        self.check(Some(id), request.extent, request.begun, now, bytes)
+    }
+
+    /// Compares content that was looked at outside of any request, such as the medium itself when
+    /// nothing is in flight.
+    ///
+    /// # Errors
+    /// [`Mismatch`] as for a read that begins and ends now.
+    ///
+    /// # Panics
+    /// When it is not in whole sectors, or is past the end.
+    pub fn check_content(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Mismatch> {
+        let extent = Extent::new(offset, bytes.len() as u64);
+        self.check_extent(extent);
+        let begun = self.tick();
+        let now = self.tick();
+        self.check(None, extent, begun, now, bytes)
+    }
+
+    /// From here on no write of the past takes effect any more.
+    pub fn fence(&mut self) {
+        let now = self.tick();
+        for sector in self.sectors.values_mut() {
+            sector.fence(now);
+        }
+    }
+
+    /// The device lost power or its process: requests in flight never end, writes among them have
+    /// an unknown outcome, and with a volatile cache so has every write that is not durable.
+    pub fn power_cut(&mut self) {
+        let now = self.tick();
+        for (id, request) in std::mem::take(&mut self.in_flight) {
+            if request.operation.changes_content() {
+                self.unknown(id, &request, now, false);
+            }
+        }
+        let keep = self.horizon();
+        for sector in self.sectors.values_mut() {
+            sector.power_cut(keep);
+            sector.last_write_end = now;
+        }
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn tick(&mut self) -> Sequence {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    fn take(&mut self, id: RequestId) -> InFlight {
+        let seed = self.seed;
+        let request = self.in_flight.remove(&id);
+        request.unwrap_or_else(|| panic!("seed {seed}: {id:?} ended but is not in flight"))
+    }
+
+    fn check_extent(&self, extent: Extent) {
+        let fits = extent.is_aligned(SECTOR) && extent.end() <= self.capacity;
+        assert!(fits, "{extent}: must be whole sectors within {} bytes", self.capacity);
+    }
+
+    fn horizon(&self) -> Horizon {
+        let reads = self.in_flight.values().filter(|request| request.operation == Operation::Read);
+        let oldest_read = reads.map(|request| request.begun).min().unwrap_or(NEVER);
+        Horizon { oldest_read, durable_before: self.durable_before }
+    }
+
+    fn acked(&mut self, id: RequestId, request: &InFlight, now: Sequence) {
+        let keep = self.horizon();
+        for number in request.sectors() {
+            let Some(value) = request.value(number) else { continue };
+            let entry = Entry::new(value, id.0, now);
+            let sector = self.sectors.entry(number).or_insert_with(untouched);
+            sector.acked(entry, request.begun, request.force_unit_access, keep);
+        }
+    }
+
+    fn unknown(&mut self, id: RequestId, request: &InFlight, now: Sequence, late: bool) {
+        for number in request.sectors() {
+            let Some(value) = request.value(number) else { continue };
+            let entry = Entry { late, ..Entry::new(value, id.0, now) };
+            self.sectors.entry(number).or_insert_with(untouched).unknown(entry);
+        }
+    }
+
+    fn check(
+        &mut self,
+        request: Option<RequestId>,
+        extent: Extent,
+        begun: Sequence,
+        now: Sequence,
+        bytes: &[u8],
+    ) -> Result<(), Mismatch> {
+        let keep = self.horizon();
+        let first = extent.offset / SECTOR;
+        let beside: Vec<(&RequestId, &InFlight)> = self
+            .in_flight
+            .iter()
+            .filter(|(_, other)| other.operation.changes_content() && other.extent.overlaps(extent))
+            .collect();
+        for (number, (stamp, bytes)) in (first..).zip(stamps(bytes).zip(sectors_of(bytes))) {
+            let sector = self.sectors.get_mut(&number);
+            let mut writes = beside.iter().filter_map(|(_, write)| write.value(number)).peekable();
+            let ended_before = sector.as_ref().is_none_or(|sector| sector.last_write_end <= begun);
+            let quiet = writes.peek().is_none() && ended_before;
+            // With no write beside it, a read sees what is there now: values that an earlier read
+            // has ruled out are wrong although this read began before.
+            let since = if quiet { NEVER - 1 } else { begun };
+            let right = writes.any(|value| value.admits(stamp))
+                || match &sector {
+                    None => stamp == 0,
+                    Some(sector) => sector
+                        .entries
+                        .iter()
+                        .any(|entry| entry.is_admissible(since) && entry.value.admits(stamp)),
+                };
+            if !right {
+                let expected = self.expected(number, since, &beside);
+                let found = describe(bytes);
+                return Err(Mismatch { seed: self.seed, request, sector: number, expected, found });
+            }
+            if let Some(sector) = sector.filter(|_| quiet) {
+                sector.narrow(stamp, now, keep);
+            }
+        }
+        Ok(())
+    }
+
+    fn expected(
+        &self,
+        number: u64,
+        since: Sequence,
+        beside: &[(&RequestId, &InFlight)],
+    ) -> Vec<String> {
+        let name = |value: Value, write: u64| match value {
+            Value::Any => format!("anything (discard {write})"),
+            Value::Stamp(0) if write == 0 => "zeroes (initial)".to_owned(),
+            Value::Stamp(0) => format!("zeroes (request {write})"),
+            Value::Stamp(_) if write == 0 => "the initial content".to_owned(),
+            Value::Stamp(_) => format!("the bytes of request {write}"),
+        };
+        let mut lines: Vec<String> = match self.sectors.get(&number) {
+            None => vec![name(Value::Stamp(0), 0)],
+            Some(sector) => {
+                let entries = sector.entries.iter().filter(|entry| entry.is_admissible(since));
+                entries.map(|entry| name(entry.value, entry.write)).collect()
+            }
+        };
+        lines.extend(beside.iter().filter_map(|(id, write)| {
+            write.value(number).map(|value| format!("{} in flight", name(value, id.0)))
+        }));
+        lines
+    }
+}
+
+/// A sector that nobody has written.
+fn untouched() -> Sector {
+    Sector::new(Entry::new(Value::Stamp(0), 0, 0))
+}
+
+fn sectors_of(bytes: &[u8]) -> std::slice::ChunksExact<'_, u8> {
+    bytes.chunks_exact(SECTOR_SIZE as usize)
+}
+
+fn stamps(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    sectors_of(bytes).map(pattern::stamp)
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, request, sector, expected, found } = self;
+        match request {
+            Some(id) => write!(f, "seed {seed}: read {} returned", id.0)?,
+            None => write!(f, "seed {seed}: the content has")?,
+        }
+        let (offset, expected) = (sector * SECTOR, expected.join(", or "));
+        write!(f, " {found} in sector {sector} (offset {offset}); right would be {expected}")
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+impl fmt::Debug for ReferenceDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReferenceDisk")
+            .field("seed", &self.seed)
+            .field("sectors", &self.sectors.len())
+            .field("in_flight", &self.in_flight.len())
+            .finish()
+    }
+}

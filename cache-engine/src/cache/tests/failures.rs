@@ -1,0 +1,100 @@
+//! Devices that fail (invariants 6, 7, 8 and 14 of a cache): a cache device never fails a request,
+//! an origin's error reaches the client and leaves nothing valid behind.
+
+use super::*;
+
+#[test]
+fn a_failed_cache_read_is_answered_from_the_origin() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+    desk.warm(0);
+    let id = desk.read(512, 1024);
+    desk.device_answers(0, Err(IoError::Media));
+    assert!(desk.replies.is_empty());
+    assert_eq!(desk.origin[0].extent, Extent::new(512, 1024));
+    desk.origin_answers(8, Ok(()));
+    let reply = desk.reply(id);
+    assert_eq!(reply.result, Ok(()));
+    assert_eq!(reply.buffer.expect("given back").to_vec(), [8; 1024]);
+    assert_eq!(desk.statistics().cache_read_errors, 1);
+    assert_eq!(desk.device.len(), 1, "what could not be read is stored anew");
+    desk.settle(0);
+    assert!(desk.is_hit(512, 1024));
+}
+
+#[test]
+fn a_failed_store_is_a_later_miss() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+    let id = desk.write(0, 4096, 1);
+    desk.device_answers(0, Err(IoError::NoSpace));
+    desk.origin_answers(0, Ok(()));
+    assert_eq!(desk.reply(id).result, Ok(()));
+    assert_eq!(desk.statistics().cache_write_errors, 1);
+    assert!(!desk.is_hit(0, 4096));
+    assert!(desk.is_hit(0, 4096));
+}
+
+#[test]
+fn an_origin_error_reaches_the_client_and_nothing_stays_valid() {
+    for device_first in [true, false] {
+        let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+        desk.warm(0);
+        let id = desk.write(0, 4096, 2);
+        if device_first {
+            desk.device_answers(0, Ok(()));
+            desk.origin_answers(0, Err(IoError::Media));
+        } else {
+            desk.origin_answers(0, Err(IoError::Media));
+            desk.device_answers(0, Ok(()));
+        }
+        assert_eq!(desk.reply(id).result, Err(IoError::Media));
+        assert!(!desk.is_hit(0, 512), "neither old nor new content may be served");
+    }
+}
+
+#[test]
+fn a_failed_read_of_the_origin_fills_nothing() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+    let id = desk.read(0, 4096);
+    desk.origin_answers(0, Err(IoError::TimedOut));
+    assert_eq!(desk.reply(id).result, Err(IoError::TimedOut));
+    assert!(desk.quiet());
+    assert!(!desk.is_hit(0, 4096));
+}
+
+#[test]
+fn nothing_is_cached_of_a_range_that_a_lost_write_may_still_reach() {
+    for lost in [IoError::TimedOut, IoError::ConnectionLost, IoError::Cancelled] {
+        let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+        desk.warm(0);
+        let id = desk.write(0, 4096, 2);
+        desk.origin_answers(0, Err(lost));
+        assert_eq!(desk.reply(id).result, Err(lost));
+        desk.settle(0);
+        for _ in 0..2 {
+            assert!(!desk.is_hit(0, 4096), "the late write would make it stale");
+        }
+        let id = desk.write(1024, 512, 3);
+        desk.settle(0);
+        desk.reply(id);
+        assert!(!desk.is_hit(1024, 512));
+        desk.warm(LINE);
+        assert!(desk.is_hit(LINE, 4096), "its neighbours are not in doubt");
+        desk.cache.fence();
+        desk.warm(0);
+        assert!(desk.is_hit(0, 4096));
+    }
+}
+
+#[test]
+fn one_failed_piece_fails_the_request_once() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 64);
+    let id = desk.write(512, 3 << 20, 1);
+    assert_eq!(desk.origin.len(), 4);
+    desk.origin_answers(0, Ok(()));
+    desk.origin_answers(0, Err(IoError::NoSpace));
+    desk.origin_answers(0, Err(IoError::Media));
+    assert!(desk.replies.is_empty());
+    desk.origin_answers(0, Ok(()));
+    assert_eq!(desk.reply(id).result, Err(IoError::NoSpace));
+    assert_eq!(desk.statistics().origin_errors, 1);
+}
