@@ -31,7 +31,13 @@ pub struct Target {
 }
 
 /// Every target, in the order in which they run.
-pub const TARGETS: &[Target] = &[targets::uri::TARGET];
+pub const TARGETS: &[Target] = &[
+    targets::uri::TARGET,
+    targets::superblock::TARGET,
+    targets::nbd::handshake::TARGET,
+    targets::nbd::transmission::TARGET,
+    targets::cache_against_reference::TARGET,
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,3 +1,6 @@
-//! The targets, one file each.
+//! The targets, one file each; a folder where several share a harness.
 
+pub mod cache_against_reference;
+pub mod nbd;
+pub mod superblock;
 pub mod uri;
