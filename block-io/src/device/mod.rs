@@ -15,7 +15,7 @@
 //! * Progress is made only in `submit` and `poll`. Whoever owns the queue polls it whenever its
 //!   runtime (a reactor, or a simulated world) has turned, and again until no progress is reported.
 
-// FILE
+pub mod file;
 pub mod memory;
 pub mod null;
 pub mod shared;

@@ -458,6 +458,7 @@ impl Drop for Core {
             self.reap();
             let armed = self.wake.as_ref().is_some_and(|wake| wake.armed);
             if self.slots.in_use() == 0 && !armed {
+                self.ring.drop_file_table();
                 return;
             }
             if self.ring.enter(Some(Duration::from_millis(100))).is_err() {

@@ -146,7 +146,7 @@ macro_rules! either {
 pub(super) struct Ring {
     kind: Kind,
     /// Entries that found the submission ring full; at most one an operation and one a cancel.
-    backlog: VecDeque<(Submission, u64)>,
+    backlog: VecDeque<squeue::Entry>,
     /// The registered arena: address and length, zero length without one.
     arena: (usize, usize),
     files: u32,
@@ -167,10 +167,20 @@ impl Ring {
         wide: bool,
         features: &mut Features,
     ) -> Result<Self, DeviceError> {
+        Self::with_deliveries(entries, completions, wide, &Delivery::ALL, features)
+    }
+
+    fn with_deliveries(
+        entries: u32,
+        completions: u32,
+        wide: bool,
+        deliveries: &[Delivery],
+        features: &mut Features,
+    ) -> Result<Self, DeviceError> {
         let kind = if wide {
-            set_up(entries, completions, features).map(Kind::Wide)?
+            set_up(entries, completions, deliveries, features).map(Kind::Wide)?
         } else {
-            set_up(entries, completions, features).map(Kind::Narrow)?
+            set_up(entries, completions, deliveries, features).map(Kind::Narrow)?
         };
         if wide {
             features.obtained("SQE128");
@@ -256,6 +266,13 @@ impl Ring {
         Span { base, length: length as u32, registered }
     }
 
+    /// Takes every file out of the table now; closing the ring does it at some later time.
+    pub(super) fn drop_file_table(&mut self) {
+        if self.files > 0 && self.submitter().unregister_files().is_ok() {
+            self.files = 0;
+        }
+    }
+
     /// Queues an entry; it goes to the kernel with the next [`enter`](Self::enter), or now when
     /// the ring is full.
     ///
@@ -275,14 +292,14 @@ impl Ring {
                 return;
             }
         }
-        self.backlog.push_back((Submission(entry), user_data));
+        self.backlog.push_back(entry);
     }
 
     /// Moves what the backlog holds into the ring as far as it has room.
     fn drain_backlog(&mut self) {
-        while let Some((submission, _)) = self.backlog.front() {
+        while let Some(entry) = self.backlog.front() {
             // SAFETY: whoever pushed it first vouched for it until its completion.
-            if !unsafe { push(&mut self.kind, &submission.0) } {
+            if !unsafe { push(&mut self.kind, entry) } {
                 break;
             }
             self.backlog.pop_front();
@@ -391,49 +408,72 @@ const OPERATIONS: [(&str, u8); 13] = [
     ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
 ];
 
-/// Sets a ring up with the most that the kernel accepts.
+/// How the kernel hands completions over, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivery {
+    /// Only when this thread asks for them, the only one that submits.
+    Deferred,
+    /// When this thread enters the kernel anyway.
+    Cooperative,
+    /// By interrupting this thread.
+    Interrupting,
+}
+
+impl Delivery {
+    const ALL: [Self; 3] = [Self::Deferred, Self::Cooperative, Self::Interrupting];
+
+    /// The names of the flags that ask for it.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Deferred => &["SINGLE_ISSUER", "DEFER_TASKRUN", "SUBMIT_ALL"],
+            Self::Cooperative => &["COOP_TASKRUN"],
+            Self::Interrupting => &[],
+        }
+    }
+}
+
+/// Sets a ring up with the best of `deliveries` that the kernel accepts.
 fn set_up<Entry: squeue::EntryMarker>(
     entries: u32,
     completions: u32,
+    deliveries: &[Delivery],
     features: &mut Features,
 ) -> Result<IoUring<Entry, cqueue::Entry>, DeviceError> {
-    let build = |deferred: bool, cooperative: bool| {
+    let mut last = io::Error::from_raw_os_error(libc::EINVAL);
+    for delivery in deliveries {
         let mut builder = IoUring::<Entry, cqueue::Entry>::builder();
         builder.setup_cqsize(completions).setup_clamp();
-        if deferred {
-            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-            builder.setup_submit_all();
-        } else if cooperative {
-            builder.setup_coop_taskrun().setup_taskrun_flag();
-        }
-        builder.build(entries)
-    };
-    let refused = |error: &io::Error| format!("refused by the kernel: {error}");
-    match build(true, false) {
-        Ok(ring) => {
-            for name in ["SINGLE_ISSUER", "DEFER_TASKRUN", "SUBMIT_ALL"] {
-                features.obtained(name);
+        match delivery {
+            Delivery::Deferred => {
+                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+                builder.setup_submit_all();
             }
-            return Ok(ring);
+            Delivery::Cooperative => {
+                builder.setup_coop_taskrun().setup_taskrun_flag();
+            }
+            Delivery::Interrupting => {}
         }
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            for name in ["SINGLE_ISSUER", "DEFER_TASKRUN", "SUBMIT_ALL"] {
-                features.missing(name, refused(&error));
+        match builder.build(entries) {
+            Ok(ring) => {
+                for name in delivery.names() {
+                    features.obtained(name);
+                }
+                return Ok(ring);
+            }
+            Err(error) => {
+                for name in delivery.names() {
+                    features.missing(name, format!("refused by the kernel: {error}"));
+                }
+                // Only what the kernel does not know is worth another try.
+                let unknown = error.raw_os_error() == Some(libc::EINVAL);
+                last = error;
+                if !unknown {
+                    break;
+                }
             }
         }
-        Err(error) => return Err(refusal(entries, error)),
     }
-    match build(false, true) {
-        Ok(ring) => {
-            features.obtained("COOP_TASKRUN");
-            return Ok(ring);
-        }
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            features.missing("COOP_TASKRUN", refused(&error));
-        }
-        Err(error) => return Err(refusal(entries, error)),
-    }
-    build(false, false).map_err(|error| refusal(entries, error))
+    Err(refusal(entries, last))
 }
 
 /// Why there is no ring, and what to do about it.
@@ -453,4 +493,83 @@ fn refusal(entries: u32, error: io::Error) -> DeviceError {
         _ => "setting up the rings failed",
     };
     DeviceError::with_source(format!("io_uring with {entries} entries: {advice}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads of an empty pipe's other end: completions that the kernel posts later, in the middle
+    /// of this thread's life.
+    fn completes(wide: bool, deliveries: &[Delivery]) -> Features {
+        let mut features = Features::default();
+        let mut ring =
+            Ring::with_deliveries(2, 64, wide, deliveries, &mut features).expect("sets up");
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let mut bytes = [0u8; 16];
+        let file = File::Plain(std::os::fd::AsRawFd::as_raw_fd(&reader));
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            let span = Span { base: byte, length: 1, registered: None };
+            // SAFETY: `bytes` outlives all sixteen completions, which are waited for below.
+            unsafe { ring.push(Submission::read(file, span, u64::MAX), place as u64) };
+        }
+        assert!(ring.has_queued());
+        ring.enter(None).expect("enters");
+        let mut done = 0;
+        ring.reap(|_, _| done += 1);
+        assert_eq!(done, 0, "the pipe is empty");
+        io::Write::write_all(&mut writer, &[7; 16]).expect("writes");
+        while done < 16 {
+            ring.enter(Some(Duration::MAX)).expect("enters");
+            ring.reap(|user_data, result| {
+                assert!(user_data < 16);
+                assert_eq!(result, 1);
+                done += 1;
+            });
+        }
+        assert_eq!(bytes, [7; 16]);
+        features
+    }
+
+    #[test]
+    fn every_way_of_delivery_completes() {
+        for wide in [false, true] {
+            for delivery in Delivery::ALL {
+                let features = completes(wide, &[delivery]);
+                assert!(delivery.names().iter().all(|name| features.has(name)), "{features}");
+                assert_eq!(features.has("SQE128"), wide);
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_in_the_arena_is_named_by_its_registered_buffer() {
+        let mut features = Features::default();
+        let mut ring = Ring::new(2, 4, false, &mut features).expect("sets up");
+        ring.arena = (1 << 40, 3 << 30);
+        let registered = |start: usize, length| {
+            let base = std::ptr::without_provenance_mut(start);
+            ring.span(base, length).registered
+        };
+        assert_eq!(registered(1 << 40, 4096), Some(0));
+        assert_eq!(registered((1 << 40) - 1, 4096), None, "before it");
+        assert_eq!(registered((1 << 40) + (1 << 30) - 4096, 4096), Some(0));
+        assert_eq!(registered((1 << 40) + (1 << 30) - 4096, 4097), None, "across two");
+        assert_eq!(registered((1 << 40) + (1 << 30), 4096), Some(1));
+        assert_eq!(registered((1 << 40) + (3 << 30) - 4096, 4096), Some(2));
+        assert_eq!(registered((1 << 40) + (3 << 30) - 4096, 4097), None, "beyond it");
+    }
+
+    #[test]
+    fn a_refusal_names_io_uring_and_what_to_do() {
+        for (number, advice) in [
+            (libc::ENOSYS, "seccomp"),
+            (libc::EPERM, "kernel.io_uring_disabled"),
+            (libc::ENOMEM, "RLIMIT_MEMLOCK"),
+            (libc::EMFILE, "ulimit -n"),
+        ] {
+            let message = refusal(256, io::Error::from_raw_os_error(number)).to_string();
+            assert!(message.contains("io_uring") && message.contains(advice), "{message}");
+        }
+    }
 }

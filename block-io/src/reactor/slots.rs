@@ -197,3 +197,43 @@ impl Slots {
             .map(|index| self.operation(index))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_name_finds_nothing_and_a_full_slab_gives_nothing() {
+        let owner = Owner { port: 0, generation: 0 };
+        let mut slots = Slots::new(2);
+        let take = |slots: &mut Slots| slots.take(owner, 1, Purpose::Transfer);
+        let (first, operation) = take(&mut slots).expect("room");
+        take(&mut slots).expect("room");
+        assert!(take(&mut slots).is_none());
+        assert!(slots.find(operation).is_some());
+        slots.release(first);
+        assert!(slots.find(operation).is_none(), "it has ended");
+        let (again, another) = take(&mut slots).expect("room again");
+        assert_eq!(again, first);
+        assert!(slots.find(operation).is_none(), "the slot is another operation's");
+        assert!(slots.find(another).is_some());
+        assert!(slots.find(OperationId::NONE).is_none());
+        assert_eq!(slots.in_use(), 2);
+    }
+
+    #[test]
+    fn what_the_kernel_uses_is_kept_until_the_release() {
+        let owner = Owner { port: 0, generation: 0 };
+        let pool = crate::BufferPool::heap();
+        let buffer = pool.allocate(4096);
+        let mut slots = Slots::new(1);
+        let (index, _) = slots.take(owner, 1, Purpose::Transfer).expect("room");
+        slots.hold_buffer(index, &buffer);
+        let header = slots.hold_message(index, &[buffer.slice(0, 1), buffer.slice(1, 2)]);
+        assert!(!buffer.is_unique());
+        // SAFETY: the header stays valid until the release.
+        assert_eq!(unsafe { (*header).msg_iovlen }, 2);
+        slots.release(index);
+        assert!(buffer.is_unique());
+    }
+}

@@ -107,3 +107,43 @@ impl Timers {
         self.positions[self.heap[position].slot as usize] = position as u32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_timers_fire_by_deadline_then_by_order_of_arming() {
+        for seed in 0..200u64 {
+            let mut state = seed;
+            let mut random = |limit: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed | 1);
+                (state >> 33) % limit
+            };
+            let mut timers = Timers::new(64);
+            let mut model: Vec<(u64, u64, u32)> = Vec::new();
+            for sequence in 0..400 {
+                let slot = random(64) as u32;
+                if model.iter().any(|(_, _, armed)| *armed == slot) {
+                    timers.disarm(slot);
+                    model.retain(|(_, _, armed)| *armed != slot);
+                } else {
+                    let deadline = random(50);
+                    timers.arm(slot, Timestamp(deadline));
+                    model.push((deadline, sequence, slot));
+                }
+                model.sort_unstable();
+                let next = model.first().map(|(deadline, ..)| Timestamp(*deadline));
+                assert_eq!(timers.next(), next, "seed {seed}");
+                if random(4) == 0 {
+                    let now = random(60);
+                    while let Some((_, _, slot)) = model.first().copied().filter(|f| f.0 <= now) {
+                        assert_eq!(timers.pop_due(Timestamp(now)), Some(slot), "seed {seed}");
+                        model.remove(0);
+                    }
+                    assert_eq!(timers.pop_due(Timestamp(now)), None, "seed {seed}");
+                }
+            }
+        }
+    }
+}

@@ -5,9 +5,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-#[cfg(loom)]
+#[cfg(all(loom, test))]
 use loom::sync::atomic::{AtomicU8, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(all(loom, test)))]
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::DeviceError;
@@ -89,5 +89,64 @@ impl Waker {
 
     pub(super) fn raw_fd(&self) -> RawFd {
         self.event.as_raw_fd()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sleeper_is_woken_and_only_once() {
+        let flag = WakeFlag::new();
+        assert!(!flag.notify(), "it is awake");
+        assert!(flag.is_notified());
+        assert!(!flag.try_sleep(), "there is news");
+        assert!(flag.try_sleep(), "the news has been told");
+        assert!(flag.notify());
+        assert!(!flag.notify(), "one wake-up is enough");
+        assert!(flag.wake(), "woken by news");
+        assert!(flag.try_sleep());
+        assert!(!flag.wake(), "woken by something else");
+    }
+}
+
+/// Every interleaving of two notifiers and a sleeper. The messages are relaxed, so that only the
+/// flag can carry them over; a lost wake-up is a deadlock, which loom reports.
+#[cfg(all(test, loom))]
+mod interleavings {
+    use loom::sync::atomic::AtomicUsize;
+    use loom::sync::{Arc, Notify};
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        loom::model(|| {
+            let shared = Arc::new((WakeFlag::new(), AtomicUsize::new(0), Notify::new()));
+            let notifiers: Vec<_> = (0..2)
+                .map(|_| {
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || {
+                        let (flag, messages, event) = &*shared;
+                        messages.fetch_add(1, Ordering::Relaxed);
+                        if flag.notify() {
+                            event.notify();
+                        }
+                    })
+                })
+                .collect();
+            let (flag, messages, event) = &*shared;
+            while messages.load(Ordering::Relaxed) < 2 {
+                if flag.try_sleep() {
+                    event.wait();
+                    flag.wake();
+                }
+            }
+            for notifier in notifiers {
+                notifier.join().expect("does not panic");
+            }
+        });
     }
 }

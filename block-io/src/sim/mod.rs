@@ -15,11 +15,17 @@
 //! Absent on purpose: threads, the real clock, iteration over anything unordered.
 
 pub mod disk;
+pub mod network;
 mod random;
 pub mod reference;
 mod world;
 
-pub use disk::{DiscardEffect, DiskCounters, DiskFaults, SimDisk, SimQueue};
+pub use disk::{
+    DiscardEffect, DiskCounters, DiskEvent, DiskFaults, DiskLogEntry, SimDisk, SimQueue,
+};
+pub use network::{
+    Direction, Network, NetworkFaults, Received, Refused, Reset, SimListener, SimStream,
+};
 pub use random::Random;
 pub use reference::{Mismatch, ReferenceDisk, describe, fill_pattern};
 pub use world::{Stalled, Timer, Turn, World};

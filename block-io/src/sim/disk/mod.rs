@@ -67,6 +67,7 @@ impl SimDisk {
     pub fn fail_all(&self, gone: bool) {
         self.state.borrow_mut().gone = gone;
         if gone {
+            self.state.borrow_mut().fail_in_flight();
             self.release_hung();
         }
     }

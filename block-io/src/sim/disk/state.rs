@@ -150,7 +150,10 @@ impl State {
         operation: Operation,
         extent: Extent,
     ) -> (Result<(), IoError>, Share, Lost) {
-        let Self { faults, random, .. } = self;
+        let Self { faults, random, gone, .. } = self;
+        if *gone {
+            return (Err(IoError::Media), Share::Nothing, Lost::No);
+        }
         if operation.carries_data() && faults.bad_ranges.iter().any(|bad| bad.overlaps(extent)) {
             return (Err(IoError::Media), Share::Nothing, Lost::No);
         }
@@ -367,6 +370,15 @@ impl State {
         }
         self.hung.clear();
         self.content.power_cut(random);
+    }
+
+    /// The device is gone: whatever is in flight fails, even if it is back before its end.
+    pub(super) fn fail_in_flight(&mut self) {
+        for request in self.in_flight.values_mut() {
+            request.result = Err(IoError::Media);
+            request.share = Share::Nothing;
+            request.lost = Lost::No;
+        }
     }
 
     fn record(

@@ -28,6 +28,9 @@ const SECTOR: u64 = SECTOR_SIZE as u64;
 /// The order of begins and ends.
 type Sequence = u64;
 
+/// Later than "always", which is 0.
+const FIRST: Sequence = 1;
+
 /// The reference. Independent of any world and any device.
 pub struct ReferenceDisk {
     seed: u64,
@@ -94,7 +97,7 @@ impl ReferenceDisk {
         Self {
             seed,
             capacity,
-            sequence: 1,
+            sequence: FIRST,
             sectors: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             late_writes: false,
@@ -110,7 +113,7 @@ impl ReferenceDisk {
 
     /// Whether a power cut may lose acked writes that no flush or FUA has made durable.
     pub fn with_volatile_cache(self, volatile_cache: bool) -> Self {
-        Self { durable_before: volatile_cache.then_some(0), ..self }
+        Self { durable_before: volatile_cache.then_some(FIRST), ..self }
     }
 
     /// The content that the device starts with; what is not set is zeroes.
@@ -244,8 +247,8 @@ impl ReferenceDisk {
         }
     }
 
-    /// The device lost power or its process: requests in flight never end, writes among them have
-    /// an unknown outcome, and with a volatile cache so has every write that is not durable.
+    /// The whole system under test lost power or died: requests in flight never end, writes among
+    /// them have an unknown outcome, and of a volatile cache what is not durable may be lost.
     pub fn power_cut(&mut self) {
         let now = self.tick();
         for (id, request) in std::mem::take(&mut self.in_flight) {
@@ -253,6 +256,13 @@ impl ReferenceDisk {
                 self.unknown(id, &request, now, false);
             }
         }
+        self.lose_volatile();
+    }
+
+    /// The device lost what is not durable in its volatile cache, but whoever submitted lives on:
+    /// requests in flight are still to end, with an error.
+    pub fn lose_volatile(&mut self) {
+        let now = self.tick();
         let keep = self.horizon();
         for sector in self.sectors.values_mut() {
             sector.power_cut(keep);
@@ -300,7 +310,7 @@ impl ReferenceDisk {
     fn unknown(&mut self, id: RequestId, request: &InFlight, now: Sequence, late: bool) {
         for number in request.sectors() {
             let Some(value) = request.value(number) else { continue };
-            let entry = Entry { late, ..Entry::new(value, id.0, now) };
+            let entry = Entry { late, acked: false, ..Entry::new(value, id.0, now) };
             self.sectors.entry(number).or_insert_with(untouched).unknown(entry);
         }
     }

@@ -27,20 +27,23 @@ pub(super) struct Entry {
     pub(super) value: Value,
     /// The number of the write that brought it, 0 for the initial content.
     pub(super) write: u64,
+    /// Whether that write succeeded, so that a flush begun later makes it durable.
+    pub(super) acked: bool,
     /// When that write ended.
     pub(super) ended: Sequence,
     /// Its outcome is unknown and it may take effect any time, again or for the first time.
     pub(super) late: bool,
     /// When it stopped being a value that the sector may hold.
     pub(super) removed: Sequence,
-    /// The end of the acked write that certainly came after it: once that is durable, not even a
-    /// power cut brings it back.
+    /// The end of the acked write that certainly came after it, or of the read that saw so: once
+    /// that write is durable, not even a power cut brings this value back.
     pub(super) superseded: Sequence,
 }
 
 impl Entry {
     pub(super) fn new(value: Value, write: u64, ended: Sequence) -> Self {
-        Self { value, write, ended, late: false, removed: NEVER, superseded: NEVER }
+        let (acked, late) = (true, false);
+        Self { value, write, acked, ended, late, removed: NEVER, superseded: NEVER }
     }
 
     /// Whether a sector may hold it for a read that began at `begun`.
@@ -113,6 +116,9 @@ impl Sector {
         for entry in &mut self.entries {
             if entry.removed == NEVER && !entry.late {
                 entry.removed = now;
+                if kept.acked {
+                    entry.superseded = entry.superseded.min(now);
+                }
             }
         }
         self.forget(keep);
@@ -130,7 +136,7 @@ impl Sector {
     /// At `now` what was late has been done or never will be.
     pub(super) fn fence(&mut self, now: Sequence) {
         for entry in self.entries.iter_mut().filter(|entry| entry.late) {
-            *entry = Entry::new(entry.value, entry.write, now);
+            *entry = Entry { acked: false, ..Entry::new(entry.value, entry.write, now) };
             self.last_write_end = now;
         }
     }

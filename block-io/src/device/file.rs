@@ -1,0 +1,147 @@
+//! A regular file or a block device as a device, through the reactor.
+//!
+//! ```text
+//!   request ─▶ aligned, and the target does direct I/O ──▶ O_DIRECT descriptor
+//!          └─▶ otherwise ──────────────────────────────▶ page cache of the same file
+//! ```
+//! `open` looks at the target and decides what it can do; `queue` carries requests.
+//!
+//! Blocks are always 512 bytes. Requests that a 4 KiB medium cannot take directly go through the
+//! page cache, kept apart from direct ones on the same pages. Absent: growing a file, and telling
+//! of a block device that is resized while open.
+
+mod open;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+pub use open::OpenOptions;
+pub use queue::FileQueue;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::reactor::{Descriptor, Reactor};
+use crate::{BlockDevice, DeviceError, Geometry};
+
+/// The device. Cheap to clone and `Send`; clones are the same open file, and every core opens its
+/// own queue on one.
+#[derive(Clone, Debug)]
+pub struct FileDevice {
+    opened: Arc<Opened>,
+}
+
+/// An open target and what was found out about it.
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    /// Through the page cache. Holds the lock on the file.
+    buffered: OwnedFd,
+    direct: Option<Direct>,
+    geometry: Geometry,
+    notice: Option<String>,
+    /// A queue is open that must be the only one.
+    sole_queue: AtomicBool,
+}
+
+/// The way around the page cache, and what it asks of requests.
+#[derive(Debug)]
+struct Direct {
+    file: OwnedFd,
+    alignment: Alignment,
+}
+
+/// What direct I/O asks of a request, in bytes; powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Alignment {
+    /// Of the address in memory.
+    memory: usize,
+    /// Of offset and length on the device.
+    offset: u64,
+}
+
+impl FileDevice {
+    /// Opens the file or block device at `path`.
+    ///
+    /// # Errors
+    /// When it is missing (and not to be created), is neither a regular file nor a block device,
+    /// has a size that is not a positive multiple of 512, may not be opened, or is in use.
+    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, DeviceError> {
+        let opened = open::open(path.as_ref(), &options)?;
+        Ok(Self { opened: Arc::new(opened) })
+    }
+
+    /// What a user should know about how the target is used, such as that it refused direct I/O.
+    pub fn notice(&self) -> Option<&str> {
+        self.opened.notice.as_deref()
+    }
+
+    /// Whether aligned requests go around the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.opened.direct.is_some()
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.opened.path
+    }
+}
+
+impl Opened {
+    /// Whether some requests need the page cache and others must go around it, which only one
+    /// queue can keep apart.
+    fn is_mixed(&self) -> bool {
+        let fine = u64::from(self.geometry.block_size);
+        !self.geometry.read_only
+            && self.direct.as_ref().is_some_and(|direct| direct.alignment.offset > fine)
+    }
+}
+
+impl BlockDevice<Reactor> for FileDevice {
+    type Queue = FileQueue;
+
+    fn geometry(&self) -> Geometry {
+        self.opened.geometry
+    }
+
+    /// Opens a queue. A medium with blocks above 512 bytes takes one queue at a time when it is
+    /// written to; many users share it with [`super::shared::SharedQueue`].
+    fn open_queue(&self, reactor: &Reactor, depth: usize) -> Result<FileQueue, DeviceError> {
+        let path = self.opened.path.display();
+        if depth == 0 || depth > usize::from(u16::MAX) {
+            let most = u16::MAX;
+            return Err(DeviceError::new(format!(
+                "{path}: queue depth {depth}: must be from 1 to {most}"
+            )));
+        }
+        if self.opened.is_mixed() && self.opened.sole_queue.swap(true, Ordering::AcqRel) {
+            return Err(DeviceError::new(format!(
+                "{path}: the medium's blocks are larger than 512 bytes, so it takes one queue at a \
+                 time, and one is open; share that one"
+            )));
+        }
+        let descriptor = |file: &OwnedFd| -> Result<Descriptor, DeviceError> {
+            let copy = file.try_clone().map_err(|error| {
+                DeviceError::with_source(format!("{path}: opening a queue"), error)
+            })?;
+            let descriptor = Descriptor::from(copy);
+            reactor.register(&descriptor);
+            Ok(descriptor)
+        };
+        let files = descriptor(&self.opened.buffered).and_then(|buffered| {
+            let direct = self.opened.direct.as_ref().map(|direct| descriptor(&direct.file));
+            Ok((buffered, direct.transpose()?))
+        });
+        match files {
+            Ok((buffered, direct)) => {
+                Ok(FileQueue::new(Arc::clone(&self.opened), reactor, buffered, direct, depth))
+            }
+            Err(error) => {
+                self.opened.sole_queue.store(false, Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+}
