@@ -26,6 +26,8 @@ pub struct Target {
     pub name: &'static str,
     /// Does it; panics when the code under test is wrong.
     pub run: fn(&[u8]) -> Behaviour,
+    /// How much longer one input takes than a parser's: a run makes that many times fewer.
+    pub cost: u64,
     /// Inputs to start from: valid ones, so that mutation begins behind the first check.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }

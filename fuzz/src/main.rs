@@ -13,8 +13,8 @@ use forebay_fuzz::{TARGETS, Target, runner};
 struct Arguments {
     /// Names of targets; all of them by default.
     targets: Vec<String>,
-    /// Inputs for each target.
-    #[arg(long, default_value_t = 20_000)]
+    /// Inputs for each target; slow targets run a fraction of it.
+    #[arg(long, default_value_t = 40_000)]
     iterations: u64,
     /// Decides every input.
     #[arg(long, default_value_t = 1)]
@@ -54,7 +54,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             println!("{}: {} bytes, no panic", target.name, input.len());
         } else {
             let plan = runner::Plan {
-                iterations: arguments.iterations,
+                iterations: arguments.iterations / target.cost,
                 seed: arguments.seed,
                 artifacts: arguments.artifacts.clone(),
             };

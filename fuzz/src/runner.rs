@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn a_panic_behind_two_gates_is_found_and_its_input_replays() {
         let artifacts = std::env::temp_dir().join(format!("forebay-fuzz-{}", std::process::id()));
-        let target = Target { name: "gated", run: gated, seeds: || vec![vec![3, 1, 2, 3]] };
+        let target =
+            Target { name: "gated", run: gated, cost: 1, seeds: || vec![vec![3, 1, 2, 3]] };
         let error = run(&target, &plan(&artifacts)).unwrap_err();
         assert!(error.contains("found it") && error.contains("of seed 1"), "{error}");
         assert_eq!(run(&target, &plan(&artifacts)).unwrap_err(), error, "the seed decides");
@@ -225,6 +226,7 @@ mod tests {
         let target = Target {
             name: "good",
             run: |input| Behaviour(input.len().min(3) as u64),
+            cost: 1,
             seeds: || vec![vec![1], vec![2, 2]],
         };
         let plan = Plan { iterations: 500, ..plan(Path::new("/nonexistent")) };

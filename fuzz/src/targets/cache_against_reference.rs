@@ -14,7 +14,7 @@ use crate::behaviour::{Behaviour, Observer};
 use devices::{Device, Landing};
 
 /// The target. Three bytes of configuration, then steps of four bytes each.
-pub const TARGET: Target = Target { name: "cache_against_reference", run, seeds };
+pub const TARGET: Target = Target { name: "cache_against_reference", run, cost: 10, seeds };
 
 const SECTOR: u64 = 512;
 /// Lines of one set of the index; a cache of one or two sets evicts all the time.

@@ -8,7 +8,7 @@ use crate::behaviour::{Behaviour, Observer};
 
 /// The target. The first byte says whether the checksum is made right, so that the fields behind it
 /// are reached.
-pub const TARGET: Target = Target { name: "superblock", run, seeds };
+pub const TARGET: Target = Target { name: "superblock", run, cost: 1, seeds };
 
 fn run(input: &[u8]) -> Behaviour {
     let mut observer = Observer::default();

@@ -10,7 +10,7 @@ use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
 
 /// The target.
-pub const TARGET: Target = Target { name: "uri", run, seeds };
+pub const TARGET: Target = Target { name: "uri", run, cost: 1, seeds };
 
 fn run(input: &[u8]) -> Behaviour {
     let mut observer = Observer::default();

@@ -6,7 +6,7 @@ use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
 
 /// The target. The first byte is [`Session::new`]'s.
-pub const TARGET: Target = Target { name: "nbd_handshake", run, seeds };
+pub const TARGET: Target = Target { name: "nbd_handshake", run, cost: 1, seeds };
 
 fn run(input: &[u8]) -> Behaviour {
     let mut observer = Observer::default();

@@ -10,7 +10,7 @@ use crate::behaviour::{Behaviour, Observer};
 
 /// The target. The first byte is [`Session::new`]'s, and its lowest bit asks for structured
 /// replies; requests follow.
-pub const TARGET: Target = Target { name: "nbd_transmission", run, seeds };
+pub const TARGET: Target = Target { name: "nbd_transmission", run, cost: 4, seeds };
 
 /// Bytes of a request without payload: magic, flags, type, cookie, offset, length.
 //= NBD proto.md "Request message"
