@@ -1,3 +1,152 @@
-//! Where bytes live: the devices that a volume can be made of.
+//! Where bytes live: the devices that a volume can be made of, opened by their address.
+//!
+//! ```text
+//!   address (URI) ──▶ Backend ──open_queue──▶ BackendQueue
+//! ```
+//! One enum for devices and one for queues, so that a request reaches its device by a jump, not
+//! through a table. Absent: what is done with a device ([`crate::volume`]).
 
 pub mod address;
+mod cache_file;
+mod delayed;
+
+pub use delayed::{DelayedDevice, DelayedQueue};
+
+use std::time::Duration;
+
+use address::{CacheAddress, OriginAddress, Size};
+use block_io::device::file::{FileDevice, FileQueue, OpenOptions};
+use block_io::device::memory::{MemoryDevice, MemoryQueue};
+use block_io::device::null::{NullDevice, NullQueue};
+use block_io::reactor::Reactor;
+use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
+
+/// A device of any kind.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// A regular file or a block device.
+    File(FileDevice),
+    /// A RAM disk.
+    Memory(MemoryDevice),
+    /// Completes at once, keeps nothing.
+    Null(NullDevice),
+    /// Any of them, further away.
+    Delayed(Box<DelayedDevice<Backend>>),
+}
+
+impl Backend {
+    /// Opens the device at `address`.
+    ///
+    /// # Errors
+    /// When it is missing, in use, or not what the address says; the message names the address.
+    pub fn open(address: &OriginAddress) -> Result<Self, DeviceError> {
+        let open = || match address {
+            OriginAddress::File(path) => {
+                FileDevice::open(path, OpenOptions::default()).map(Self::File)
+            }
+            OriginAddress::Memory(size) => MemoryDevice::new(size.bytes()).map(Self::Memory),
+            OriginAddress::Null(size) => Ok(Self::Null(NullDevice::new(size.bytes()))),
+            OriginAddress::NvmeTcp(_) => Err(DeviceError::new("not built in")),
+        };
+        open()
+    }
+
+    /// Opens a device for a cache's lines. A file that is absent or empty is made with `size`; a
+    /// device that is there must be of that size where one is given. What it holds is not looked
+    /// at, see [`crate::volume::cache_device`].
+    ///
+    /// # Errors
+    /// When the device is missing, in use, of another size, or there is no size to make it with.
+    pub fn open_cache(address: &CacheAddress, size: Option<Size>) -> Result<Self, DeviceError> {
+        match (address, size) {
+            (CacheAddress::File(path), size) => cache_file::open(path, size).map(Self::File),
+            (CacheAddress::Memory, Some(size)) => MemoryDevice::new(size.bytes()).map(Self::Memory),
+            (CacheAddress::Memory, None) => {
+                Err(DeviceError::new("cache memory: needs a size; give --cache-size, such as 1GiB"))
+            }
+        }
+    }
+
+    /// The same device, each of its completions later by `latency`.
+    #[must_use]
+    pub fn delayed(self, latency: Duration) -> Self {
+        Self::Delayed(Box::new(DelayedDevice::new(self, latency)))
+    }
+
+    /// What a user should know about how the device is used, such as that it refused direct I/O.
+    pub fn notice(&self) -> Option<&str> {
+        match self {
+            Self::File(device) => device.notice(),
+            Self::Memory(_) | Self::Null(_) => None,
+            Self::Delayed(device) => device.inner().notice(),
+        }
+    }
+}
+
+impl BlockDevice<Reactor> for Backend {
+    type Queue = BackendQueue;
+
+    fn geometry(&self) -> Geometry {
+        match self {
+            Self::File(device) => device.geometry(),
+            Self::Memory(device) => BlockDevice::<Reactor>::geometry(device),
+            Self::Null(device) => BlockDevice::<Reactor>::geometry(device),
+            Self::Delayed(device) => device.geometry(),
+        }
+    }
+
+    fn open_queue(&self, reactor: &Reactor, depth: usize) -> Result<BackendQueue, DeviceError> {
+        match self {
+            Self::File(device) => device.open_queue(reactor, depth).map(BackendQueue::File),
+            Self::Memory(device) => device.open_queue(reactor, depth).map(BackendQueue::Memory),
+            Self::Null(device) => device.open_queue(reactor, depth).map(BackendQueue::Null),
+            Self::Delayed(device) => {
+                let queue = device.open_queue(reactor, depth)?;
+                Ok(BackendQueue::Delayed(Box::new(queue)))
+            }
+        }
+    }
+}
+
+/// A queue of any kind.
+#[derive(Debug)]
+pub enum BackendQueue {
+    /// Of a file or block device.
+    File(FileQueue),
+    /// Of a RAM disk.
+    Memory(MemoryQueue),
+    /// Of a null device.
+    Null(NullQueue),
+    /// Of a device further away.
+    Delayed(Box<DelayedQueue<BackendQueue>>),
+}
+
+/// The same call on whichever queue it is.
+macro_rules! each {
+    ($queue:expr, $inner:ident => $call:expr) => {
+        match $queue {
+            BackendQueue::File($inner) => $call,
+            BackendQueue::Memory($inner) => $call,
+            BackendQueue::Null($inner) => $call,
+            BackendQueue::Delayed($inner) => $call,
+        }
+    };
+}
+
+impl BlockQueue for BackendQueue {
+    fn geometry(&self) -> Geometry {
+        each!(self, queue => queue.geometry())
+    }
+
+    fn submit(&mut self, request: Request) -> Result<(), Request> {
+        each!(self, queue => queue.submit(request))
+    }
+
+    fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
+        each!(self, queue => queue.poll(now, completions))
+    }
+
+    fn in_flight(&self) -> usize {
+        each!(self, queue => queue.in_flight())
+    }
+}

@@ -1,0 +1,101 @@
+//! The file or block device that holds a cache's lines: made where it is absent, never resized.
+
+use std::io;
+use std::path::Path;
+
+use block_io::device::file::{FileDevice, OpenOptions};
+use block_io::{BlockDevice, DeviceError, SECTOR_SIZE};
+
+use super::address::Size;
+
+/// Opens `path` for a cache. See [`super::Backend::open_cache`].
+pub(super) fn open(path: &Path, size: Option<Size>) -> Result<FileDevice, DeviceError> {
+    let shown = path.display();
+    if let Some(size) = size
+        && (size.bytes() == 0 || !size.bytes().is_multiple_of(u64::from(SECTOR_SIZE)))
+    {
+        return Err(DeviceError::new(format!(
+            "cache size {}: must be a positive multiple of {SECTOR_SIZE} bytes",
+            size.bytes()
+        )));
+    }
+    let empty = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.is_file() && metadata.len() == 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && size.is_none() => {
+            return Err(DeviceError::new(format!(
+                "cache {shown}: there is no such file; give --cache-size to make it"
+            )));
+        }
+        // Whatever else is wrong, opening it says best.
+        Err(_) => false,
+    };
+    if empty {
+        let Some(size) = size else {
+            return Err(DeviceError::new(format!(
+                "cache {shown}: the file is empty; give --cache-size to make it that large"
+            )));
+        };
+        grow(path, size).map_err(|error| {
+            DeviceError::with_source(format!("cache {shown}: making it {size}"), error)
+        })?;
+    }
+    let options = OpenOptions { create_size: size.map(Size::bytes), ..OpenOptions::default() };
+    let device = FileDevice::open(path, options)
+        .map_err(|error| DeviceError::with_source("cache", error))?;
+    let found = device.geometry().capacity;
+    match size {
+        Some(size) if size.bytes() != found => Err(DeviceError::new(format!(
+            "cache {shown}: its size is {} ({found} bytes), --cache-size says {size}; leave \
+             --cache-size out, or use another file",
+            Size::from_bytes(found)
+        ))),
+        _ => Ok(device),
+    }
+}
+
+/// Gives an empty file its size, all holes.
+fn grow(path: &Path, size: Size) -> io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(path)?.set_len(size.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(text: &str) -> Option<Size> {
+        Some(text.parse().expect("a good size"))
+    }
+
+    fn refusal(path: &Path, size: Option<Size>) -> String {
+        open(path, size).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn an_absent_or_empty_file_is_made_and_a_present_one_keeps_its_size() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cache");
+        assert!(refusal(&path, None).contains("give --cache-size"));
+        let device = open(&path, size("1M")).expect("made");
+        assert_eq!(device.geometry().capacity, 1 << 20);
+        drop(device);
+        assert_eq!(open(&path, None).expect("opened").geometry().capacity, 1 << 20);
+        assert_eq!(open(&path, size("1M")).expect("opened").geometry().capacity, 1 << 20);
+        let text = refusal(&path, size("2M"));
+        assert!(text.contains("its size is 1MiB") && text.contains("says 2MiB"), "{text}");
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, []).expect("written");
+        assert!(refusal(&empty, None).contains("the file is empty"));
+        assert_eq!(open(&empty, size("64k")).expect("opened").geometry().capacity, 64 << 10);
+    }
+
+    #[test]
+    fn odd_sizes_and_kinds_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cache");
+        for odd in ["0", "1000"] {
+            assert!(refusal(&path, size(odd)).contains("multiple of 512"), "{odd}");
+        }
+        assert!(!path.exists(), "refused before anything is made");
+        assert!(refusal(folder.path(), None).contains("directory"));
+    }
+}
