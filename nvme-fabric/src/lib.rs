@@ -1,1 +1,22 @@
-//! NVMe over TCP.
+//! NVMe over TCP in userspace: an initiator and a target that are state machines, and the driver
+//! that moves their bytes.
+//!
+//! ```text
+//!   spec      layouts and numbers of NVMe and its fabrics: pure data
+//!    ▲
+//!   pdu       the stream: PDUs decoded in place, encoded as gather lists, digests
+//!    ▲
+//!   host | target     what to say next, given what was heard and what time it is
+//!    ▲
+//!   driver    sockets, timers, names: the only I/O; a remote namespace as a block device
+//! ```
+//! `spec`, `pdu`, `host` and `target` name no socket, file, thread, clock or random source. Time
+//! comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
+//!
+//! Absent: authentication, TLS, multipath and reconnecting.
+
+pub mod error;
+pub mod host;
+pub mod pdu;
+pub mod spec;
+pub mod target;

@@ -1,0 +1,537 @@
+//! From nothing to an association that takes requests, one step after the other.
+//!
+//! ```text
+//!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
+//!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
+//!     ▶ Descriptors ▶ Up
+//! ```
+//! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
+//! controller is up after it has been identified. Whatever is refused ends the association with
+//! an error that names what was offered.
+
+use std::time::Duration;
+
+use block_io::{Geometry, Timestamp};
+
+use super::{
+    ADMIN_QUEUE_DEPTH, Controller, Purpose, Queue, QueueIndex, Stream, TRANSFER_MAX, events, token,
+};
+use crate::error::ConnectionError;
+use crate::host::HostOptions;
+use crate::host::connection::{Data, Outcome};
+use crate::host::requests::Limits;
+use crate::spec::command::{AdminCommand, FabricsCommand, SubmissionEntry};
+use crate::spec::completion::Completion;
+use crate::spec::connect::{
+    CONTROLLER_ID_DYNAMIC, ConnectData, ConnectResult, DATA_LENGTH, InvalidParameter,
+    OFFSET_CONTROLLER_ID, OFFSET_HOST_NQN, OFFSET_SUBSYSTEM_NQN,
+};
+use crate::spec::feature::{self, NumberOfQueues};
+use crate::spec::identify::{
+    self, ControllerKind, IdentifyController, IdentifyNamespace, NamespaceDescriptors, optional,
+    parse_namespace_list,
+};
+use crate::spec::property::{
+    Capabilities, Configuration, ControllerStatus, OFFSET_CAPABILITIES, OFFSET_CONFIGURATION,
+    OFFSET_STATUS, OFFSET_VERSION, SIZE_4, SIZE_8,
+};
+use crate::spec::sgl::Descriptor;
+use crate::spec::status::Status;
+
+/// Where an association is. Each variant but the pauses awaits one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The queue's stream and its ICResp.
+    Open(QueueIndex),
+    /// The queue's Connect.
+    Connect(QueueIndex),
+    Capabilities,
+    Version,
+    Enable,
+    Ready,
+    /// Not ready yet: look again then.
+    ReadyPause(Timestamp),
+    IdentifyController,
+    Events,
+    NumberOfQueues,
+    ActiveNamespaces,
+    Namespace,
+    Descriptors,
+    Up,
+    Shutdown,
+    ShutdownPause(Timestamp),
+    Over,
+}
+
+/// How long to wait before asking again whether the controller is ready.
+const READY_PAUSE: Duration = Duration::from_millis(10);
+/// The unit of CAP.TO. NVMe Base 2.1 §3.1.4.1
+const READY_UNIT: Duration = Duration::from_millis(500);
+/// SQEs have 64 bytes; IOCCSZ counts 16. NVMe Base 2.1 §5.1.13.2.1
+const CAPSULE_LEAST: u32 = 4;
+
+impl Step {
+    /// What is awaited, for messages.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Open(_) => "ICReq",
+            Self::Connect(_) => "Connect",
+            Self::Capabilities => "Property Get (CAP)",
+            Self::Version => "Property Get (VS)",
+            Self::Enable => "Property Set (CC)",
+            Self::Ready | Self::ReadyPause(_) => "enabling the controller (CSTS.RDY)",
+            Self::IdentifyController => "Identify (controller)",
+            Self::Events => "Set Features (asynchronous events)",
+            Self::NumberOfQueues => "Set Features (number of queues)",
+            Self::ActiveNamespaces => "Identify (active namespaces)",
+            Self::Namespace => "Identify (namespace)",
+            Self::Descriptors => "Identify (namespace descriptors)",
+            Self::Up => "a request",
+            Self::Shutdown | Self::ShutdownPause(_) => "shutting down",
+            Self::Over => "nothing",
+        }
+    }
+}
+
+impl Controller {
+    pub(super) fn step_deadline(&self) -> Option<Timestamp> {
+        match self.step {
+            Step::Up | Step::Over => None,
+            Step::ReadyPause(until) | Step::ShutdownPause(until) => Some(until.min(self.deadline)),
+            _ => Some(self.deadline),
+        }
+    }
+
+    /// Entries of a queue, within what the controller allows.
+    pub(super) fn depth(&self, queue: QueueIndex) -> u16 {
+        let asked = if queue == 0 { ADMIN_QUEUE_DEPTH } else { self.options.queue_depth };
+        // MQES is 0's based. MAXCMD is 0 when not reported.
+        let entries = self
+            .identity
+            .capabilities
+            .map_or(u16::MAX, |capabilities| capabilities.queue_entries_max.saturating_add(1));
+        let commands = match self.identity.controller.commands_max {
+            0 => u16::MAX,
+            commands => commands,
+        };
+        if queue == 0 { asked } else { asked.min(entries).min(commands).max(2) }
+    }
+
+    /// What time and streams allow next.
+    pub(super) fn advance(&mut self) -> bool {
+        let before = self.step;
+        match self.step {
+            Step::Up | Step::Over => return false,
+            Step::Shutdown | Step::ShutdownPause(_) if self.now >= self.deadline => {
+                self.lose(ConnectionError::ShutDown);
+            }
+            _ if self.now >= self.deadline => self.give_up(),
+            Step::Open(queue) => {
+                if self.connection(queue).is_some_and(|connection| connection.is_open()) {
+                    self.send_connect(queue);
+                }
+            }
+            Step::ReadyPause(until) if self.now >= until => {
+                self.get_property(Step::Ready, SIZE_4, OFFSET_STATUS);
+            }
+            Step::ShutdownPause(until) if self.now >= until => self.look_at_shutdown(),
+            _ => {}
+        }
+        self.step != before
+    }
+
+    fn give_up(&mut self) {
+        let (address, what) = (&self.options.address, self.step.name());
+        let reached = self.queues[0].stream == Stream::Open;
+        let what = if reached { what } else { "the TCP connection request" };
+        let what = format!("{address}: {what}");
+        self.lose(ConnectionError::TimedOut(what, self.options.connect_timeout));
+    }
+
+    /// Sends a bring-up command on a queue and awaits its answer at `step`.
+    fn ask(&mut self, queue: QueueIndex, step: Step, entry: SubmissionEntry, data: Data) {
+        self.step = step;
+        let timeout = Some(self.options.command_timeout);
+        let sent = self.connection(queue).is_some_and(|connection| {
+            connection.submit(entry, data, token::BRING_UP, timeout).is_ok()
+        });
+        if !sent {
+            self.lose(ConnectionError::Closed);
+        }
+    }
+
+    fn send_connect(&mut self, queue: QueueIndex) {
+        let data = ConnectData {
+            host_id: self.options.host_id,
+            controller_id: match queue {
+                0 => CONTROLLER_ID_DYNAMIC,
+                _ => self.identity.controller_id,
+            },
+            subsystem: self.options.subsystem.clone(),
+            host: self.options.host.clone(),
+        };
+        let command = FabricsCommand::Connect {
+            record_format: 0,
+            queue_id: queue,
+            queue_size: self.depth(queue) - 1,
+            flow_control_disabled: true,
+            keep_alive_ms: if queue == 0 { self.keep_alive.milliseconds() } else { 0 },
+        };
+        let buffer = self.pool.allocate(DATA_LENGTH);
+        buffer.copy_from_slice(&data.encode());
+        let entry = command.encode(0, Descriptor::NONE);
+        self.ask(queue, Step::Connect(queue), entry, Data::ToController(buffer));
+    }
+
+    fn get_property(&mut self, step: Step, size: u8, offset: u32) {
+        let command = FabricsCommand::PropertyGet { size, offset };
+        self.ask(0, step, command.encode(0, Descriptor::NONE), Data::None);
+    }
+
+    fn identify(&mut self, step: Step, structure: u8, namespace_id: u32) {
+        let command = AdminCommand::Identify {
+            namespace_id,
+            structure,
+            controller_id: 0,
+            command_set: identify::COMMAND_SET_NVM,
+        };
+        let data = Data::ToHost(self.page.clone());
+        self.ask(0, step, command.encode(0, Descriptor::NONE), data);
+    }
+
+    fn set_feature(&mut self, step: Step, feature: u8, value: u32) {
+        let command = AdminCommand::SetFeatures { namespace_id: 0, feature, save: false, value };
+        self.ask(0, step, command.encode(0, Descriptor::NONE), Data::None);
+    }
+
+    /// An answer to a bring-up command: on to the next step, or the end.
+    pub(super) fn take_bring_up(&mut self, outcome: Outcome) {
+        let result = match outcome {
+            Outcome::Completed(completion) => self.proceed(completion),
+            // The connection's own error comes with its end.
+            Outcome::Lost => return,
+            Outcome::DataDigest => Err(self.refusal("the data do not match their digest")),
+            Outcome::Short(bytes) => Err(self.refusal(&format!("only {bytes} bytes of data"))),
+        };
+        if let Err(error) = result {
+            self.lose(error);
+        }
+    }
+
+    fn refusal(&self, what: &str) -> ConnectionError {
+        let (address, step) = (&self.options.address, self.step.name());
+        ConnectionError::Refused(format!("{address}: {step}: {what}"))
+    }
+
+    fn incompatible(&self, what: String) -> ConnectionError {
+        ConnectionError::Incompatible(format!("{}: {what}", self.options.address))
+    }
+
+    fn proceed(&mut self, completion: Completion) -> Result<(), ConnectionError> {
+        let status = completion.status;
+        match self.step {
+            Step::Connect(queue) if !status.is_success() => {
+                return Err(self.connect_refused(queue, completion));
+            }
+            // Events are a convenience; and old controllers have no descriptors.
+            Step::Events | Step::Descriptors => {}
+            _ if !status.is_success() => return Err(self.refusal(&status.to_string())),
+            _ => {}
+        }
+        match self.step {
+            Step::Connect(queue) => self.take_connect(queue, completion.dword_0())?,
+            Step::Capabilities => self.take_capabilities(completion.result)?,
+            Step::Version => {
+                self.identity.version = completion.dword_0();
+                let value = u64::from(self.configuration().encode());
+                let command = FabricsCommand::PropertySet {
+                    size: SIZE_4,
+                    offset: OFFSET_CONFIGURATION,
+                    value,
+                };
+                self.ask(0, Step::Enable, command.encode(0, Descriptor::NONE), Data::None);
+            }
+            Step::Enable => self.get_property(Step::Ready, SIZE_4, OFFSET_STATUS),
+            Step::Ready => self.take_ready(ControllerStatus::parse(completion.dword_0()))?,
+            Step::IdentifyController => self.take_controller()?,
+            Step::Events => {
+                self.park_event_request();
+                let count = u32::from(self.options.io_queues);
+                let counts = NumberOfQueues { submission: count, completion: count };
+                self.set_feature(Step::NumberOfQueues, feature::NUMBER_OF_QUEUES, counts.encode());
+            }
+            Step::NumberOfQueues => {
+                let granted = NumberOfQueues::parse(completion.dword_0());
+                let asked = u32::from(self.options.io_queues);
+                let count = asked.min(granted.submission).min(granted.completion);
+                self.identity.io_queues = count as u16;
+                self.open_io_queue(1);
+            }
+            Step::ActiveNamespaces => self.take_active_namespaces()?,
+            Step::Namespace => self.take_namespace()?,
+            Step::Descriptors => {
+                if status.is_success() {
+                    self.take_descriptors()?;
+                }
+                self.step = Step::Up;
+            }
+            step => debug_assert!(false, "{step:?} awaits no answer of bringing up"),
+        }
+        Ok(())
+    }
+
+    /// Names what was offered, and which part of it was refused.
+    fn connect_refused(&self, queue: QueueIndex, completion: Completion) -> ConnectionError {
+        let HostOptions { address, subsystem, host, host_id, .. } = &self.options;
+        let mut text = format!(
+            "{address}: Connect of queue {queue} to subsystem {subsystem} as host {host} \
+             ({host_id}): {}",
+            completion.status
+        );
+        if completion.status.is(Status::CONNECT_INVALID_PARAMETERS) {
+            let parameter = InvalidParameter::parse(completion.dword_0());
+            let field = match (parameter.in_data, parameter.offset) {
+                (true, 0) => "HOSTID",
+                (true, OFFSET_CONTROLLER_ID) => "CNTLID",
+                (true, OFFSET_SUBSYSTEM_NQN) => "SUBNQN",
+                (true, OFFSET_HOST_NQN) => "HOSTNQN",
+                (false, 42) => "QID",
+                (false, 44) => "SQSIZE",
+                (false, 48) => "KATO",
+                _ => "a field",
+            };
+            let place = if parameter.in_data { "data" } else { "command" };
+            text += &format!("; refused is {field}, byte {} of the {place}", parameter.offset);
+        }
+        ConnectionError::Refused(text)
+    }
+
+    fn take_connect(&mut self, queue: QueueIndex, dword_0: u32) -> Result<(), ConnectionError> {
+        let result = ConnectResult::parse(dword_0);
+        if result.authentication_required || result.secure_channel_required {
+            let subsystem = &self.options.subsystem;
+            return Err(self.incompatible(format!(
+                "subsystem {subsystem} requires authentication, which is not supported"
+            )));
+        }
+        if queue == 0 {
+            self.identity.controller_id = result.controller_id;
+            self.keep_alive.start(self.now);
+            self.get_property(Step::Capabilities, SIZE_8, OFFSET_CAPABILITIES);
+            return Ok(());
+        }
+        let capsule_data = self.identity.controller.in_capsule_data_max().unwrap_or(0);
+        if let Some(connection) = self.connection(queue) {
+            connection.set_capsule_data_max(capsule_data);
+        }
+        if queue < self.identity.io_queues {
+            self.open_io_queue(queue + 1);
+        } else {
+            // The list holds identifiers above the one given. NVMe Base 2.1 §5.1.13.2.2
+            self.identify(Step::ActiveNamespaces, identify::ACTIVE_NAMESPACES, 0);
+        }
+        Ok(())
+    }
+
+    fn open_io_queue(&mut self, queue: QueueIndex) {
+        let mut place = Queue::new();
+        place.stream = Stream::Wanted;
+        self.queues.push(place);
+        self.step = Step::Open(queue);
+    }
+
+    fn take_capabilities(&mut self, value: u64) -> Result<(), ConnectionError> {
+        let capabilities = Capabilities::parse(value);
+        // CSS bit 0 NVM, bit 6 several, bit 7 none. NVMe Base 2.1 §3.1.4.1
+        let usable = match self.purpose {
+            Purpose::Namespace(_) => 0b0100_0001,
+            Purpose::Discovery => 0b1100_0001,
+        };
+        if capabilities.command_sets & usable == 0 {
+            let sets = capabilities.command_sets;
+            return Err(
+                self.incompatible(format!("CAP.CSS is {sets:#04x}: the NVM command set is needed"))
+            );
+        }
+        self.identity.capabilities = Some(capabilities);
+        self.get_property(Step::Version, SIZE_4, OFFSET_VERSION);
+        Ok(())
+    }
+
+    /// CC, enabled.
+    pub(super) fn configuration(&self) -> Configuration {
+        let (sets, page_size) = self
+            .identity
+            .capabilities
+            .map_or((1, 0), |capabilities| (capabilities.command_sets, capabilities.page_size_min));
+        let command_set = match sets {
+            sets if sets & 1 << 6 != 0 => 0b110,
+            sets if sets & 1 != 0 => 0b000,
+            _ => 0b111,
+        };
+        Configuration { command_set, page_size, ..Configuration::ENABLED }
+    }
+
+    fn take_ready(&mut self, status: ControllerStatus) -> Result<(), ConnectionError> {
+        if status.fatal {
+            return Err(self.refusal("CSTS.CFS: the controller reports a fatal error"));
+        }
+        if status.ready {
+            self.identify(Step::IdentifyController, identify::CONTROLLER, 0);
+            return Ok(());
+        }
+        // The first look bounds the wait by what the controller says it needs.
+        if let Some(capabilities) = self.identity.capabilities {
+            let most = READY_UNIT * u32::from(capabilities.timeout.max(1));
+            let started = *self.ready_since.get_or_insert(self.now);
+            if self.now.since(started) >= most {
+                return Err(self.refusal(&format!("not ready within {most:?} (CAP.TO)")));
+            }
+        }
+        self.step = Step::ReadyPause(self.now + READY_PAUSE);
+        Ok(())
+    }
+
+    fn take_controller(&mut self) -> Result<(), ConnectionError> {
+        self.identity.controller = IdentifyController::parse(&self.page_bytes());
+        let controller = &self.identity.controller;
+        if self.purpose == Purpose::Discovery {
+            if !matches!(controller.kind, ControllerKind::Discovery | ControllerKind::NotReported) {
+                let kind = controller.kind;
+                return Err(self.incompatible(format!(
+                    "CNTRLTYPE is {kind:?}: a discovery controller is needed"
+                )));
+            }
+            self.step = Step::Up;
+            return Ok(());
+        }
+        let fault = match controller {
+            IdentifyController { kind: ControllerKind::Discovery, .. } => {
+                Some("CNTRLTYPE is 2, a discovery controller: an I/O controller is needed".into())
+            }
+            IdentifyController { kind: ControllerKind::Administrative, .. } => {
+                Some("CNTRLTYPE is 3, without I/O: an I/O controller is needed".into())
+            }
+            IdentifyController { command_capsule_size: size @ 0..CAPSULE_LEAST, .. } => {
+                Some(format!("IOCCSZ is {size}: must be at least {CAPSULE_LEAST}"))
+            }
+            IdentifyController { in_capsule_data_offset: offset @ 1.., .. } => {
+                Some(format!("ICDOFF is {offset}: must be 0 over TCP"))
+            }
+            controller if !controller.sgl_support.is_supported() => {
+                Some(format!("SGLS is {:#x}: SGLs are needed", controller.sgl_support.0))
+            }
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            return Err(self.incompatible(fault));
+        }
+        self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, events::CONFIGURATION);
+        Ok(())
+    }
+
+    fn take_active_namespaces(&mut self) -> Result<(), ConnectionError> {
+        let Purpose::Namespace(wanted) = self.purpose else {
+            return Ok(());
+        };
+        let active: Vec<u32> = parse_namespace_list(&self.page_bytes()).collect();
+        let complete = active.len() < identify::NAMESPACE_LIST_MAX;
+        if complete && !active.contains(&wanted) {
+            let subsystem = &self.options.subsystem;
+            let list: Vec<String> = active.iter().take(16).map(u32::to_string).collect();
+            let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+            return Err(self.incompatible(format!(
+                "subsystem {subsystem} has no namespace {wanted}; active are: {list}"
+            )));
+        }
+        self.identity.namespaces = active;
+        self.identify(Step::Namespace, identify::NAMESPACE, wanted);
+        Ok(())
+    }
+
+    fn take_namespace(&mut self) -> Result<(), ConnectionError> {
+        let namespace = IdentifyNamespace::parse(&self.page_bytes());
+        self.identity.geometry = Some(self.geometry_of(&namespace)?);
+        self.identity.namespace = namespace;
+        if let Purpose::Namespace(id) = self.purpose {
+            self.identify(Step::Descriptors, identify::NAMESPACE_DESCRIPTORS, id);
+        }
+        Ok(())
+    }
+
+    fn take_descriptors(&mut self) -> Result<(), ConnectionError> {
+        self.identity.descriptors = NamespaceDescriptors::parse(&self.page_bytes());
+        if !self.identity.descriptors.is_nvm() {
+            let set = self.identity.descriptors.command_set.unwrap_or_default();
+            return Err(self.incompatible(format!(
+                "the namespace's command set is {set:#04x}: must be 0, the NVM command set"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The namespace as a block device.
+    pub(super) fn geometry_of(
+        &self,
+        namespace: &IdentifyNamespace,
+    ) -> Result<Geometry, ConnectionError> {
+        let shift = u32::from(namespace.format.data_size_log2);
+        // 512 bytes at least, as everywhere here; 64 KiB at most, the cache's largest line.
+        if !(9..=16).contains(&shift) {
+            return Err(self.incompatible(format!("LBADS is {shift}: must be 9 to 16")));
+        }
+        if namespace.format.metadata != 0 {
+            let bytes = namespace.format.metadata;
+            return Err(self.incompatible(format!("MS is {bytes}: must be 0, no metadata")));
+        }
+        let block_size = 1_u32 << shift;
+        let capacity = namespace.size.checked_mul(u64::from(block_size)).filter(|size| *size > 0);
+        let Some(capacity) = capacity else {
+            let blocks = namespace.size;
+            return Err(self.incompatible(format!("NSZE is {blocks} blocks: must be 1 to 2^64 B")));
+        };
+        let preferred = u32::from(namespace.write_granularity) + 1;
+        let has_preference = namespace.features & IdentifyNamespace::FEATURE_PREFERRED_SIZES != 0;
+        let preferred_block_size = if has_preference && preferred.is_power_of_two() {
+            preferred.saturating_mul(block_size)
+        } else {
+            block_size.max(4096)
+        };
+        let controller = &self.identity.controller;
+        Ok(Geometry {
+            capacity,
+            block_size,
+            preferred_block_size,
+            read_only: namespace.attributes & IdentifyNamespace::WRITE_PROTECTED != 0,
+            volatile_cache: controller.volatile_write_cache & optional::CACHE_PRESENT != 0,
+            discard: controller.nvm_commands & optional::COMMAND_DATASET_MANAGEMENT != 0,
+            write_zeroes: controller.nvm_commands & optional::COMMAND_WRITE_ZEROES != 0,
+            ..Geometry::new(capacity)
+        })
+    }
+
+    /// Most bytes of one command's data: MDTS is a power of two of the smallest page, 0 for no
+    /// limit. NVMe Base 2.1 §5.1.13.2.1
+    pub(super) fn data_max(&self) -> u32 {
+        let controller = &self.identity.controller;
+        let page_shift =
+            12 + self.identity.capabilities.map_or(0, |it| u32::from(it.page_size_min));
+        match u32::from(controller.data_transfer_size_max) {
+            0 => TRANSFER_MAX,
+            power if power + page_shift >= 20 => TRANSFER_MAX,
+            power => 1 << (power + page_shift),
+        }
+    }
+
+    pub(super) fn limits(&self, geometry: &Geometry) -> Limits {
+        Limits {
+            namespace_id: match self.purpose {
+                Purpose::Namespace(id) => id,
+                Purpose::Discovery => 0,
+            },
+            block_shift: geometry.block_size.trailing_zeros(),
+            data_max: self.data_max(),
+            timeout: self.options.command_timeout,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Features: what Set Features and Get Features are about.
+
+/// FID 01h: arbitration burst. Base §5.27.1.
+pub const ARBITRATION: u8 = 0x01;
+/// FID 02h: power management.
+pub const POWER_MANAGEMENT: u8 = 0x02;
+/// FID 04h: temperature threshold.
+pub const TEMPERATURE_THRESHOLD: u8 = 0x04;
+/// FID 05h: error recovery (time limited error recovery, deallocated block error).
+pub const ERROR_RECOVERY: u8 = 0x05;
+/// FID 06h: volatile write cache; bit 0 enables it.
+pub const VOLATILE_WRITE_CACHE: u8 = 0x06;
+/// FID 07h: number of queues.
+pub const NUMBER_OF_QUEUES: u8 = 0x07;
+/// FID 08h: interrupt coalescing; of PCIe only.
+pub const INTERRUPT_COALESCING: u8 = 0x08;
+/// FID 09h: interrupt vector configuration; of PCIe only.
+pub const INTERRUPT_VECTOR: u8 = 0x09;
+/// FID 0Ah: write atomicity normal; bit 0 disables atomicity beyond power fail's.
+pub const WRITE_ATOMICITY: u8 = 0x0a;
+/// FID 0Bh: asynchronous event configuration.
+pub const ASYNCHRONOUS_EVENTS: u8 = 0x0b;
+/// FID 0Fh: keep alive timer, milliseconds.
+pub const KEEP_ALIVE_TIMER: u8 = 0x0f;
+/// FID 16h: host behaviour support; 512 bytes of data.
+pub const HOST_BEHAVIOUR: u8 = 0x16;
+/// FID 81h: host identifier; over fabrics Connect sets it.
+pub const HOST_IDENTIFIER: u8 = 0x81;
+/// FID 84h: namespace write protection.
+pub const NAMESPACE_WRITE_PROTECT: u8 = 0x84;
+
+/// Bytes of the host behaviour support data. Base §5.27.1.18.
+pub const HOST_BEHAVIOUR_LENGTH: u32 = 512;
+
+/// Bits of the asynchronous event configuration (dword 11). Base §5.27.1.8.
+pub mod event {
+    /// Bits 7:0: SMART critical warnings.
+    pub const CRITICAL_WARNINGS: u32 = 0xff;
+    /// Bit 8: the list of namespaces or an attribute of one changed.
+    pub const NAMESPACE_ATTRIBUTE: u32 = 1 << 8;
+    /// Bit 9: firmware activation starts.
+    pub const FIRMWARE_ACTIVATION: u32 = 1 << 9;
+    /// Bit 11: asymmetric access changed.
+    pub const ASYMMETRIC_ACCESS: u32 = 1 << 11;
+    /// Bit 31: the discovery log changed.
+    pub const DISCOVERY_LOG: u32 = 1 << 31;
+}
+
+/// Dword 11 of the request and dword 0 of the answer of [`NUMBER_OF_QUEUES`]. On the wire both
+/// counts are 0's based; here they are counts. Base §5.27.1.5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumberOfQueues {
+    /// I/O submission queues, bits 15:0; 1 to 65536.
+    pub submission: u32,
+    /// I/O completion queues, bits 31:16; 1 to 65536.
+    pub completion: u32,
+}
+
+impl NumberOfQueues {
+    /// The typed form.
+    pub const fn parse(value: u32) -> Self {
+        Self { submission: (value & 0xffff) + 1, completion: (value >> 16) + 1 }
+    }
+
+    /// The dword of it.
+    pub const fn encode(self) -> u32 {
+        (self.submission.wrapping_sub(1) & 0xffff)
+            | (self.completion.wrapping_sub(1) & 0xffff) << 16
+    }
+}
+
+/// Dword 0 of a completed Asynchronous Event Request. Base §5.2.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Bits 2:0: 0 error, 1 SMART, 2 notice, 6 I/O command set, 7 vendor.
+    pub kind: u8,
+    /// Bits 15:8: which of that type. For notices 00h namespace attribute, F0h discovery log.
+    pub information: u8,
+    /// Bits 23:16: the log page that tells more, and re-arms when read.
+    pub page: u8,
+}
+
+impl Event {
+    /// Notice: namespace attribute changed, told by log page 04h. Base §5.2.1.
+    pub const NAMESPACE_CHANGED: Self = Self { kind: 2, information: 0x00, page: 0x04 };
+    /// Notice: discovery log changed, told by log page 70h. Base §5.2.1.
+    pub const DISCOVERY_CHANGED: Self = Self { kind: 2, information: 0xf0, page: 0x70 };
+
+    /// The typed form.
+    pub const fn parse(dword_0: u32) -> Self {
+        Self {
+            kind: dword_0 as u8 & 0b111,
+            information: (dword_0 >> 8) as u8,
+            page: (dword_0 >> 16) as u8,
+        }
+    }
+
+    /// The dword of it.
+    pub fn encode(self) -> u32 {
+        u32::from(self.kind & 0b111) | u32::from(self.information) << 8 | u32::from(self.page) << 16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_zero_based_on_the_wire() {
+        let queues = NumberOfQueues { submission: 4, completion: 8 };
+        assert_eq!(queues.encode(), 0x0007_0003);
+        assert_eq!(NumberOfQueues::parse(0x0007_0003), queues);
+        let most = NumberOfQueues::parse(0xffff_ffff);
+        assert_eq!((most.submission, most.completion), (65536, 65536));
+        assert_eq!(most.encode(), 0xffff_ffff);
+    }
+
+    #[test]
+    fn events() {
+        assert_eq!(Event::DISCOVERY_CHANGED.encode(), 0x0070_f002);
+        assert_eq!(Event::parse(0x0004_0002), Event::NAMESPACE_CHANGED);
+    }
+}

@@ -1,0 +1,132 @@
+//! Set Features and Get Features.
+
+use super::{Answer, INVALID_FIELD, check_data};
+use crate::spec::command::SubmissionEntry;
+use crate::spec::feature::{self, NumberOfQueues, event};
+use crate::spec::status::Status;
+use crate::target::Target;
+use crate::target::controller::{Controller, ControllerKey, Service};
+
+/// EXHID, dword 11 bit 0 of the host identifier feature: the identifier has 128 bits.
+const HOST_IDENTIFIER_EXTENDED: u32 = 1;
+
+/// Arbitration burst, the one field of the arbitration feature that round robin has: bits 2:0.
+const ARBITRATION_BURST: u32 = 0b111;
+
+pub(super) fn set(
+    target: &mut Target,
+    key: ControllerKey,
+    feature: u8,
+    value: u32,
+) -> Result<Answer, Status> {
+    let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
+    let is_discovery = controller.service == Service::Discovery;
+    match feature {
+        feature::ASYNCHRONOUS_EVENTS => set_events(controller, value),
+        feature::KEEP_ALIVE_TIMER => {
+            controller.set_keep_alive(value);
+            Ok(Answer::Done(0))
+        }
+        // Over fabrics Connect sets it. Base §5.27.1.25.
+        feature::HOST_IDENTIFIER => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+        _ if is_discovery => Err(INVALID_FIELD),
+        feature::NUMBER_OF_QUEUES => set_number_of_queues(controller, value),
+        feature::ARBITRATION => {
+            controller.arbitration = value & ARBITRATION_BURST;
+            Ok(Answer::Done(0))
+        }
+        // These have one value here; setting it is no change.
+        feature::POWER_MANAGEMENT | feature::ERROR_RECOVERY | feature::WRITE_ATOMICITY
+            if value == 0 =>
+        {
+            Ok(Answer::Done(0))
+        }
+        feature::VOLATILE_WRITE_CACHE if has_volatile_cache(target, key) => {
+            if value & 1 == 1 {
+                return Ok(Answer::Done(0));
+            }
+            Err(Status::FEATURE_NOT_CHANGEABLE.do_not_retry())
+        }
+        feature::POWER_MANAGEMENT | feature::ERROR_RECOVERY | feature::WRITE_ATOMICITY => {
+            Err(Status::FEATURE_NOT_CHANGEABLE.do_not_retry())
+        }
+        _ => Err(INVALID_FIELD),
+    }
+}
+
+pub(super) fn get(
+    target: &Target,
+    key: ControllerKey,
+    entry: &SubmissionEntry,
+    feature: u8,
+    select: u8,
+    value: u32,
+) -> Result<Answer, Status> {
+    let controller = target.controller(key).ok_or(Status::INTERNAL_ERROR)?;
+    // Only the current value; saving and the like is not supported (ONCS bit 4).
+    if select != 0 {
+        return Err(INVALID_FIELD);
+    }
+    let current = match feature {
+        feature::ASYNCHRONOUS_EVENTS => controller.event_configuration,
+        feature::KEEP_ALIVE_TIMER => {
+            controller.keep_alive.map_or(0, |timeout| timeout.as_millis() as u32)
+        }
+        feature::HOST_IDENTIFIER => {
+            if value & HOST_IDENTIFIER_EXTENDED == 0 {
+                return Err(INVALID_FIELD);
+            }
+            check_data(entry, 16)?;
+            return Ok(Answer::Data(controller.host_id.0.to_vec()));
+        }
+        _ if controller.service == Service::Discovery => return Err(INVALID_FIELD),
+        feature::NUMBER_OF_QUEUES => queues(controller).encode(),
+        feature::ARBITRATION => controller.arbitration,
+        feature::POWER_MANAGEMENT | feature::ERROR_RECOVERY | feature::WRITE_ATOMICITY => 0,
+        feature::VOLATILE_WRITE_CACHE if has_volatile_cache(target, key) => 1,
+        _ => return Err(INVALID_FIELD),
+    };
+    Ok(Answer::Done(current.into()))
+}
+
+fn set_events(controller: &mut Controller, value: u32) -> Result<Answer, Status> {
+    let offered = match controller.service {
+        Service::Discovery => event::DISCOVERY_LOG,
+        Service::Subsystem(_) => event::NAMESPACE_ATTRIBUTE | event::CRITICAL_WARNINGS,
+    };
+    if value & !offered != 0 {
+        return Err(INVALID_FIELD);
+    }
+    controller.event_configuration = value;
+    Ok(Answer::Done(0))
+}
+
+/// Grants as many as asked for, at most as many as there may be. Base §5.27.1.5.
+fn set_number_of_queues(controller: &mut Controller, value: u32) -> Result<Answer, Status> {
+    // FFFFh in either count is not allowed.
+    if value & 0xffff == 0xffff || value >> 16 == 0xffff {
+        return Err(INVALID_FIELD);
+    }
+    if controller.io_queues.contains(&true) {
+        return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+    }
+    let asked = NumberOfQueues::parse(value);
+    let most = controller.io_queues.len() as u32;
+    controller.io_queues_granted = asked.submission.min(asked.completion).min(most) as u16;
+    Ok(Answer::Done(queues(controller).encode().into()))
+}
+
+fn queues(controller: &Controller) -> NumberOfQueues {
+    let granted = u32::from(controller.io_queues_granted);
+    NumberOfQueues { submission: granted, completion: granted }
+}
+
+fn has_volatile_cache(target: &Target, key: ControllerKey) -> bool {
+    match target.controller(key).map(|controller| controller.service) {
+        Some(Service::Subsystem(place)) => target.subsystems[place]
+            .namespaces()
+            .iter()
+            .any(|namespace| namespace.geometry().volatile_cache),
+        _ => false,
+    }
+}

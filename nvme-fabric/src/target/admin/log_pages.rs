@@ -1,0 +1,67 @@
+//! Get Log Page.
+
+use std::net::IpAddr;
+
+use super::identify::FIRMWARE_REVISION;
+use super::{Answer, INVALID_FIELD};
+use crate::spec::feature::event;
+use crate::spec::log_page::{self, ERROR_ENTRY_LENGTH, encode_firmware_log};
+use crate::spec::status::Status;
+use crate::target::controller::{ControllerKey, Service};
+use crate::target::{Target, discovery};
+
+/// What is read of which page.
+pub(super) struct Request {
+    pub(super) page: u8,
+    pub(super) retain_event: bool,
+    pub(super) length: u64,
+    pub(super) offset: u64,
+}
+
+pub(super) fn read(
+    target: &mut Target,
+    key: ControllerKey,
+    local: IpAddr,
+    request: &Request,
+) -> Result<Answer, Status> {
+    // Offsets are of dwords. Base §5.16.
+    if !request.offset.is_multiple_of(4) {
+        return Err(INVALID_FIELD);
+    }
+    let service = target.controller(key).ok_or(Status::INTERNAL_ERROR)?.service;
+    let (page, event) = match (service, request.page) {
+        (Service::Discovery, log_page::DISCOVERY) => {
+            (discovery::log_page(target, local), event::DISCOVERY_LOG)
+        }
+        // One entry, not in use: what fails here is told in its command's status.
+        (_, log_page::ERROR_INFORMATION) => (vec![0; ERROR_ENTRY_LENGTH], 0),
+        (Service::Subsystem(place), log_page::HEALTH_INFORMATION) => {
+            (target.subsystems[place].health().encode().to_vec(), 0)
+        }
+        (_, log_page::FIRMWARE_SLOTS) => (encode_firmware_log(FIRMWARE_REVISION).to_vec(), 0),
+        (Service::Subsystem(_), log_page::CHANGED_NAMESPACES) => {
+            (changed_namespaces(target, key)?, event::NAMESPACE_ATTRIBUTE)
+        }
+        _ => return Err(Status::INVALID_LOG_PAGE.do_not_retry()),
+    };
+    // Reading from behind the end is an error, reading past it gives zeroes. Base §5.16.
+    let start = usize::try_from(request.offset).map_err(|_| INVALID_FIELD)?;
+    let rest = page.get(start..).ok_or(INVALID_FIELD)?;
+    if !request.retain_event
+        && let Some(controller) = target.controller_mut(key)
+    {
+        controller.rearm(event);
+    }
+    let mut bytes = rest.to_vec();
+    // At most the largest transfer, which the caller has checked.
+    bytes.resize(request.length as usize, 0);
+    Ok(Answer::Data(bytes))
+}
+
+fn changed_namespaces(target: &mut Target, key: ControllerKey) -> Result<Vec<u8>, Status> {
+    let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
+    let ids = controller.take_changed_namespaces();
+    let mut bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    bytes.resize(log_page::CHANGED_NAMESPACES_LENGTH, 0);
+    Ok(bytes)
+}

@@ -1,0 +1,167 @@
+//! Payload: in capsules and H2CData from the host, in C2HData to it, and the memory for it.
+
+use block_io::Buffer;
+
+use super::{Command, Connection, Incoming, Stage};
+use crate::pdu::{DataHeader, PduError, ReadyToTransfer};
+use crate::spec::command;
+use crate::target::Target;
+use crate::target::io::{Plan, Task};
+
+impl Connection {
+    /// Whether `bytes` more of payload memory may be taken. A single command always may.
+    pub(super) fn has_memory(&self, bytes: usize) -> bool {
+        let taken = self.held + self.encoder.queued_bytes();
+        taken == 0 || taken + bytes <= self.bytes_in_flight_max
+    }
+
+    /// Payload memory for the command at `place`.
+    pub(super) fn allocate(&mut self, place: u16, length: u32) -> Buffer {
+        let buffer = self.pool.allocate(length as usize);
+        self.held += length as usize;
+        self.command_mut(place).buffer = Some(buffer.clone());
+        buffer
+    }
+
+    /// Puts the data of a capsule, whose command is at `place`, to its memory. At most
+    /// [`crate::target::IN_CAPSULE_DATA_MAX`] bytes a command, so it never waits.
+    pub(super) fn receive_capsule_data(&mut self, place: u16, length: u32) {
+        let buffer = self.allocate(place, length);
+        self.decoder.place_payload(buffer);
+        self.incoming = Some(Incoming::Capsule(place));
+    }
+
+    /// Starts a command for which there is memory, with a request or an R2T.
+    pub(super) fn start_transfer(&mut self, place: u16, plan: Plan) {
+        let length = plan.task.host_data_length();
+        if length == 0 {
+            let Task::Read(extent) = plan.task else { return };
+            // Checked against the largest transfer.
+            self.allocate(place, extent.length as u32);
+            self.submit_read(place, &plan, extent);
+            return;
+        }
+        self.allocate(place, length);
+        let command = self.command_mut(place);
+        let command_id = command::command_id(&command.entry);
+        command.stage = Stage::Transferring(plan, length);
+        // One R2T for all of it, which any MAXR2T allows. NVMe/TCP Transport §3.3.2.2.
+        self.encoder.push_ready_to_transfer(&ReadyToTransfer {
+            command: command_id,
+            transfer_tag: place,
+            offset: 0,
+            length,
+        });
+    }
+
+    /// Starts commands that waited for memory, as far as there is.
+    pub(super) fn start_waiting(&mut self, _: &Target) -> bool {
+        let mut progress = false;
+        while let Some(place) = self.waiting.front().copied() {
+            let length = match &self.command_mut(place).stage {
+                Stage::Waiting(plan) => memory_length(&plan.task),
+                _ => 0,
+            };
+            if !self.has_memory(length) {
+                break;
+            }
+            self.waiting.pop_front();
+            progress = true;
+            let stage = std::mem::replace(&mut self.command_mut(place).stage, Stage::Device);
+            if let Stage::Waiting(plan) = stage {
+                self.start_transfer(place, plan);
+            }
+        }
+        progress
+    }
+
+    /// Puts the data of an H2CData to its command's memory.
+    pub(super) fn receive_host_data(&mut self, data: &DataHeader) -> Result<(), PduError> {
+        let Some(Some(Command {
+            entry,
+            stage: Stage::Transferring(_, length),
+            transferred,
+            buffer: Some(buffer),
+            ..
+        })) = self.commands.get(usize::from(data.transfer_tag))
+        else {
+            return Err(PduError::InvalidField {
+                field: "TTAG",
+                offset: 10,
+                value: data.transfer_tag.into(),
+                expected: "the tag of an R2T that is outstanding",
+            });
+        };
+        if command::command_id(entry) != data.command {
+            return Err(PduError::InvalidField {
+                field: "CCCID",
+                offset: 8,
+                value: data.command.into(),
+                expected: "the command that the R2T was for",
+            });
+        }
+        // In order, within the R2T. NVMe/TCP Transport §3.3.2.2.
+        let end = data.offset.checked_add(data.length);
+        let Some(end) = end.filter(|end| data.offset == *transferred && end <= length) else {
+            return Err(PduError::DataOutOfRange {
+                command: data.command,
+                offset: data.offset,
+                length: data.length,
+                limit: *length,
+            });
+        };
+        if data.last != (end == *length) {
+            return Err(PduError::InvalidField {
+                field: "FLAGS",
+                offset: 1,
+                value: u32::from(data.last) << 2,
+                expected: "LAST_PDU exactly on the PDU that ends the R2T's data",
+            });
+        }
+        let part = buffer.slice(data.offset as usize, data.length as usize);
+        self.decoder.place_payload(part);
+        self.incoming = Some(Incoming::Data(data.transfer_tag, data.length));
+        Ok(())
+    }
+
+    /// The current payload is complete; returns the command that has all its data now.
+    pub(super) fn payload_done(&mut self, digest_matches: bool) -> Option<u16> {
+        let incoming = self.incoming.take()?;
+        let (place, length) = match incoming {
+            Incoming::Capsule(place) => (place, 0),
+            Incoming::Data(place, length) => (place, length),
+        };
+        let command = self.command_mut(place);
+        command.transferred += length;
+        command.digest_failed |= !digest_matches;
+        match (&command.stage, incoming) {
+            (Stage::Transferring(_, total), _) if command.transferred < *total => None,
+            _ => Some(place),
+        }
+    }
+
+    /// Queues a read's data; returns whether that completes the command.
+    pub(super) fn send_data(&mut self, command_id: u16, buffer: &Buffer) -> bool {
+        // SUCCESS spares a completion, but also its SQHD, so only without flow control.
+        // NVMe/TCP Transport §3.3.2.1.
+        let success = self.queue.is_some_and(|queue| !queue.flow_control);
+        let header = DataHeader {
+            command: command_id,
+            transfer_tag: 0,
+            offset: 0,
+            length: buffer.len() as u32,
+            last: true,
+            success,
+        };
+        self.encoder.push_controller_data(&header, buffer);
+        success
+    }
+}
+
+/// Payload memory that a task needs before it starts.
+pub(super) fn memory_length(task: &Task) -> usize {
+    match task {
+        Task::Read(extent) => extent.length as usize,
+        other => other.host_data_length() as usize,
+    }
+}

@@ -1,0 +1,88 @@
+//! The discovery service: the log page that tells hosts where the subsystems are.
+
+use std::net::IpAddr;
+
+use super::Target;
+use crate::spec::log_page::{
+    AddressFamily, DiscoveryEntry, DiscoveryHeader, SubsystemKind, TRANSPORT_TCP, entry_flag,
+};
+use crate::spec::nqn::DISCOVERY_NQN;
+
+/// CNTLID of an entry for controllers made as hosts connect. Base §5.16.1.24.
+const CONTROLLER_DYNAMIC: u16 = 0xffff;
+
+/// Where hosts reach something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address; when it is unspecified (`0.0.0.0`, `::`), hosts are told the one that they
+    /// used to ask.
+    pub address: IpAddr,
+    /// The TCP port.
+    pub port: u16,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    /// GENCTR.
+    pub(super) generation: u64,
+    /// Where every subsystem is.
+    pub(super) listeners: Vec<Listener>,
+    /// Where the discovery service is.
+    pub(super) services: Vec<Listener>,
+}
+
+/// The whole log page, for a host that reached this process at `local`.
+pub(super) fn log_page(target: &Target, local: IpAddr) -> Vec<u8> {
+    let discovery = &target.discovery;
+    let queue_size = target.settings.queue_entries_max;
+    let mut entries = Vec::new();
+    for (port_id, listener) in (0..).zip(&discovery.services) {
+        let flags = entry_flag::DUPLICATE | entry_flag::PERSISTENT_CONNECTION;
+        entries.push(DiscoveryEntry {
+            kind: SubsystemKind::CurrentDiscovery,
+            flags,
+            ..entry(listener, local, port_id, DISCOVERY_NQN, queue_size)
+        });
+    }
+    for subsystem in &target.subsystems {
+        let first = discovery.services.len() as u16;
+        for (port_id, listener) in (first..).zip(&discovery.listeners) {
+            let name = subsystem.nqn().as_str();
+            entries.push(entry(listener, local, port_id, name, queue_size));
+        }
+    }
+    let header = DiscoveryHeader {
+        generation: discovery.generation,
+        records: entries.len() as u64,
+        format: 0,
+    };
+    let mut page = header.encode().to_vec();
+    for entry in &entries {
+        page.extend(entry.encode());
+    }
+    page
+}
+
+fn entry(
+    listener: &Listener,
+    local: IpAddr,
+    port_id: u16,
+    subsystem: &str,
+    queue_size: u16,
+) -> DiscoveryEntry {
+    let address = if listener.address.is_unspecified() { local } else { listener.address };
+    DiscoveryEntry {
+        transport: TRANSPORT_TCP,
+        family: if address.is_ipv4() { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 },
+        kind: SubsystemKind::Nvm,
+        requirements: 0,
+        port_id,
+        controller_id: CONTROLLER_DYNAMIC,
+        admin_queue_size: queue_size,
+        flags: 0,
+        service: listener.port.to_string(),
+        subsystem: subsystem.to_owned(),
+        address: address.to_string(),
+        security: 0,
+    }
+}

@@ -1,0 +1,138 @@
+//! A subsystem: a name, and the namespaces that every host connected to it sees.
+
+use block_io::DeviceError;
+
+use super::{NAMESPACES_MAX, Namespace, PAGE_SIZE, TRANSFER_MAX};
+use crate::spec::log_page::HealthLog;
+use crate::spec::nqn::Nqn;
+
+/// Name, identity and namespaces of a subsystem.
+#[derive(Clone, Debug)]
+pub struct Subsystem {
+    nqn: Nqn,
+    serial_number: String,
+    model_number: String,
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) traffic: Traffic,
+}
+
+/// What all hosts have read and written, for the SMART log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) reads: u64,
+    pub(super) writes: u64,
+    pub(super) bytes_read: u64,
+    pub(super) bytes_written: u64,
+}
+
+impl Subsystem {
+    /// A subsystem without namespaces, called "Forebay".
+    ///
+    /// # Errors
+    /// When the serial number is not 1 to 20 printable ASCII characters (SN, Base §5.17.2.1).
+    pub fn new(nqn: Nqn, serial_number: &str) -> Result<Self, DeviceError> {
+        check_text("serial number", serial_number, 20)?;
+        Ok(Self {
+            nqn,
+            serial_number: serial_number.to_owned(),
+            model_number: "Forebay".to_owned(),
+            namespaces: Vec::new(),
+            traffic: Traffic::default(),
+        })
+    }
+
+    /// The same with another model number.
+    ///
+    /// # Errors
+    /// When it is not 1 to 40 printable ASCII characters (MN, Base §5.17.2.1).
+    pub fn with_model_number(self, model_number: &str) -> Result<Self, DeviceError> {
+        check_text("model number", model_number, 40)?;
+        Ok(Self { model_number: model_number.to_owned(), ..self })
+    }
+
+    /// Adds a namespace and returns its place, [`super::NamespaceKey::namespace`]. Its NSID is one
+    /// more.
+    ///
+    /// # Errors
+    /// When there are 1024 of them, or one has its UUID.
+    pub fn add_namespace(&mut self, namespace: Namespace) -> Result<usize, DeviceError> {
+        if self.namespaces.len() == NAMESPACES_MAX {
+            return Err(DeviceError::new(format!(
+                "subsystem {} has {NAMESPACES_MAX} namespaces: must have no more",
+                self.nqn
+            )));
+        }
+        if self.namespaces.iter().any(|other| other.uuid() == namespace.uuid()) {
+            return Err(DeviceError::new(format!(
+                "the namespace UUID {} is taken in subsystem {}",
+                namespace.uuid(),
+                self.nqn
+            )));
+        }
+        self.namespaces.push(namespace);
+        Ok(self.namespaces.len() - 1)
+    }
+
+    /// Its name.
+    pub fn nqn(&self) -> &Nqn {
+        &self.nqn
+    }
+
+    /// SN.
+    pub fn serial_number(&self) -> &str {
+        &self.serial_number
+    }
+
+    /// MN.
+    pub fn model_number(&self) -> &str {
+        &self.model_number
+    }
+
+    /// The namespaces; NSIDs are places plus one.
+    pub fn namespaces(&self) -> &[Namespace] {
+        &self.namespaces
+    }
+
+    /// The place and the namespace with this NSID.
+    pub(super) fn find(&self, namespace_id: u32) -> Option<(usize, &Namespace)> {
+        let place = usize::try_from(namespace_id).ok()?.checked_sub(1)?;
+        Some((place, self.namespaces.get(place)?))
+    }
+
+    /// MDTS: the most data of one command that every namespace takes, as a power of two pages.
+    pub(super) fn data_transfer_size_max(&self) -> u8 {
+        let smallest = self.namespaces.iter().map(|namespace| namespace.geometry().transfer_max);
+        let bytes = smallest.fold(TRANSFER_MAX, u32::min);
+        // At least two pages, which a namespace's check sees to.
+        (bytes / PAGE_SIZE).ilog2() as u8
+    }
+
+    /// The most data of one command, in bytes.
+    pub(super) fn transfer_max(&self) -> u32 {
+        PAGE_SIZE << self.data_transfer_size_max()
+    }
+
+    pub(super) fn health(&self) -> HealthLog {
+        // Data units are 512,000 bytes, rounded up. Base §5.16.1.3.
+        let units = |bytes: u64| u128::from(bytes.div_ceil(512_000));
+        HealthLog {
+            temperature: 0,
+            spare: 100,
+            spare_threshold: 0,
+            units_written: units(self.traffic.bytes_written),
+            units_read: units(self.traffic.bytes_read),
+            reads: self.traffic.reads.into(),
+            writes: self.traffic.writes.into(),
+        }
+    }
+}
+
+fn check_text(field: &str, text: &str, length_max: usize) -> Result<(), DeviceError> {
+    let printable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if printable && !text.is_empty() && text.len() <= length_max {
+        return Ok(());
+    }
+    Err(DeviceError::new(format!(
+        "the {field} is {text:?}: must be 1 to {length_max} printable ASCII characters"
+    )))
+}
