@@ -1,4 +1,4 @@
-//! The target `nbd_handshake` under libFuzzer; without `cfg(fuzzing)` it says how to run it.
+//! `nbd_handshake` under libFuzzer; built otherwise it says how to run it.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]
