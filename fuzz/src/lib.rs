@@ -38,6 +38,9 @@ pub const TARGETS: &[Target] = &[
     targets::superblock::TARGET,
     targets::nbd::handshake::TARGET,
     targets::nbd::transmission::TARGET,
+    targets::nvme::pdu_decode::TARGET,
+    targets::nvme::host_connection::TARGET,
+    targets::nvme::target_connection::TARGET,
     targets::cache_against_reference::TARGET,
 ];
 

@@ -2,5 +2,6 @@
 
 pub mod cache_against_reference;
 pub mod nbd;
+pub mod nvme;
 pub mod superblock;
 pub mod uri;
