@@ -4,7 +4,7 @@
 use block_io::{Buffer, BufferPool};
 use nvme_fabric::pdu::{Decoded, Decoder, Digests, Encoder, Limits, Pdu, PduError, Side};
 
-use super::record::recording;
+use super::record::{pdus, recording};
 use super::{CONTROL_DIGESTS, DATA_MAX, fill};
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
@@ -154,14 +154,23 @@ fn check_round_trip(side: Side, digests: Digests, found: &Found) {
     assert_eq!(again.pdus, expected, "what was encoded reads differently");
 }
 
+/// The recorded streams, and each of their PDUs by itself behind ICReq or ICResp.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for digests in [0, CONTROL_DIGESTS] {
         let recording = recording(digests);
         for queue in 0..2 {
-            seeds.push([&[digests], &recording.to_target[queue][..]].concat());
-            let said = recording.to_host[queue].iter().flat_map(|said| said.bytes.clone());
-            seeds.push([digests | CONTROL_HOST].into_iter().chain(said).collect());
+            let said: Vec<u8> =
+                recording.to_host[queue].iter().flat_map(|said| said.bytes.clone()).collect();
+            let streams = [(0, &recording.to_target[queue]), (CONTROL_HOST, &said)];
+            for (receiver, stream) in streams {
+                let control = digests | receiver;
+                seeds.push([&[control], &stream[..]].concat());
+                let pdus = pdus(stream);
+                for pdu in &pdus[1..] {
+                    seeds.push([&[control], pdus[0], *pdu].concat());
+                }
+            }
         }
     }
     seeds

@@ -1,5 +1,6 @@
 //! What two sound ends say to each other: an association is brought up, does some of everything on
 //! its I/O queue, and is shut down, while both directions of both connections are written down.
+//! Little data goes with it, so that most bytes of a seed are worth changing.
 
 use std::sync::OnceLock;
 
@@ -49,15 +50,27 @@ pub(super) fn workload(pool: &BufferPool) -> Vec<Request> {
     };
     let id = RequestId;
     vec![
-        Request::write(id(1), 0, buffer(4096)),
-        Request::write(id(2), 64 << 10, buffer(48 << 10)),
+        Request::write(id(1), 0, buffer(512)),
+        Request::write(id(2), 64 << 10, buffer(12 << 10)),
         Request::read(id(3), 512, buffer(512)),
-        Request::read(id(4), 0, buffer(128 << 10)),
+        Request::read(id(4), 0, buffer(20 << 10)),
         Request::write_zeroes(id(5), Extent::new(256 << 10, 64 << 10)),
         Request::discard(id(6), Extent::new(512 << 10, 64 << 10)),
         Request::flush(id(7)),
-        Request::write(id(8), 768 << 10, buffer(4096)).with_force_unit_access(true),
+        Request::write(id(8), 768 << 10, buffer(1024)).with_force_unit_access(true),
     ]
+}
+
+/// The PDUs of a sound stream. NVMe/TCP Transport 1.1 §3.6.1: PLEN, bytes 4 to 7
+pub(super) fn pdus(mut stream: &[u8]) -> Vec<&[u8]> {
+    let mut pdus = Vec::new();
+    while let Some([_, _, _, _, a, b, c, d]) = stream.first_chunk() {
+        let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+        let (pdu, rest) = stream.split_at(length.min(stream.len()));
+        pdus.push(pdu);
+        stream = rest;
+    }
+    pdus
 }
 
 struct Conversation {

@@ -5,7 +5,7 @@
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::pdu::{Pdu, Side};
 
-use super::record::recording;
+use super::record::{pdus, recording};
 use super::target_side::TargetSide;
 use super::{CONTROL_DIGESTS, CONTROL_IO_QUEUE, START, check_sent, deliver, digests};
 use crate::Target;
@@ -17,6 +17,8 @@ pub const TARGET: Target = Target { name: "target_connection", run, cost: 4, see
 
 /// Bit of the control byte: the device fails some requests.
 const CONTROL_FAILURES: u8 = 0x08;
+/// Bit of the control byte: the recorded host says ICReq and Connect, so that the input is commands.
+const CONTROL_CONNECTED: u8 = 0x10;
 
 fn run(input: &[u8]) -> Behaviour {
     let mut observer = Observer::default();
@@ -35,6 +37,8 @@ fn run(input: &[u8]) -> Behaviour {
         assert_eq!(side.target.controllers_in_use(), 1, "the recorded host is connected");
     }
     let mut served = side.accept(START);
+    let prefix = if control & CONTROL_CONNECTED != 0 { connect(*control).concat() } else { vec![] };
+    let said = &[&prefix, said].concat()[..];
     let mut rest = said;
     while !rest.is_empty() && !served.connection.is_finished() {
         let longest = [1, 8, 72, 4096, usize::MAX][random.below(5)];
@@ -96,14 +100,28 @@ fn observe(pdu: &Pdu, observer: &mut Observer) {
     }
 }
 
+/// The PDUs of the recorded stream that `control` is about.
+fn recorded(control: u8) -> Vec<&'static [u8]> {
+    pdus(&recording(control).to_target[usize::from(control & CONTROL_IO_QUEUE)])
+}
+
+/// ICReq and Connect among them.
+fn connect(control: u8) -> [&'static [u8]; 2] {
+    let pdus = recorded(control);
+    [pdus[0], pdus[1]]
+}
+
+/// The recorded streams, their commands without ICReq and Connect, and each command by itself.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for digests in [0, CONTROL_DIGESTS] {
-        let recording = recording(digests);
-        for extra in [0, CONTROL_FAILURES] {
-            seeds.push([&[digests | extra], &recording.to_target[0][..]].concat());
-            let control = digests | extra | CONTROL_IO_QUEUE;
-            seeds.push([&[control], &recording.to_target[1][..]].concat());
+        for io_queue in [0, CONTROL_IO_QUEUE] {
+            let control = digests | io_queue;
+            let pdus = recorded(control);
+            let connected = control | CONTROL_CONNECTED;
+            seeds.push([&[control], &pdus.concat()[..]].concat());
+            seeds.push([&[connected | CONTROL_FAILURES], &pdus[2..].concat()[..]].concat());
+            seeds.extend(pdus[2..].iter().map(|command| [&[connected], *command].concat()));
         }
     }
     seeds
@@ -115,7 +133,11 @@ mod tests {
 
     #[test]
     fn what_was_recorded_is_answered_without_a_fault() {
-        for seed in seeds().into_iter().filter(|seed| seed[0] & CONTROL_FAILURES == 0) {
+        let streams = [0, 1, CONTROL_DIGESTS, CONTROL_DIGESTS | 1].map(|control| {
+            let queue = usize::from(control & CONTROL_IO_QUEUE);
+            [&[control], &recording(control).to_target[queue][..]].concat()
+        });
+        for seed in streams {
             let mut side = TargetSide::new();
             let mut random = Random::new(1);
             let mut admin = side.accept(START);
@@ -132,7 +154,15 @@ mod tests {
             assert_eq!(served.connection.queue_id(), Some(u16::from(seed[0] & CONTROL_IO_QUEUE)));
             assert!(served.connection.error().is_none(), "{:?}", served.connection.error());
             let pdus = check_sent(Side::Host, &served.sent, digests(seed[0]));
-            assert!(pdus.iter().any(|pdu| matches!(pdu, Pdu::Response(entry) if entry[14] < 2)));
+            let statuses: Vec<_> = pdus
+                .iter()
+                .filter_map(|pdu| match pdu {
+                    Pdu::Response(entry) => Some((entry[14] & 0xfe, entry[15])),
+                    _ => None,
+                })
+                .collect();
+            assert!(statuses.iter().all(|status| *status == (0, 0)), "{statuses:?}");
+            assert!(statuses.len() >= 7, "{statuses:?}");
         }
     }
 }

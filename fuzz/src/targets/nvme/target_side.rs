@@ -25,7 +25,7 @@ pub(super) struct TargetSide {
 impl TargetSide {
     pub(super) fn new() -> Self {
         let geometry =
-            Geometry { transfer_max: 64 << 10, volatile_cache: true, ..Geometry::new(CAPACITY) };
+            Geometry { transfer_max: 16 << 10, volatile_cache: true, ..Geometry::new(CAPACITY) };
         let settings = Settings {
             queue_entries_max: 32,
             io_queues_max: 2,
