@@ -195,7 +195,8 @@ mod tests {
 
     #[test]
     fn state_machines_may_speak_of_the_world_and_test_with_it() {
-        let good = "use std::net::{IpAddr, SocketAddr};\nuse std::time::Duration;\nuse block_io::{Buffer, Timestamp};\n\
+        let good = "use std::net::{IpAddr, SocketAddr};\n\
+                    use std::time::Duration;\nuse block_io::{Buffer, Timestamp};\n\
                     /// Not an Instant, and no std::net.\nfn a(operand: u8, rand_seed: u64) {}\n\
                     #[cfg(test)]\nmod tests {\nuse std::collections::HashMap;\n}\n";
         assert_eq!(of("nvme-fabric/src/target/connection/mod.rs", good), [""; 0]);

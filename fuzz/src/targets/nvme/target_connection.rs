@@ -17,7 +17,7 @@ pub const TARGET: Target = Target { name: "target_connection", run, cost: 4, see
 
 /// Bit of the control byte: the device fails some requests.
 const CONTROL_FAILURES: u8 = 0x08;
-/// Bit of the control byte: the recorded host says ICReq and Connect, so that the input is commands.
+/// Bit of the control byte: the recorded host says ICReq and Connect; the input is commands.
 const CONTROL_CONNECTED: u8 = 0x10;
 
 fn run(input: &[u8]) -> Behaviour {
