@@ -290,7 +290,7 @@ impl Core {
         let mut events = self.deliver_ready();
         events += self.reap();
         if wait == Wait::No || events > 0 || self.timers.next().is_some_and(|due| due <= self.now) {
-            self.enter(None)?;
+            self.flush()?;
         } else {
             self.wait()?;
         }
@@ -309,9 +309,7 @@ impl Core {
             None => Duration::MAX,
         };
         if self.spin.pays() {
-            if self.ring.has_queued() {
-                self.enter(None)?;
-            }
+            self.flush()?;
             let limit = began + self.spin.limit.min(timeout);
             let mut now = began;
             while now < limit && !self.has_news() {
@@ -321,27 +319,34 @@ impl Core {
             if self.has_news() || timeout < self.spin.limit {
                 self.spin.note(now.since(began));
                 self.note_wake();
-                return self.enter(None);
+                return self.flush();
             }
         }
         if self.wake.as_ref().is_none_or(|wake| wake.waker.flag.try_sleep()) {
             self.enter(Some(timeout))?;
             self.note_wake();
         } else {
-            self.enter(None)?;
+            self.flush()?;
         }
         self.spin.note(clock().since(began));
         Ok(())
     }
 
     fn has_news(&self) -> bool {
-        self.ring.has_news() || self.wake.as_ref().is_some_and(|wake| wake.waker.flag.is_notified())
+        self.ring.has_completion()
+            || self.ring.wants_enter()
+            || self.wake.as_ref().is_some_and(|wake| wake.waker.flag.is_notified())
     }
 
     fn note_wake(&self) {
         if let Some(wake) = &self.wake {
             wake.waker.flag.wake();
         }
+    }
+
+    /// Enters the kernel if there is something for it to do, without sleeping.
+    fn flush(&mut self) -> Result<(), DeviceError> {
+        if self.ring.wants_enter() { self.enter(None) } else { Ok(()) }
     }
 
     fn enter(&mut self, wait: Option<Duration>) -> Result<(), DeviceError> {

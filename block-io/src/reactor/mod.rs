@@ -41,6 +41,9 @@ use crate::{BufferPool, DeviceError, IoError, PoolLayout, Timestamp};
 /// The most buffers that one send or receive may carry.
 pub const PIECES_MAX: usize = 64;
 
+/// How often a task that makes progress is polled between two turns.
+const POLLS_MAX: usize = 16;
+
 /// What a reactor is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct ReactorConfig {
@@ -204,17 +207,18 @@ impl Reactor {
         Ok(())
     }
 
-    /// Polls `task` until it makes no more progress, turns, and so on until it is finished.
+    /// Polls `task` until it makes no more progress, turns, and so on until it is finished. A task
+    /// that never stops making progress has its operations turned all the same.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
     pub fn run(&self, task: &mut dyn Task) -> Result<(), DeviceError> {
         self.turn(Wait::No)?;
         while !task.is_finished() {
-            if task.poll(self.now()) {
-                self.turn(Wait::No)?;
-            } else if !task.is_finished() {
-                self.turn(Wait::ForEvent)?;
+            // What a task starts in these polls goes to the kernel together.
+            let busy = (0..POLLS_MAX).all(|_| task.poll(self.now()) && !task.is_finished());
+            if !task.is_finished() {
+                self.turn(if busy { Wait::No } else { Wait::ForEvent })?;
             }
         }
         Ok(())

@@ -353,21 +353,21 @@ impl Ring {
         either!(&self.kind, ring => !unsafe { ring.submission_shared() }.is_full())
     }
 
-    /// Whether entries wait to be given to the kernel.
-    pub(super) fn has_queued(&self) -> bool {
-        !self.backlog.is_empty() || self.queued() > 0
+    /// Whether [`enter`](Self::enter) has something to do: entries for the kernel, or completions
+    /// that it holds back until then. Reads shared memory only.
+    pub(super) fn wants_enter(&self) -> bool {
+        let held_back = either!(&self.kind, ring => {
+            // SAFETY: as in `queued`.
+            let submission = unsafe { ring.submission_shared() };
+            !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
+        });
+        held_back || !self.backlog.is_empty()
     }
 
-    /// Whether there is, or the kernel says there would be after an [`enter`](Self::enter), a
-    /// completion. Reads shared memory only.
-    pub(super) fn has_news(&self) -> bool {
-        // SAFETY: as in `queued`, for either side.
-        either!(&self.kind, ring => unsafe {
-            !ring.completion_shared().is_empty() || {
-                let submission = ring.submission_shared();
-                submission.taskrun() || submission.cq_overflow()
-            }
-        })
+    /// Whether a completion waits to be reaped.
+    pub(super) fn has_completion(&self) -> bool {
+        // SAFETY: as in `queued`, for the completion side.
+        either!(&self.kind, ring => unsafe { !ring.completion_shared().is_empty() })
     }
 
     /// Hands every completion to `take`: user data and result.
@@ -499,32 +499,39 @@ fn refusal(entries: u32, error: io::Error) -> DeviceError {
 mod tests {
     use super::*;
 
-    /// Reads of an empty pipe's other end: completions that the kernel posts later, in the middle
-    /// of this thread's life.
+    /// Sixteen reads of an empty pipe, with room for two submissions and four completions: the
+    /// submission ring fills, half the entries go by the backlog, and the completions overflow.
     fn completes(wide: bool, deliveries: &[Delivery]) -> Features {
         let mut features = Features::default();
         let mut ring =
-            Ring::with_deliveries(2, 64, wide, deliveries, &mut features).expect("sets up");
+            Ring::with_deliveries(2, 4, wide, deliveries, &mut features).expect("sets up");
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let mut bytes = [0u8; 16];
         let file = File::Plain(std::os::fd::AsRawFd::as_raw_fd(&reader));
         for (place, byte) in bytes.iter_mut().enumerate() {
             let span = Span { base: byte, length: 1, registered: None };
+            let read = Submission::read(file, span, u64::MAX);
+            if place == 8 {
+                // As after a submission that the kernel was too busy for.
+                ring.backlog.push_back(read.0.user_data(8));
+                continue;
+            }
             // SAFETY: `bytes` outlives all sixteen completions, which are waited for below.
-            unsafe { ring.push(Submission::read(file, span, u64::MAX), place as u64) };
+            unsafe { ring.push(read, place as u64) };
         }
-        assert!(ring.has_queued());
+        assert_eq!(ring.backlog.len(), 8, "nothing overtakes the backlog");
+        assert!(ring.wants_enter());
         ring.enter(None).expect("enters");
-        let mut done = 0;
-        ring.reap(|_, _| done += 1);
-        assert_eq!(done, 0, "the pipe is empty");
+        assert!(ring.backlog.is_empty());
+        let mut seen = [false; 16];
+        ring.reap(|user_data, _| seen[user_data as usize] = true);
+        assert_eq!(seen, [false; 16], "the pipe is empty");
         io::Write::write_all(&mut writer, &[7; 16]).expect("writes");
-        while done < 16 {
+        while seen != [true; 16] {
             ring.enter(Some(Duration::MAX)).expect("enters");
             ring.reap(|user_data, result| {
-                assert!(user_data < 16);
                 assert_eq!(result, 1);
-                done += 1;
+                assert!(!std::mem::replace(&mut seen[user_data as usize], true), "once each");
             });
         }
         assert_eq!(bytes, [7; 16]);

@@ -111,7 +111,7 @@ mod tests {
     }
 }
 
-/// Every interleaving of two notifiers and a sleeper. The messages are relaxed, so that only the
+/// The interleavings of two notifiers and a sleeper. The messages are relaxed, so that only the
 /// flag can carry them over; a lost wake-up is a deadlock, which loom reports.
 #[cfg(all(test, loom))]
 mod interleavings {
@@ -123,7 +123,10 @@ mod interleavings {
 
     #[test]
     fn no_wake_up_is_lost() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        // Enough for the classic loss, which takes two, and quick.
+        model.preemption_bound = Some(3);
+        model.check(|| {
             let shared = Arc::new((WakeFlag::new(), AtomicUsize::new(0), Notify::new()));
             let notifiers: Vec<_> = (0..2)
                 .map(|_| {

@@ -9,6 +9,7 @@
 pub mod address;
 mod cache_file;
 mod delayed;
+pub mod identity;
 
 pub use delayed::{DelayedDevice, DelayedQueue};
 

@@ -12,7 +12,7 @@
 //! Absent: PDUs (`crate::pdu`), state, and every command that neither end here uses.
 //!
 //! Citations: "Base" is NVM Express Base Specification 2.0, "NVM" the NVM Command Set Specification
-//! 1.0, "TCP" the NVMe/TCP Transport Specification 1.0.
+//! 1.0; the NVMe/TCP Transport Specification is cited by its chapters' names.
 
 pub mod command;
 pub mod completion;

@@ -1,5 +1,5 @@
-//! Scatter gather list descriptors: over TCP one 16-byte descriptor that says how much data there is
-//! and whether it comes in the capsule or in PDUs of its own.
+//! Scatter gather list descriptors: over TCP one 16-byte descriptor that says how much data there
+//! is and whether it comes in the capsule or in PDUs of its own.
 
 use super::field::{put_u32, put_u64, u32_at, u64_at};
 
@@ -15,9 +15,11 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Data block (0h), sub type offset (1h): the data is in the capsule. TCP §3.3 (Data Transfer).
+    /// Data block (0h), sub type offset (1h): the data is in the capsule. NVMe/TCP
+    /// Transport, "Data Transfers".
     pub const KIND_IN_CAPSULE: u8 = 0x01;
-    /// Transport data block (5h), sub type Ah: the data comes in data PDUs. TCP §3.3.
+    /// Transport data block (5h), sub type Ah: the data comes in data PDUs. NVMe/TCP
+    /// Transport, "Data Transfers".
     pub const KIND_TRANSPORT: u8 = 0x5a;
     /// All zero, for a command without data.
     pub const NONE: Self = Self { address: 0, length: 0, kind: 0 };

@@ -181,7 +181,7 @@ fn check_write_data(
         Descriptor::KIND_IN_CAPSULE | Descriptor::KIND_TRANSPORT => {}
         _ => return Err(Status::SGL_TYPE_INVALID.do_not_retry()),
     }
-    // Data lengths are of dwords. NVMe/TCP Transport §3.3.2.
+    // Data lengths are of dwords. NVMe/TCP Transport, "Data Transfers".
     if !lengths.contains(&u64::from(data.length)) || !data.length.is_multiple_of(4) {
         return Err(Status::DATA_SGL_LENGTH_INVALID.do_not_retry());
     }

@@ -23,6 +23,8 @@ mod discovery;
 mod io;
 mod namespace;
 mod subsystem;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{Connection, Submission};
 pub use discovery::Listener;
@@ -39,7 +41,7 @@ use controller::{Controller, ControllerKey, Service};
 use discovery::Discovery;
 
 /// Bytes of data that a command capsule may carry, on every queue. Linux and SPDK hosts rely on
-/// this much for the admin queue whatever IOCCSZ says (NVMe/TCP Transport §3.3.2.2.2).
+/// this much for the admin queue whatever IOCCSZ says (NVMe/TCP Transport, "Capsules").
 pub const IN_CAPSULE_DATA_MAX: u32 = 8192;
 
 /// The most data of one command, which MDTS says.

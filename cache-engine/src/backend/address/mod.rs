@@ -9,7 +9,7 @@ mod percent;
 mod size;
 
 pub use endpoint::Endpoint;
-pub use nvme_tcp::{DISCOVERY_PORT, NVME_TCP_PORT, NvmeTcpAddress, validate_nqn};
+pub use nvme_tcp::{DISCOVERY_PORT, NVME_TCP_PORT, NvmeTcpAddress};
 pub use size::Size;
 
 use std::ffi::OsString;

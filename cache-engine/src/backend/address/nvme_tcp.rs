@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use nvme_fabric::spec::nqn::Nqn;
+
 use super::{AddressError, Endpoint, percent};
 
 /// The port of I/O controllers. NVMe/TCP Transport 1.1 §3.1: 4420 is assigned to NVMe over fabrics.
@@ -11,9 +13,6 @@ pub const NVME_TCP_PORT: u16 = 4420;
 
 /// The port of discovery controllers. NVMe/TCP Transport 1.1 §3.1: 8009 is assigned to them.
 pub const DISCOVERY_PORT: u16 = 8009;
-
-/// The most bytes in an NVMe qualified name. NVMe Base 2.0 §4.5: 223, so that a NUL follows it.
-const NQN_BYTES_MAX: usize = 223;
 
 /// The query keys that are understood.
 const KEYS: &str = "nsid, hdgst, ddgst, hostnqn";
@@ -24,7 +23,7 @@ pub struct NvmeTcpAddress {
     /// Host and perhaps port of the controller.
     pub endpoint: Endpoint,
     /// NVMe qualified name of the subsystem.
-    pub subsystem: String,
+    pub subsystem: Nqn,
     /// Namespace identifier, from 1.
     pub namespace: u32,
     /// Ask for header digests (CRC-32C of each PDU's header).
@@ -32,7 +31,7 @@ pub struct NvmeTcpAddress {
     /// Ask for data digests (CRC-32C of each PDU's data).
     pub data_digest: bool,
     /// The name that this host gives itself, where it should not be the standard one.
-    pub host: Option<String>,
+    pub host: Option<Nqn>,
 }
 
 impl NvmeTcpAddress {
@@ -54,15 +53,14 @@ impl NvmeTcpAddress {
         if endpoint.port == Some(0) {
             return Err(wrong("port 0 cannot be connected to"));
         }
-        let subsystem = name_of(subsystem, whole)?;
-        validate_nqn("subsystem NQN", &subsystem)?;
+        let subsystem = nqn_of("subsystem NQN", &name_of(subsystem, whole)?, whole)?;
         let mut address = Self::new(endpoint, subsystem);
         address.apply_query(query, whole)?;
         Ok(address)
     }
 
     /// Namespace 1 of `subsystem` at `endpoint`, without digests.
-    pub const fn new(endpoint: Endpoint, subsystem: String) -> Self {
+    pub const fn new(endpoint: Endpoint, subsystem: Nqn) -> Self {
         Self {
             endpoint,
             subsystem,
@@ -89,10 +87,7 @@ impl NvmeTcpAddress {
                 "nsid" => self.namespace = namespace_of(&value, whole)?,
                 "hdgst" => self.header_digest = switch_of(key, &value, whole)?,
                 "ddgst" => self.data_digest = switch_of(key, &value, whole)?,
-                "hostnqn" => {
-                    validate_nqn("hostnqn", &value)?;
-                    self.host = Some(value);
-                }
+                "hostnqn" => self.host = Some(nqn_of(key, &value, whole)?),
                 _ => {
                     return Err(AddressError::new(format!(
                         "`{whole}`: unknown query key `{key}`; known are {KEYS}"
@@ -104,22 +99,8 @@ impl NvmeTcpAddress {
     }
 }
 
-/// Checks the form of an NVMe qualified name. NVMe Base 2.0 §4.5.
-///
-/// # Errors
-/// Names `field` and what would be right.
-pub fn validate_nqn(field: &str, name: &str) -> Result<(), AddressError> {
-    let wrong = |what: &str| Err(AddressError::new(format!("{field} `{name}`: {what}")));
-    if name.len() > NQN_BYTES_MAX {
-        return wrong(&format!("must be at most {NQN_BYTES_MAX} bytes, is {}", name.len()));
-    }
-    if !name.starts_with("nqn.") || name.len() == "nqn.".len() {
-        return wrong("must begin with `nqn.`, such as nqn.2014-08.org.example:volume1");
-    }
-    if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return wrong("must hold no spaces or control characters");
-    }
-    Ok(())
+fn nqn_of(field: &str, value: &str, whole: &str) -> Result<Nqn, AddressError> {
+    Nqn::new(value).map_err(|error| AddressError::new(format!("`{whole}`: {field} {error}")))
 }
 
 fn name_of(text: &str, whole: &str) -> Result<String, AddressError> {
@@ -147,7 +128,7 @@ fn switch_of(key: &str, value: &str, whole: &str) -> Result<bool, AddressError> 
 
 impl fmt::Display for NvmeTcpAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |name: &str| percent::encode(name.as_bytes(), b"-._~:@!$'()*,;");
+        let name = |name: &Nqn| percent::encode(name.as_str().as_bytes(), b"-._~:@!$'()*,;");
         let subsystem = name(&self.subsystem);
         write!(f, "nvme+tcp://{}/{subsystem}?nsid={}", self.endpoint, self.namespace)?;
         if self.header_digest {
@@ -156,6 +137,6 @@ impl fmt::Display for NvmeTcpAddress {
         if self.data_digest {
             f.write_str("&ddgst=on")?;
         }
-        self.host.as_deref().map_or(Ok(()), |host| write!(f, "&hostnqn={}", name(host)))
+        self.host.as_ref().map_or(Ok(()), |host| write!(f, "&hostnqn={}", name(host)))
     }
 }

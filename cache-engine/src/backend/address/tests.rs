@@ -46,28 +46,28 @@ fn a_path_that_is_no_utf_8_comes_back() {
 fn good_nvme_addresses_and_back() {
     let plain = nvme("nvme+tcp://10.0.0.5/nqn.2014-08.org.example:v1");
     assert_eq!(plain.endpoint.to_string(), "10.0.0.5");
-    assert_eq!(plain.subsystem, "nqn.2014-08.org.example:v1");
+    assert_eq!(plain.subsystem.as_str(), "nqn.2014-08.org.example:v1");
     assert_eq!((plain.namespace, plain.header_digest, plain.data_digest), (1, false, false));
     for (text, shown) in [
-        ("nvme+tcp://h/nqn.x", "nvme+tcp://h/nqn.x?nsid=1"),
-        ("nvme+tcp://h:4420/nqn.x?", "nvme+tcp://h:4420/nqn.x?nsid=1"),
-        ("nvme+tcp://[::1]:9/nqn.x?nsid=7", "nvme+tcp://[::1]:9/nqn.x?nsid=7"),
+        ("nvme+tcp://h/nqn.2014-08.x", "nvme+tcp://h/nqn.2014-08.x?nsid=1"),
+        ("nvme+tcp://h:4420/nqn.2014-08.x?", "nvme+tcp://h:4420/nqn.2014-08.x?nsid=1"),
+        ("nvme+tcp://[::1]:9/nqn.2014-08.x?nsid=7", "nvme+tcp://[::1]:9/nqn.2014-08.x?nsid=7"),
         (
-            "nvme+tcp://h/nqn.x?ddgst=1&hdgst=true&hostnqn=nqn.me&nsid=2",
-            "nvme+tcp://h/nqn.x?nsid=2&hdgst=on&ddgst=on&hostnqn=nqn.me",
+            "nvme+tcp://h/nqn.2014-08.x?ddgst=1&hdgst=true&hostnqn=nqn.2014-08.me&nsid=2",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=2&hdgst=on&ddgst=on&hostnqn=nqn.2014-08.me",
         ),
-        ("nvme+tcp://h/nqn.a%2Fb?hdgst=off", "nvme+tcp://h/nqn.a%2Fb?nsid=1"),
+        ("nvme+tcp://h/nqn.2014-08.a%2Fb?hdgst=off", "nvme+tcp://h/nqn.2014-08.a%2Fb?nsid=1"),
     ] {
         let address = nvme(text);
         assert_eq!(address.to_string(), shown);
         assert_eq!(nvme(shown), address);
     }
-    assert_eq!(nvme("nvme+tcp://h/nqn.a%2Fb").subsystem, "nqn.a/b");
+    assert_eq!(nvme("nvme+tcp://h/nqn.2014-08.a%2Fb").subsystem.as_str(), "nqn.2014-08.a/b");
 }
 
 #[test]
 fn bad_origins_are_told_what_would_be_right() {
-    let long = format!("nvme+tcp://h/nqn.{}", "x".repeat(220));
+    let long = format!("nvme+tcp://h/nqn.2014-08.{}", "x".repeat(220));
     for (text, expected) in [
         ("", "must be one of file:PATH"),
         ("/dev/sda", "did you mean file:/dev/sda"),
@@ -84,24 +84,24 @@ fn bad_origins_are_told_what_would_be_right() {
         ("memory:0", "positive multiple of 512"),
         ("memory:1000", "positive multiple of 512"),
         ("null:10MB", "write MiB"),
-        ("nvme+tcp:h/nqn.x", "`//HOST` is missing"),
+        ("nvme+tcp:h/nqn.2014-08.x", "`//HOST` is missing"),
         ("nvme+tcp://h", "NQN is missing"),
-        ("nvme+tcp://h/", "must begin with `nqn.`"),
-        ("nvme+tcp://h/nqn.", "must begin with `nqn.`"),
-        ("nvme+tcp://h/volume", "must begin with `nqn.`"),
-        ("nvme+tcp:///nqn.x", "host is missing"),
-        ("nvme+tcp://::1/nqn.x", "in brackets"),
-        ("nvme+tcp://h:0/nqn.x", "port 0"),
-        ("nvme+tcp://h:99999/nqn.x", "port `99999`"),
-        ("nvme+tcp://h/nqn.x?nsid=0", "from 1 to 4294967294"),
-        ("nvme+tcp://h/nqn.x?nsid=4294967295", "from 1 to 4294967294"),
-        ("nvme+tcp://h/nqn.x?nsid", "must be KEY=VALUE"),
-        ("nvme+tcp://h/nqn.x?nsid=1&nsid=1", "given twice"),
-        ("nvme+tcp://h/nqn.x?queue=4", "known are nsid, hdgst, ddgst, hostnqn"),
-        ("nvme+tcp://h/nqn.x?hdgst=maybe", "must be on or off"),
-        ("nvme+tcp://h/nqn.x?hostnqn=me", "must begin with `nqn.`"),
-        ("nvme+tcp://h/nqn.%FF", "must be UTF-8"),
-        ("nvme+tcp://h/nqn.a%20b", "no spaces"),
+        ("nvme+tcp://h/", "starts with \"nqn.\""),
+        ("nvme+tcp://h/nqn.", "comes a date"),
+        ("nvme+tcp://h/volume", "subsystem NQN \"volume\": an NQN starts with"),
+        ("nvme+tcp:///nqn.2014-08.x", "host is missing"),
+        ("nvme+tcp://::1/nqn.2014-08.x", "in brackets"),
+        ("nvme+tcp://h:0/nqn.2014-08.x", "port 0"),
+        ("nvme+tcp://h:99999/nqn.2014-08.x", "port `99999`"),
+        ("nvme+tcp://h/nqn.2014-08.x?nsid=0", "from 1 to 4294967294"),
+        ("nvme+tcp://h/nqn.2014-08.x?nsid=4294967295", "from 1 to 4294967294"),
+        ("nvme+tcp://h/nqn.2014-08.x?nsid", "must be KEY=VALUE"),
+        ("nvme+tcp://h/nqn.2014-08.x?nsid=1&nsid=1", "given twice"),
+        ("nvme+tcp://h/nqn.2014-08.x?queue=4", "known are nsid, hdgst, ddgst, hostnqn"),
+        ("nvme+tcp://h/nqn.2014-08.x?hdgst=maybe", "must be on or off"),
+        ("nvme+tcp://h/nqn.2014-08.x?hostnqn=me", "hostnqn \"me\""),
+        ("nvme+tcp://h/nqn.2014-08.%FF", "must be UTF-8"),
+        ("nvme+tcp://h/nqn.2014-08.a%20b", "no spaces"),
         (&long, "at most 223 bytes"),
     ] {
         let error = text.parse::<OriginAddress>().expect_err(text).to_string();

@@ -241,7 +241,7 @@ impl IdentifyController {
     }
 
     /// Bytes of data that an I/O command capsule carries, absent when the numbers make no sense.
-    /// TCP §3.3: the capsule is its 64-byte entry and the data.
+    /// NVMe/TCP Transport, "Capsules": the capsule is its 64-byte entry and the data.
     pub fn in_capsule_data_max(&self) -> Option<u32> {
         self.command_capsule_size.checked_mul(16)?.checked_sub(64)
     }

@@ -95,7 +95,7 @@ pub struct DiscoveryEntry {
     pub subsystem: String,
     /// TRADDR, bytes 512-767: the address, as text.
     pub address: String,
-    /// TSAS byte 0 (768): SECTYPE; 0 none, 1 TLS 1.2, 2 TLS 1.3. TCP §3.1.1.
+    /// TSAS byte 0 (768): SECTYPE; 0 none, 1 TLS 1.2, 2 TLS 1.3. NVMe/TCP Transport.
     pub security: u8,
 }
 

@@ -71,7 +71,7 @@ impl Connection {
         if command.digest_failed {
             return (entry, Err(Status::TRANSIENT_TRANSPORT_ERROR));
         }
-        // Fabrics commands' data are in the capsule. NVMe/TCP Transport §3.3.2.2.
+        // Fabrics commands' data are in the capsule. NVMe/TCP Transport, "Capsules".
         let sgl = command::data(&entry);
         if sgl.kind != Descriptor::KIND_IN_CAPSULE {
             return (entry, Err(Status::SGL_TYPE_INVALID.do_not_retry()));

@@ -232,6 +232,16 @@ impl Connection {
         self.commands.len() - self.free.len()
     }
 
+    /// Bytes of payload memory that commands hold.
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Bytes queued for the host and not yet sent.
+    pub fn queued_bytes(&self) -> usize {
+        self.encoder.queued_bytes()
+    }
+
     fn is_open(&self) -> bool {
         !matches!(self.phase, Phase::Terminating | Phase::Finished)
     }
@@ -268,5 +278,5 @@ impl Endpoint for Connection {
 }
 
 /// How long a host may take to close after a C2HTermReq; then it is closed for it.
-/// NVMe/TCP Transport §3.5 asks for at most 30 s.
+/// NVMe/TCP Transport, "Error Handling", asks for at most 30 s.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(5);

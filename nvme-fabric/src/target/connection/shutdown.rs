@@ -15,7 +15,8 @@ use crate::target::{NamespaceKey, Target};
 const DISCARD_LENGTH: usize = 4096;
 
 impl Connection {
-    /// Tells the host what it did wrong and waits for it to close. NVMe/TCP Transport §3.5.
+    /// Tells the host what it did wrong and waits for it to close. NVMe/TCP
+    /// Transport, "Error Handling".
     pub(super) fn terminate(&mut self, target: &mut Target, error: PduError, now: Timestamp) {
         self.encoder.push_termination(Side::Controller, &error, self.decoder.last_header());
         self.leave(target);

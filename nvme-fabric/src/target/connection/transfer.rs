@@ -45,7 +45,7 @@ impl Connection {
         let command = self.command_mut(place);
         let command_id = command::command_id(&command.entry);
         command.stage = Stage::Transferring(plan, length);
-        // One R2T for all of it, which any MAXR2T allows. NVMe/TCP Transport §3.3.2.2.
+        // One R2T for all of it, which any MAXR2T allows. NVMe/TCP Transport, "R2T".
         self.encoder.push_ready_to_transfer(&ReadyToTransfer {
             command: command_id,
             transfer_tag: place,
@@ -100,7 +100,7 @@ impl Connection {
                 expected: "the command that the R2T was for",
             });
         }
-        // In order, within the R2T. NVMe/TCP Transport §3.3.2.2.
+        // In order, within the R2T. NVMe/TCP Transport, "R2T".
         let end = data.offset.checked_add(data.length);
         let Some(end) = end.filter(|end| data.offset == *transferred && end <= length) else {
             return Err(PduError::DataOutOfRange {
@@ -143,7 +143,7 @@ impl Connection {
     /// Queues a read's data; returns whether that completes the command.
     pub(super) fn send_data(&mut self, command_id: u16, buffer: &Buffer) -> bool {
         // SUCCESS spares a completion, but also its SQHD, so only without flow control.
-        // NVMe/TCP Transport §3.3.2.1.
+        // NVMe/TCP Transport, "C2HData".
         let success = self.queue.is_some_and(|queue| !queue.flow_control);
         let header = DataHeader {
             command: command_id,

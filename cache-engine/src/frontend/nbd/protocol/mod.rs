@@ -22,7 +22,7 @@ mod spec;
 mod transmission;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::rc::Rc;
 
