@@ -377,6 +377,21 @@ fn more_operations_than_the_ring_has_entries() {
     }
 }
 
+#[test]
+fn what_ended_before_a_turn_keeps_it_from_sleeping() {
+    let config = ReactorConfig { entries: 1, pool: POOL, ..Default::default() };
+    let reactor = Reactor::new(config).expect("this kernel has io_uring");
+    let [_near, far] = unix_pair(&reactor);
+    let port = reactor.open_port();
+    let buffer = reactor.pool().allocate(4096);
+    let file = Descriptor::from(OwnedFd::from(tempfile::tempfile().expect("a file")));
+    port.read_at(&file, 0, &buffer, 1);
+    // The ring has one entry, so the read goes to the kernel and ends here; this one never does.
+    port.receive(&far, &[buffer], 2);
+    reactor.turn(Wait::ForEvent).expect("turns");
+    assert_eq!(port.next_event().map(|event| (event.token, event.result)), Some((1, Ok(0))));
+}
+
 /// Adds one to what it gets and sends it on, up to a limit.
 struct Adder {
     sender: MailSender<u64>,

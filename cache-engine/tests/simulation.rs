@@ -148,7 +148,7 @@ impl Run {
         let mut random = world.random("client");
         let line_size = *random.choose(&LineSize::ALL);
         let mode = *random.choose(&CacheMode::ALL);
-        let capacity = 512 * random.range(2048..=8192);
+        let capacity = 512 * random.range(1024..=5120);
         let sets = random.range(1..=4);
         let length = sets * 16 * line_size.bytes();
         let data_offset = 4096 * random.below(3);
@@ -294,7 +294,8 @@ impl Run {
     }
 
     /// When all is quiet: what the volume serves, what the origin has, and what the reference
-    /// allows are the same, twice, with and without the cache.
+    /// allows are the same, on the first read of everything and on the second, which finds more of
+    /// it in the cache.
     fn check_everything(&mut self) {
         self.origin.set_faults(DiskFaults::unordered());
         self.cache.change_faults(|faults| faults.hang = 0);
@@ -307,14 +308,17 @@ impl Run {
                 self.turn_world();
             }
         }
-        for mode in [CacheMode::WriteThrough, CacheMode::PassThrough, CacheMode::WriteAround] {
-            self.volume.set_mode(mode);
+        self.volume.set_mode(CacheMode::WriteThrough);
+        for round in ["first", "second"] {
             for offset in (0..self.capacity).step_by(96 << 10) {
                 let length = (self.capacity - offset).min(96 << 10);
                 let bytes = self.read(Extent::new(offset, length));
                 let origin = self.origin.content(Extent::new(offset, length));
                 let seed = self.world.seed();
-                assert!(bytes == origin, "seed {seed}: {mode} differs from the origin at {offset}");
+                assert!(
+                    bytes == origin,
+                    "seed {seed}: {round} read at {offset} is not the origin's"
+                );
             }
         }
     }

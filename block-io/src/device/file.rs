@@ -1,14 +1,11 @@
 //! A regular file or a block device as a device, through the reactor.
 //!
-//! ```text
-//!   request ─▶ aligned, and the target does direct I/O ──▶ O_DIRECT descriptor
-//!          └─▶ otherwise ──────────────────────────────▶ page cache of the same file
-//! ```
-//! `open` looks at the target and decides what it can do; `queue` carries requests.
+//! `open` looks at the target and decides what it can do: O_DIRECT where the target allows it, the
+//! page cache and a notice where not. `queue` carries requests.
 //!
-//! Blocks are always 512 bytes. Requests that a 4 KiB medium cannot take directly go through the
-//! page cache, kept apart from direct ones on the same pages. Absent: growing a file, and telling
-//! of a block device that is resized while open.
+//! Blocks are always 512 bytes; what is smaller than the medium's own blocks is read and written
+//! back with its surroundings. Absent: growing a file, and telling of a block device that is
+//! resized while open.
 
 mod open;
 mod queue;
@@ -37,7 +34,7 @@ pub struct FileDevice {
 #[derive(Debug)]
 struct Opened {
     path: PathBuf,
-    /// Through the page cache. Holds the lock on the file.
+    /// Through the page cache; used where there is no direct I/O. Holds the lock on the file.
     buffered: OwnedFd,
     direct: Option<Direct>,
     geometry: Geometry,
@@ -90,12 +87,15 @@ impl FileDevice {
 }
 
 impl Opened {
-    /// Whether some requests need the page cache and others must go around it, which only one
-    /// queue can keep apart.
-    fn is_mixed(&self) -> bool {
-        let fine = u64::from(self.geometry.block_size);
-        !self.geometry.read_only
-            && self.direct.as_ref().is_some_and(|direct| direct.alignment.offset > fine)
+    /// What the way that requests take asks of them.
+    fn alignment(&self) -> Alignment {
+        let any = Alignment { memory: 1, offset: 1 };
+        self.direct.as_ref().map_or(any, |direct| direct.alignment)
+    }
+
+    /// Whether writes of parts of blocks occur, which only one queue can keep from each other.
+    fn rewrites_blocks(&self) -> bool {
+        !self.geometry.read_only && self.alignment().offset > u64::from(self.geometry.block_size)
     }
 }
 
@@ -116,31 +116,22 @@ impl BlockDevice<Reactor> for FileDevice {
                 "{path}: queue depth {depth}: must be from 1 to {most}"
             )));
         }
-        if self.opened.is_mixed() && self.opened.sole_queue.swap(true, Ordering::AcqRel) {
+        if self.opened.rewrites_blocks() && self.opened.sole_queue.swap(true, Ordering::AcqRel) {
             return Err(DeviceError::new(format!(
                 "{path}: the medium's blocks are larger than 512 bytes, so it takes one queue at a \
                  time, and one is open; share that one"
             )));
         }
-        let descriptor = |file: &OwnedFd| -> Result<Descriptor, DeviceError> {
-            let copy = file.try_clone().map_err(|error| {
-                DeviceError::with_source(format!("{path}: opening a queue"), error)
-            })?;
-            let descriptor = Descriptor::from(copy);
-            reactor.register(&descriptor);
-            Ok(descriptor)
-        };
-        let files = descriptor(&self.opened.buffered).and_then(|buffered| {
-            let direct = self.opened.direct.as_ref().map(|direct| descriptor(&direct.file));
-            Ok((buffered, direct.transpose()?))
-        });
-        match files {
-            Ok((buffered, direct)) => {
-                Ok(FileQueue::new(Arc::clone(&self.opened), reactor, buffered, direct, depth))
+        let file = self.opened.direct.as_ref().map_or(&self.opened.buffered, |direct| &direct.file);
+        match file.try_clone() {
+            Ok(file) => {
+                let file = Descriptor::from(file);
+                reactor.register(&file);
+                Ok(FileQueue::new(Arc::clone(&self.opened), reactor, file, depth))
             }
             Err(error) => {
                 self.opened.sole_queue.store(false, Ordering::Release);
-                Err(error)
+                Err(DeviceError::with_source(format!("{path}: opening a queue"), error))
             }
         }
     }

@@ -155,8 +155,6 @@ impl Core {
         self.slots.in_use()
     }
 
-    // Ports.
-
     pub(super) fn open_port(&mut self) -> (Owner, Inbox) {
         let inbox = Inbox::default();
         let port = self.free_ports.pop().unwrap_or_else(|| {
@@ -181,8 +179,6 @@ impl Core {
         place.in_flight = 0;
         self.free_ports.push(owner.port);
     }
-
-    // Operations.
 
     /// Takes a slot, or makes an event that says there is none.
     pub(super) fn begin(
@@ -281,8 +277,6 @@ impl Core {
         Ok(waker)
     }
 
-    // The turn.
-
     /// See [`super::Reactor::turn`]. Returns the time after it.
     pub(super) fn turn(&mut self, wait: Wait) -> Result<Timestamp, DeviceError> {
         self.forget_closed_files();
@@ -323,7 +317,7 @@ impl Core {
             }
         }
         if self.wake.as_ref().is_none_or(|wake| wake.waker.flag.try_sleep()) {
-            self.enter(Some(timeout))?;
+            self.ring.enter(Some(timeout))?;
             self.note_wake();
         } else {
             self.flush()?;
@@ -346,13 +340,7 @@ impl Core {
 
     /// Enters the kernel if there is something for it to do, without sleeping.
     fn flush(&mut self) -> Result<(), DeviceError> {
-        if self.ring.wants_enter() { self.enter(None) } else { Ok(()) }
-    }
-
-    fn enter(&mut self, wait: Option<Duration>) -> Result<(), DeviceError> {
-        self.ring
-            .enter(wait)
-            .map_err(|error| DeviceError::with_source("io_uring: entering the kernel", error))
+        if self.ring.wants_enter() { self.ring.enter(None) } else { Ok(()) }
     }
 
     /// Keeps a read of the eventfd in flight.

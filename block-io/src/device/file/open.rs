@@ -53,6 +53,13 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DeviceE
     if check_kind(path, &metadata)? != kind {
         return Err(DeviceError::new(format!("{}: was replaced while opening", path.display())));
     }
+    if kind == Kind::Block && !options.read_only && block_attribute(&metadata, "ro") == Some(1) {
+        let path = path.display();
+        return Err(DeviceError::new(format!(
+            "{path}: the block device is read-only; change that (blockdev --setrw), or open it \
+             read-only"
+        )));
+    }
     let mut notice = lock(path, kind, options, &file)?;
     let size = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
         .map_err(|error| failed(path, "asking for the size", error))?;
@@ -225,6 +232,10 @@ fn open_direct(
         Some(alignment) => alignment,
         None => tried_alignment(kind, &file, size)?,
     };
+    if !size.is_multiple_of(alignment.offset) {
+        let block = alignment.offset;
+        return Err(format!("size {size} is no multiple of the medium's {block}-byte blocks"));
+    }
     Ok(Direct { file: OwnedFd::from(file), alignment })
 }
 
@@ -280,14 +291,18 @@ fn can_zero(kind: Kind, metadata: &std::fs::Metadata, file: &File, size: u64) ->
             rustix::fs::fallocate(file, flags, size.next_multiple_of(4096), 4096).is_ok()
         }
         Kind::Block => {
-            let device = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-            let folder = format!("/sys/dev/block/{major}:{minor}");
-            // A partition has no queue of its own.
-            ["queue", "../queue"].iter().any(|queue| {
-                let limit = format!("{folder}/{queue}/write_zeroes_max_bytes");
-                std::fs::read_to_string(limit).is_ok_and(|text| text.trim() != "0")
-            })
+            block_attribute(metadata, "queue/write_zeroes_max_bytes")
+                // A partition has no queue of its own.
+                .or_else(|| block_attribute(metadata, "../queue/write_zeroes_max_bytes"))
+                .is_some_and(|most| most > 0)
         }
     }
+}
+
+/// A number that sysfs tells of a block device.
+fn block_attribute(metadata: &std::fs::Metadata, name: &str) -> Option<u64> {
+    let device = metadata.rdev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{name}")).ok()?;
+    text.trim().parse().ok()
 }

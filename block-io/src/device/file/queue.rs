@@ -1,16 +1,17 @@
 //! One queue on a file device: each request becomes one kernel operation, or a few where the
 //! kernel moved less than asked or cannot do it in one.
 //!
-//! Where the medium's blocks are larger than 512 bytes, small requests go through the page cache,
-//! which reads and writes whole pages. A write through the cache and a direct one on the same page
-//! must not be in flight together: the page's write-back would undo the direct write. So such
-//! pairs run one after the other, in the order of submission.
+//! Where direct I/O takes only whole blocks above 512 bytes, a smaller write reads its blocks,
+//! puts its bytes in and writes them back. Nothing else may change these blocks meanwhile, so a
+//! request that comes later and would waits. The page cache is no way out: a kernel keeps it
+//! coherent with asynchronous direct writes to a block device neither against readahead nor against
+//! other processes' reads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Opened;
+use super::{Alignment, Opened};
 use crate::reactor::{AllocateMode, Descriptor, Event, Port, Reactor};
 use crate::{
     BlockQueue, Buffer, BufferPool, Completion, Extent, Geometry, IoError, Operation, Request,
@@ -20,9 +21,6 @@ use crate::{
 /// Bytes of zeroes written at a time where the target cannot zero by itself.
 const ZERO_CHUNK: u64 = 256 << 10;
 
-/// The page cache's unit, within which direct and cached writes get into each other's way.
-const PAGE: u64 = 4096;
-
 /// A queue on a [`super::FileDevice`].
 #[derive(Debug)]
 pub struct FileQueue {
@@ -30,17 +28,17 @@ pub struct FileQueue {
     geometry: Geometry,
     port: Port,
     pool: BufferPool,
-    buffered: Descriptor,
-    direct: Option<Descriptor>,
+    file: Descriptor,
+    alignment: Alignment,
     jobs: Vec<Option<Job>>,
     free: Vec<u32>,
-    /// Jobs held back by one that is in their way, oldest first.
+    /// Jobs held back by an earlier one, oldest first.
     pub(super) waiting: VecDeque<u32>,
-    /// Completions that need no kernel.
+    /// Completions that need no kernel, or no more of it.
     finished: Vec<Completion>,
     sequence: u64,
-    /// Jobs that write through the page cache, issued or waiting.
-    pub(super) cached_writes: usize,
+    /// Jobs that rewrite blocks, under way or waiting.
+    pub(super) rewriting: usize,
     pub(super) zero_range: bool,
     pub(super) punch_hole: bool,
     zeroes: Option<Buffer>,
@@ -51,14 +49,25 @@ pub struct FileQueue {
 struct Job {
     request: Request,
     step: Step,
-    /// Bytes of the extent that are done.
-    done: u64,
-    /// Aligned memory in place of the request's, for direct I/O.
-    bounce: Option<Buffer>,
+    /// Its order among all requests of the queue.
     sequence: u64,
-    /// How the current step goes, once it is on its way or has been held back.
-    route: Route,
-    issued: bool,
+    /// It changes parts of blocks.
+    rewrites: bool,
+    started: bool,
+    /// Bytes of the extent in pieces that are done.
+    done: u64,
+    /// The part of the extent that is being moved: for transfers all of it.
+    piece: Extent,
+    /// The blocks that the piece is in.
+    covered: Extent,
+    /// Bytes of `covered` that the kernel has moved.
+    moved: u64,
+    /// The blocks around the piece are being read, to be written back with it.
+    gathering: bool,
+    /// Memory for `covered`.
+    memory: Option<Buffer>,
+    /// The memory is not the request's own.
+    bounced: bool,
 }
 
 /// What a job is at.
@@ -74,35 +83,26 @@ pub(super) enum Step {
     Synchronize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Direct,
-    Cached,
-    /// Neither reads nor writes content through the page cache or around it.
-    Neither,
-}
-
 impl FileQueue {
     pub(super) fn new(
         opened: Arc<Opened>,
         reactor: &Reactor,
-        buffered: Descriptor,
-        direct: Option<Descriptor>,
+        file: Descriptor,
         depth: usize,
     ) -> Self {
         Self {
             geometry: opened.geometry,
+            alignment: opened.alignment(),
             opened,
             port: reactor.open_port(),
             pool: reactor.pool().clone(),
-            buffered,
-            direct,
+            file,
             jobs: (0..depth).map(|_| None).collect(),
             free: (0..depth as u32).rev().collect(),
             waiting: VecDeque::new(),
             finished: Vec::new(),
             sequence: 0,
-            cached_writes: 0,
+            rewriting: 0,
             zero_range: true,
             punch_hole: true,
             zeroes: None,
@@ -138,176 +138,156 @@ impl FileQueue {
         }
     }
 
-    /// Issues the current step of a job, or puts it with those that wait.
-    fn advance(&mut self, index: u32) {
-        let Some(job) = self.jobs[index as usize].as_ref() else { return };
-        let route = self.route(job);
-        self.cached_writes -= usize::from(self.is_cached_write(job, job.route));
-        self.cached_writes += usize::from(self.is_cached_write(job, route));
-        let blocked = self.cached_writes > 0 && self.is_blocked(job, route);
-        let Some(job) = self.jobs[index as usize].as_mut() else { return };
-        job.route = route;
-        job.issued = !blocked;
-        if blocked {
+    /// Starts a job, or puts it with those that wait.
+    fn start(&mut self, index: u32) {
+        let Some(job) = &self.jobs[index as usize] else { return };
+        if self.rewriting > 0 && self.is_blocked(job) {
             self.waiting.push_back(index);
-        } else {
-            self.issue(index);
+            return;
         }
+        if let Some(job) = &mut self.jobs[index as usize] {
+            job.started = true;
+        }
+        self.start_step(index);
     }
 
-    /// Whether a job on `route` is a write that direct ones must be kept apart from.
-    fn is_cached_write(&self, job: &Job, route: Route) -> bool {
-        route == Route::Cached && job.request.operation != Operation::Read && self.direct.is_some()
-    }
-
-    /// How the current step of a job goes.
-    fn route(&self, job: &Job) -> Route {
-        if !matches!(job.step, Step::Transfer | Step::Zero) {
-            return Route::Neither;
-        }
-        let Some(direct) = &self.opened.direct else { return Route::Cached };
-        if self.rest(job).is_aligned(direct.alignment.offset) {
-            Route::Direct
-        } else {
-            Route::Cached
-        }
-    }
-
-    /// What the current operation of a job covers.
-    fn rest(&self, job: &Job) -> Extent {
-        let extent = job.request.extent;
-        let rest = Extent::new(extent.offset + job.done, extent.length - job.done);
-        match job.step {
-            Step::Zero => rest.split(ZERO_CHUNK).next().unwrap_or(rest),
-            _ => rest,
-        }
-    }
-
-    /// Whether a write on the other route is in the way: one under way, or an earlier one.
-    fn is_blocked(&self, job: &Job, route: Route) -> bool {
-        let opposite = match route {
-            Route::Direct => Route::Cached,
-            Route::Cached => Route::Direct,
-            Route::Neither => return false,
-        };
-        if job.request.operation == Operation::Read {
+    /// Whether an earlier job changes the same blocks, and one of the two rewrites them.
+    fn is_blocked(&self, job: &Job) -> bool {
+        if !job.request.operation.changes_content() {
             return false;
         }
-        let pages = job.request.extent.align_outward(PAGE);
+        let blocks = job.request.extent.align_outward(self.alignment.offset);
         self.jobs.iter().flatten().any(|other| {
-            other.route == opposite
-                && other.request.operation != Operation::Read
-                && other.sequence != job.sequence
-                && (other.issued || other.sequence < job.sequence)
-                && other.request.extent.align_outward(PAGE).overlaps(pages)
+            other.sequence < job.sequence
+                && other.request.operation.changes_content()
+                && (other.rewrites || job.rewrites)
+                && other.request.extent.align_outward(self.alignment.offset).overlaps(blocks)
         })
     }
 
-    /// Starts the kernel operation of a job's current step.
+    /// Begins a job's step, or the next piece of it.
+    fn start_step(&mut self, index: u32) {
+        let Some(job) = &self.jobs[index as usize] else { return };
+        if job.step == Step::Zero && self.zeroes.is_none() {
+            let zeroes = self.pool.allocate(ZERO_CHUNK as usize);
+            zeroes.fill(0);
+            self.zeroes = Some(zeroes);
+        }
+        let extent = job.request.extent;
+        let rest = Extent::new(extent.offset + job.done, extent.length - job.done);
+        let piece = match job.step {
+            Step::Transfer => rest,
+            Step::Zero => self.zero_piece(rest),
+            Step::Allocate(mode) => {
+                self.port.allocate(&self.file, mode, rest, u64::from(index));
+                return;
+            }
+            Step::Synchronize => {
+                self.port.synchronize(&self.file, u64::from(index));
+                return;
+            }
+        };
+        let covered = piece.align_outward(self.alignment.offset);
+        let (memory, bounced) = self.memory(job, piece, covered);
+        let gathering = covered != piece && job.request.operation.changes_content();
+        let Some(job) = &mut self.jobs[index as usize] else { return };
+        (job.piece, job.covered, job.moved, job.gathering) = (piece, covered, 0, gathering);
+        (job.memory, job.bounced) = (memory, bounced);
+        if bounced && !gathering && job.request.operation != Operation::Read {
+            job.merge();
+        }
+        self.issue(index);
+    }
+
+    /// The next run of zeroes to write by hand: part of one block, or whole blocks.
+    fn zero_piece(&self, rest: Extent) -> Extent {
+        let block = self.alignment.offset;
+        let whole = rest.length & !(block - 1);
+        if rest.offset.is_multiple_of(block) && whole > 0 {
+            return Extent::new(rest.offset, whole.min(ZERO_CHUNK));
+        }
+        rest.split(block).next().unwrap_or(rest)
+    }
+
+    /// Memory that the kernel can use for `covered`, and whether it is other than the request's.
+    fn memory(&self, job: &Job, piece: Extent, covered: Extent) -> (Option<Buffer>, bool) {
+        if covered == piece {
+            if job.step == Step::Zero {
+                let zeroes = self.zeroes.as_ref();
+                return (zeroes.map(|zeroes| zeroes.slice(0, piece.length as usize)), false);
+            }
+            let own = job.request.buffer.as_ref();
+            let aligned =
+                |own: &&Buffer| (own.as_ptr() as usize).is_multiple_of(self.alignment.memory);
+            if let Some(own) = own.filter(aligned) {
+                return (Some(own.clone()), false);
+            }
+        }
+        (Some(self.pool.allocate(covered.length as usize)), true)
+    }
+
+    /// Starts the kernel operation for what is not moved yet.
     fn issue(&mut self, index: u32) {
-        let Some(job) = self.jobs[index as usize].as_ref() else { return };
-        let rest = self.rest(job);
-        let (step, route, operation) = (job.step, job.route, job.request.operation);
-        let durable = job.request.force_unit_access;
-        let buffer = match step {
-            Step::Transfer => self.transfer_buffer(index),
-            Step::Zero => Some(self.zeroes().slice(0, rest.length as usize)),
-            _ => None,
+        let Some(job) = &self.jobs[index as usize] else { return };
+        let Some(memory) = &job.memory else {
+            return self.finish(index, Err(IoError::InvalidArgument));
         };
-        let token = u64::from(index);
-        let file = match (route, &self.direct) {
-            (Route::Direct, Some(direct)) => direct,
-            _ => &self.buffered,
-        };
-        let _operation = match (step, buffer) {
-            (Step::Allocate(mode), _) => self.port.allocate(file, mode, rest, token),
-            (Step::Synchronize, _) => self.port.synchronize(file, token),
-            (_, Some(buffer)) if operation == Operation::Read => {
-                self.port.read_at(file, rest.offset, &buffer, token)
-            }
-            (_, Some(buffer)) => {
-                let durable = durable && step == Step::Transfer;
-                self.port.write_at(file, rest.offset, &buffer, durable, token)
-            }
-            (_, None) => return self.finish(index, Err(IoError::InvalidArgument)),
-        };
-    }
-
-    /// The memory for the rest of a transfer: the request's own, or aligned memory in its place
-    /// where direct I/O cannot use it.
-    fn transfer_buffer(&mut self, index: u32) -> Option<Buffer> {
-        let alignment = self.opened.direct.as_ref().map(|direct| direct.alignment.memory);
-        let job = self.jobs[index as usize].as_mut()?;
-        let own = job.request.buffer.as_ref()?;
-        let done = job.done as usize;
-        let rest = own.slice(done, own.len() - done);
-        let Some(alignment) = alignment.filter(|_| job.route == Route::Direct) else {
-            return Some(rest);
-        };
-        if (rest.as_ptr() as usize).is_multiple_of(alignment) {
-            return Some(rest);
+        let moved = job.moved as usize;
+        let rest = memory.slice(moved, memory.len() - moved);
+        let (offset, token) = (job.covered.offset + job.moved, u64::from(index));
+        if job.gathering || job.request.operation == Operation::Read {
+            self.port.read_at(&self.file, offset, &rest, token);
+        } else {
+            // Zeroes by hand are made durable all at once, at the end.
+            let durable = job.request.force_unit_access && job.step == Step::Transfer;
+            self.port.write_at(&self.file, offset, &rest, durable, token);
         }
-        let bounce = self.pool.allocate(rest.len());
-        if job.request.operation == Operation::Write {
-            bounce.copy_from(&rest);
-        }
-        job.bounce = Some(bounce.clone());
-        Some(bounce)
     }
 
-    fn zeroes(&mut self) -> Buffer {
-        let pool = &self.pool;
-        let zeroes = self.zeroes.get_or_insert_with(|| {
-            let buffer = pool.allocate(ZERO_CHUNK as usize);
-            buffer.fill(0);
-            buffer
-        });
-        zeroes.clone()
-    }
-
-    /// Takes the outcome of a job's current step, and starts its next or finishes it.
+    /// Takes the outcome of a job's kernel operation, and starts its next or finishes it.
     fn arrive(&mut self, event: Event) {
         let index = event.token as u32;
-        let Some(job) = self.jobs[index as usize].as_mut() else { return };
-        job.issued = false;
+        let Some(job) = &mut self.jobs[index as usize] else { return };
         let moved = match event.result {
-            Ok(moved) => moved,
-            // Nothing has been done that doing again would spoil.
-            Err(IoError::Other(libc::EAGAIN | libc::EINTR)) => return self.advance(index),
+            Ok(moved) => u64::from(moved),
             Err(error) => return self.fail(index, error),
         };
-        let finished = match job.step {
+        match job.step {
             Step::Synchronize => return self.finish(index, Ok(())),
-            Step::Allocate(_) => true,
-            // The file has shrunk, or the medium takes no more.
-            Step::Transfer | Step::Zero if moved == 0 => {
+            Step::Allocate(_) => job.done = job.request.extent.length,
+            // It ends before the extent does, perhaps within a block: the file has shrunk.
+            _ if moved == 0 || !moved.is_multiple_of(self.alignment.offset) => {
                 return self.finish(index, Err(IoError::Media));
             }
             Step::Transfer | Step::Zero => {
-                if let (Some(bounce), Operation::Read, Some(own)) =
-                    (job.bounce.take(), job.request.operation, &job.request.buffer)
-                {
-                    let moved = moved as usize;
-                    own.slice(job.done as usize, moved).copy_from(&bounce.slice(0, moved));
+                job.moved += moved;
+                if job.moved < job.covered.length {
+                    return self.issue(index);
                 }
-                job.done += u64::from(moved);
-                job.done == job.request.extent.length
+                if job.gathering {
+                    (job.gathering, job.moved) = (false, 0);
+                    job.merge();
+                    return self.issue(index);
+                }
+                if job.bounced && job.request.operation == Operation::Read {
+                    job.extract();
+                }
+                job.done += job.piece.length;
             }
-        };
-        let zeroed = job.step != Step::Transfer;
-        if !finished {
-            self.advance(index);
-        } else if zeroed && job.request.force_unit_access {
+        }
+        if job.done < job.request.extent.length {
+            self.start_step(index);
+        } else if job.step != Step::Transfer && job.request.force_unit_access {
             job.step = Step::Synchronize;
-            self.advance(index);
+            self.start_step(index);
         } else {
             self.finish(index, Ok(()));
         }
     }
 
-    /// Takes a failed step: zeroing and discarding have other ways, the rest is over.
+    /// Takes a failed operation: zeroing and discarding have other ways, the rest is over.
     pub(super) fn fail(&mut self, index: u32, error: IoError) {
-        let Some(job) = self.jobs[index as usize].as_ref() else { return };
+        let Some(job) = &self.jobs[index as usize] else { return };
         let Step::Allocate(mode) = job.step else { return self.finish(index, Err(error)) };
         let operation = job.request.operation;
         match error {
@@ -329,15 +309,15 @@ impl FileQueue {
             _ => Step::Zero,
         };
         self.geometry.write_zeroes &= self.zeroing_step() != Step::Zero;
-        if let Some(job) = self.jobs[index as usize].as_mut() {
+        if let Some(job) = &mut self.jobs[index as usize] {
             job.step = step;
         }
-        self.advance(index);
+        self.start_step(index);
     }
 
     fn finish(&mut self, index: u32, result: Result<(), IoError>) {
         let Some(job) = self.jobs[index as usize].take() else { return };
-        self.cached_writes -= usize::from(self.is_cached_write(&job, job.route));
+        self.rewriting -= usize::from(job.rewrites);
         self.free.push(index);
         self.finished.push(job.request.complete(result));
     }
@@ -346,8 +326,32 @@ impl FileQueue {
     fn retry_waiting(&mut self) {
         for _ in 0..self.waiting.len() {
             if let Some(index) = self.waiting.pop_front() {
-                self.advance(index);
+                self.start(index);
             }
+        }
+    }
+}
+
+impl Job {
+    /// The part of the memory that is the piece.
+    fn inner(&self) -> Option<Buffer> {
+        let start = (self.piece.offset - self.covered.offset) as usize;
+        Some(self.memory.as_ref()?.slice(start, self.piece.length as usize))
+    }
+
+    /// Puts what is to be written into the memory of its blocks.
+    fn merge(&self) {
+        match (self.inner(), &self.request.buffer) {
+            (Some(inner), Some(own)) => inner.copy_from(own),
+            (Some(inner), None) => inner.fill(0),
+            (None, _) => {}
+        }
+    }
+
+    /// Takes what was to be read out of the memory of its blocks.
+    fn extract(&self) {
+        if let (Some(inner), Some(own)) = (self.inner(), &self.request.buffer) {
+            own.copy_from(&inner);
         }
     }
 }
@@ -371,16 +375,24 @@ impl BlockQueue for FileQueue {
         let Some(index) = self.free.pop() else { return Err(request) };
         let sequence = self.sequence;
         self.sequence += 1;
+        let rewrites = request.operation.changes_content()
+            && !request.extent.is_aligned(self.alignment.offset);
+        self.rewriting += usize::from(rewrites);
         self.jobs[index as usize] = Some(Job {
             request,
             step,
-            done: 0,
-            bounce: None,
             sequence,
-            route: Route::Neither,
-            issued: false,
+            rewrites,
+            started: false,
+            done: 0,
+            piece: Extent::default(),
+            covered: Extent::default(),
+            moved: 0,
+            gathering: false,
+            memory: None,
+            bounced: false,
         });
-        self.advance(index);
+        self.start(index);
         Ok(())
     }
 
@@ -406,7 +418,7 @@ impl BlockQueue for FileQueue {
 impl Drop for FileQueue {
     /// Lets another queue be the only one; not while the kernel may still write for this one.
     fn drop(&mut self) {
-        if self.opened.is_mixed() && !self.jobs.iter().flatten().any(|job| job.issued) {
+        if self.opened.rewrites_blocks() && !self.jobs.iter().flatten().any(|job| job.started) {
             self.opened.sole_queue.store(false, Ordering::Release);
         }
     }
