@@ -340,6 +340,21 @@ fn shutdown_answers_what_is_in_flight() {
 }
 
 #[test]
+fn requests_of_a_client_that_is_gone_are_brought_to_their_end() {
+    let (_folder, transport) = unix("s");
+    let delay = |request: &Request| (request.extent.offset / 512) as u32 * 1000;
+    let setting = Setting { delay, ..Setting::default() };
+    let (device, _) = run(setting, &transport, |transport| {
+        let mut peer = Peer::enter(&transport);
+        let writes: Vec<u8> =
+            (0..8).flat_map(|cookie| write_request(cookie, cookie * 512, &[9; 512])).collect();
+        peer.write(&writes);
+        assert_eq!(peer.read(16), simple(0, 0), "so the others are in flight");
+    });
+    assert_eq!(device.content(Extent::new(0, 4096)), [9; 4096]);
+}
+
+#[test]
 fn exports_and_listeners_are_checked() {
     let reactor =
         Reactor::new(ReactorConfig { pool: PoolLayout::HEAP, ..ReactorConfig::default() })

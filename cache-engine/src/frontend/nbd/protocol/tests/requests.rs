@@ -3,7 +3,7 @@
 use block_io::{Extent, Geometry};
 
 use super::super::PeerFault;
-use super::{Bench, chunk, request, simple};
+use super::{Bench, chunk, go, option, queries, request, simple};
 
 const SIZE: u64 = 1 << 20;
 const READ: u16 = 0;
@@ -117,6 +117,30 @@ fn structured_errors_come_as_chunks_where_they_must() {
     assert_eq!(bench.exchange(&request(0, READ, 1, SIZE, 512)), chunk(32769, 1, &error));
     assert_eq!(bench.exchange(&request(0, BLOCK_STATUS, 2, SIZE, 512)), chunk(32769, 2, &error));
     assert_eq!(bench.exchange(&request(0, TRIM, 3, SIZE, 512)), simple(22, 3));
+}
+
+#[test]
+fn block_status_is_for_the_context_that_was_set_last_and_for_its_export() {
+    for (name, asked, then, error) in [
+        ("", &["base:allocation"][..], None, false),
+        ("disk", &["base:allocation"], None, false),
+        ("second", &["base:allocation"], None, true),
+        ("", &["base:"], None, true),
+        ("", &["base:allocation"], Some(queries("", &[])), true),
+        ("", &["base:allocation"], Some(queries("nowhere", &["base:allocation"])), true),
+    ] {
+        let mut bench = Bench::greeted(Geometry::new(SIZE));
+        bench.take(&option(8, b"")).unwrap();
+        bench.take(&option(10, &queries(name, asked))).unwrap();
+        if let Some(then) = then {
+            bench.take(&option(10, &then)).unwrap();
+        }
+        bench.take(&option(7, &go("disk", &[]))).unwrap();
+        bench.sent();
+        let answer = bench.exchange(&request(0, BLOCK_STATUS, 5, 0, 512));
+        let refused = chunk(32769, 5, &[0, 0, 0, 22, 0, 0]);
+        assert_eq!(answer == refused, error, "{name} {asked:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! Programs that a test runs: found in `PATH` or skipped, and never waited for without an end.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a program may run before it counts as hanging.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Set to `1`, a missing program fails the test that needs it.
+pub const REQUIRE: &str = "FOREBAY_REQUIRE_CLIENTS";
+
+/// A program that is there.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+}
+
+impl Program {
+    /// The program called `name`, or none, said aloud, when it is not installed.
+    ///
+    /// # Panics
+    /// When it is not installed and `FOREBAY_REQUIRE_CLIENTS=1`.
+    #[allow(clippy::print_stderr, reason = "a skipped test has to say so")]
+    pub fn find(name: &str, package: &str) -> Option<Self> {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&folders).map(|folder| folder.join(name));
+        if let Some(path) = found.into_iter().find(|path| path.is_file()) {
+            return Some(Self { path });
+        }
+        let required = std::env::var_os(REQUIRE).is_some_and(|value| value == "1");
+        assert!(!required, "{name} is not installed (Debian package {package})");
+        eprintln!("skipped: {name} is not installed (Debian package {package})");
+        None
+    }
+
+    /// Runs it to its end, and returns what it wrote to standard output.
+    ///
+    /// # Panics
+    /// When it does not start, fails, or runs for more than five minutes.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let status = output.status;
+        assert!(status.success(), "{self} {arguments:?}: {status}\n{out}\n{err}");
+        out.into_owned()
+    }
+
+    /// Runs it to its end, whatever that is.
+    ///
+    /// # Panics
+    /// When it does not start, or runs for more than five minutes.
+    #[track_caller]
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.path);
+        let command = command.args(arguments).stdin(Stdio::null());
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{self}: {error}"));
+        let id = child.id();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        match receiver.recv_timeout(TIMEOUT) {
+            Ok(output) => output.unwrap_or_else(|error| panic!("{self}: {error}")),
+            Err(_) => {
+                let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+                if let Some(pid) = pid {
+                    // It may have ended just now, and then there is nothing to do.
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+                panic!("{self} {arguments:?}: no end after {TIMEOUT:?}");
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
