@@ -15,6 +15,7 @@
 //!
 //! Absent: authentication, TLS, multipath and reconnecting.
 
+pub mod driver;
 pub mod error;
 pub mod host;
 pub mod pdu;

@@ -242,6 +242,11 @@ impl Requests {
         }
     }
 
+    /// Forgets what has finished: nobody is there to be told.
+    pub fn discard_completions(&mut self) {
+        self.completions.clear();
+    }
+
     /// Appends finished requests; whether there were any.
     pub fn take_completions(&mut self, completions: &mut Vec<Completion>) -> bool {
         let any = !self.completions.is_empty();

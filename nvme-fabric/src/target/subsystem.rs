@@ -1,8 +1,9 @@
 //! A subsystem: a name, and the namespaces that every host connected to it sees.
 
-use block_io::DeviceError;
+use block_io::{DeviceError, SECTOR_SIZE};
 
 use super::{NAMESPACES_MAX, Namespace, PAGE_SIZE, TRANSFER_MAX};
+use crate::spec::command::nvm::BLOCKS_MAX;
 use crate::spec::log_page::HealthLog;
 use crate::spec::nqn::Nqn;
 
@@ -105,6 +106,14 @@ impl Subsystem {
         let bytes = smallest.fold(TRANSFER_MAX, u32::min);
         // At least two pages, which a namespace's check sees to.
         (bytes / PAGE_SIZE).ilog2() as u8
+    }
+
+    /// WZSL: the most that one write zeroes covers, as a power of two pages: as many blocks as the
+    /// command can name, of the smallest block size.
+    pub(super) fn write_zeroes_size_max(&self) -> u8 {
+        let sizes = self.namespaces.iter().map(|namespace| namespace.geometry().block_size);
+        let block_size = sizes.min().unwrap_or(SECTOR_SIZE);
+        (block_size * (BLOCKS_MAX / PAGE_SIZE)).ilog2() as u8
     }
 
     /// The most data of one command, in bytes.

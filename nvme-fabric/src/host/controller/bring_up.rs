@@ -11,15 +11,12 @@
 
 use std::time::Duration;
 
-use block_io::{Geometry, Timestamp};
+use block_io::Timestamp;
 
-use super::{
-    ADMIN_QUEUE_DEPTH, Controller, Purpose, Queue, QueueIndex, Stream, TRANSFER_MAX, events, token,
-};
+use super::{ADMIN_QUEUE_DEPTH, Controller, Purpose, Queue, QueueIndex, Stream, token};
 use crate::error::ConnectionError;
 use crate::host::HostOptions;
-use crate::host::connection::{Data, Outcome};
-use crate::host::requests::Limits;
+use crate::host::connection::{Connection, Data, Outcome};
 use crate::spec::command::{AdminCommand, FabricsCommand, SubmissionEntry};
 use crate::spec::completion::Completion;
 use crate::spec::connect::{
@@ -27,10 +24,7 @@ use crate::spec::connect::{
     OFFSET_CONTROLLER_ID, OFFSET_HOST_NQN, OFFSET_SUBSYSTEM_NQN,
 };
 use crate::spec::feature::{self, NumberOfQueues};
-use crate::spec::identify::{
-    self, ControllerKind, IdentifyController, IdentifyNamespace, NamespaceDescriptors, optional,
-    parse_namespace_list,
-};
+use crate::spec::identify;
 use crate::spec::property::{
     Capabilities, Configuration, ControllerStatus, OFFSET_CAPABILITIES, OFFSET_CONFIGURATION,
     OFFSET_STATUS, OFFSET_VERSION, SIZE_4, SIZE_8,
@@ -67,8 +61,6 @@ pub(super) enum Step {
 const READY_PAUSE: Duration = Duration::from_millis(10);
 /// The unit of CAP.TO. NVMe Base 2.1 §3.1.4.1
 const READY_UNIT: Duration = Duration::from_millis(500);
-/// SQEs have 64 bytes; IOCCSZ counts 16. NVMe Base 2.1 §5.1.13.2.1
-const CAPSULE_LEAST: u32 = 4;
 
 impl Step {
     /// What is awaited, for messages.
@@ -126,11 +118,7 @@ impl Controller {
                 self.lose(ConnectionError::ShutDown);
             }
             _ if self.now >= self.deadline => self.give_up(),
-            Step::Open(queue) => {
-                if self.connection(queue).is_some_and(|connection| connection.is_open()) {
-                    self.send_connect(queue);
-                }
-            }
+            Step::Open(queue) if self.is_open(queue) => self.send_connect(queue),
             Step::ReadyPause(until) if self.now >= until => {
                 self.get_property(Step::Ready, SIZE_4, OFFSET_STATUS);
             }
@@ -138,6 +126,11 @@ impl Controller {
             _ => {}
         }
         self.step != before
+    }
+
+    fn is_open(&self, queue: QueueIndex) -> bool {
+        let place = self.queues.get(usize::from(queue));
+        place.and_then(|place| place.connection.as_ref()).is_some_and(Connection::is_open)
     }
 
     fn give_up(&mut self) {
@@ -188,7 +181,7 @@ impl Controller {
         self.ask(0, step, command.encode(0, Descriptor::NONE), Data::None);
     }
 
-    fn identify(&mut self, step: Step, structure: u8, namespace_id: u32) {
+    pub(super) fn identify(&mut self, step: Step, structure: u8, namespace_id: u32) {
         let command = AdminCommand::Identify {
             namespace_id,
             structure,
@@ -199,7 +192,7 @@ impl Controller {
         self.ask(0, step, command.encode(0, Descriptor::NONE), data);
     }
 
-    fn set_feature(&mut self, step: Step, feature: u8, value: u32) {
+    pub(super) fn set_feature(&mut self, step: Step, feature: u8, value: u32) {
         let command = AdminCommand::SetFeatures { namespace_id: 0, feature, save: false, value };
         self.ask(0, step, command.encode(0, Descriptor::NONE), Data::None);
     }
@@ -218,12 +211,12 @@ impl Controller {
         }
     }
 
-    fn refusal(&self, what: &str) -> ConnectionError {
+    pub(super) fn refusal(&self, what: &str) -> ConnectionError {
         let (address, step) = (&self.options.address, self.step.name());
         ConnectionError::Refused(format!("{address}: {step}: {what}"))
     }
 
-    fn incompatible(&self, what: String) -> ConnectionError {
+    pub(super) fn incompatible(&self, what: String) -> ConnectionError {
         ConnectionError::Incompatible(format!("{}: {what}", self.options.address))
     }
 
@@ -390,148 +383,5 @@ impl Controller {
         }
         self.step = Step::ReadyPause(self.now + READY_PAUSE);
         Ok(())
-    }
-
-    fn take_controller(&mut self) -> Result<(), ConnectionError> {
-        self.identity.controller = IdentifyController::parse(&self.page_bytes());
-        let controller = &self.identity.controller;
-        if self.purpose == Purpose::Discovery {
-            if !matches!(controller.kind, ControllerKind::Discovery | ControllerKind::NotReported) {
-                let kind = controller.kind;
-                return Err(self.incompatible(format!(
-                    "CNTRLTYPE is {kind:?}: a discovery controller is needed"
-                )));
-            }
-            self.step = Step::Up;
-            return Ok(());
-        }
-        let fault = match controller {
-            IdentifyController { kind: ControllerKind::Discovery, .. } => {
-                Some("CNTRLTYPE is 2, a discovery controller: an I/O controller is needed".into())
-            }
-            IdentifyController { kind: ControllerKind::Administrative, .. } => {
-                Some("CNTRLTYPE is 3, without I/O: an I/O controller is needed".into())
-            }
-            IdentifyController { command_capsule_size: size @ 0..CAPSULE_LEAST, .. } => {
-                Some(format!("IOCCSZ is {size}: must be at least {CAPSULE_LEAST}"))
-            }
-            IdentifyController { in_capsule_data_offset: offset @ 1.., .. } => {
-                Some(format!("ICDOFF is {offset}: must be 0 over TCP"))
-            }
-            controller if !controller.sgl_support.is_supported() => {
-                Some(format!("SGLS is {:#x}: SGLs are needed", controller.sgl_support.0))
-            }
-            _ => None,
-        };
-        if let Some(fault) = fault {
-            return Err(self.incompatible(fault));
-        }
-        self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, events::CONFIGURATION);
-        Ok(())
-    }
-
-    fn take_active_namespaces(&mut self) -> Result<(), ConnectionError> {
-        let Purpose::Namespace(wanted) = self.purpose else {
-            return Ok(());
-        };
-        let active: Vec<u32> = parse_namespace_list(&self.page_bytes()).collect();
-        let complete = active.len() < identify::NAMESPACE_LIST_MAX;
-        if complete && !active.contains(&wanted) {
-            let subsystem = &self.options.subsystem;
-            let list: Vec<String> = active.iter().take(16).map(u32::to_string).collect();
-            let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
-            return Err(self.incompatible(format!(
-                "subsystem {subsystem} has no namespace {wanted}; active are: {list}"
-            )));
-        }
-        self.identity.namespaces = active;
-        self.identify(Step::Namespace, identify::NAMESPACE, wanted);
-        Ok(())
-    }
-
-    fn take_namespace(&mut self) -> Result<(), ConnectionError> {
-        let namespace = IdentifyNamespace::parse(&self.page_bytes());
-        self.identity.geometry = Some(self.geometry_of(&namespace)?);
-        self.identity.namespace = namespace;
-        if let Purpose::Namespace(id) = self.purpose {
-            self.identify(Step::Descriptors, identify::NAMESPACE_DESCRIPTORS, id);
-        }
-        Ok(())
-    }
-
-    fn take_descriptors(&mut self) -> Result<(), ConnectionError> {
-        self.identity.descriptors = NamespaceDescriptors::parse(&self.page_bytes());
-        if !self.identity.descriptors.is_nvm() {
-            let set = self.identity.descriptors.command_set.unwrap_or_default();
-            return Err(self.incompatible(format!(
-                "the namespace's command set is {set:#04x}: must be 0, the NVM command set"
-            )));
-        }
-        Ok(())
-    }
-
-    /// The namespace as a block device.
-    pub(super) fn geometry_of(
-        &self,
-        namespace: &IdentifyNamespace,
-    ) -> Result<Geometry, ConnectionError> {
-        let shift = u32::from(namespace.format.data_size_log2);
-        // 512 bytes at least, as everywhere here; 64 KiB at most, the cache's largest line.
-        if !(9..=16).contains(&shift) {
-            return Err(self.incompatible(format!("LBADS is {shift}: must be 9 to 16")));
-        }
-        if namespace.format.metadata != 0 {
-            let bytes = namespace.format.metadata;
-            return Err(self.incompatible(format!("MS is {bytes}: must be 0, no metadata")));
-        }
-        let block_size = 1_u32 << shift;
-        let capacity = namespace.size.checked_mul(u64::from(block_size)).filter(|size| *size > 0);
-        let Some(capacity) = capacity else {
-            let blocks = namespace.size;
-            return Err(self.incompatible(format!("NSZE is {blocks} blocks: must be 1 to 2^64 B")));
-        };
-        let preferred = u32::from(namespace.write_granularity) + 1;
-        let has_preference = namespace.features & IdentifyNamespace::FEATURE_PREFERRED_SIZES != 0;
-        let preferred_block_size = if has_preference && preferred.is_power_of_two() {
-            preferred.saturating_mul(block_size)
-        } else {
-            block_size.max(4096)
-        };
-        let controller = &self.identity.controller;
-        Ok(Geometry {
-            capacity,
-            block_size,
-            preferred_block_size,
-            read_only: namespace.attributes & IdentifyNamespace::WRITE_PROTECTED != 0,
-            volatile_cache: controller.volatile_write_cache & optional::CACHE_PRESENT != 0,
-            discard: controller.nvm_commands & optional::COMMAND_DATASET_MANAGEMENT != 0,
-            write_zeroes: controller.nvm_commands & optional::COMMAND_WRITE_ZEROES != 0,
-            ..Geometry::new(capacity)
-        })
-    }
-
-    /// Most bytes of one command's data: MDTS is a power of two of the smallest page, 0 for no
-    /// limit. NVMe Base 2.1 §5.1.13.2.1
-    pub(super) fn data_max(&self) -> u32 {
-        let controller = &self.identity.controller;
-        let page_shift =
-            12 + self.identity.capabilities.map_or(0, |it| u32::from(it.page_size_min));
-        match u32::from(controller.data_transfer_size_max) {
-            0 => TRANSFER_MAX,
-            power if power + page_shift >= 20 => TRANSFER_MAX,
-            power => 1 << (power + page_shift),
-        }
-    }
-
-    pub(super) fn limits(&self, geometry: &Geometry) -> Limits {
-        Limits {
-            namespace_id: match self.purpose {
-                Purpose::Namespace(id) => id,
-                Purpose::Discovery => 0,
-            },
-            block_shift: geometry.block_size.trailing_zeros(),
-            data_max: self.data_max(),
-            timeout: self.options.command_timeout,
-        }
     }
 }

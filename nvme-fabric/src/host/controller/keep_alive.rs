@@ -56,7 +56,8 @@ impl Controller {
         if self.keep_alive.in_flight {
             // Half a timeout has passed without an answer. The next look is at its end.
             let after = self.now.since(next) + timeout / 2;
-            self.lose(ConnectionError::TimedOut("Keep Alive".to_owned(), after));
+            let what = format!("{}: Keep Alive", self.options.address);
+            self.lose(ConnectionError::TimedOut(what, after));
             return true;
         }
         self.keep_alive.next = Some(self.now + timeout / 2);

@@ -14,6 +14,7 @@
 
 mod bring_up;
 mod events;
+mod identity;
 mod keep_alive;
 mod shutdown;
 
@@ -99,11 +100,24 @@ struct Queue {
     connection: Option<Connection>,
     /// Requests of whoever has opened this queue.
     requests: Option<Requests>,
+    /// Whoever opened it has gone.
+    is_abandoned: bool,
 }
 
 impl Queue {
     const fn new() -> Self {
-        Self { stream: Stream::NotWanted, connection: None, requests: None }
+        let stream = Stream::NotWanted;
+        Self { stream, connection: None, requests: None, is_abandoned: false }
+    }
+
+    fn forget_abandoned(&mut self) {
+        if let Some(requests) = self.requests.as_mut().filter(|_| self.is_abandoned) {
+            requests.discard_completions();
+            if requests.in_flight() == 0 {
+                self.requests = None;
+                self.is_abandoned = false;
+            }
+        }
     }
 }
 
@@ -294,12 +308,12 @@ impl Controller {
         Ok(index as QueueIndex)
     }
 
-    /// Gives the use of a queue back once its requests have ended.
+    /// Gives the use of a queue back. Requests still in flight end without anybody being told,
+    /// and only then is the queue free.
     pub fn close_queue(&mut self, queue: QueueIndex) {
-        if let Some(place) = self.queues.get_mut(usize::from(queue))
-            && place.requests.as_ref().is_some_and(|requests| requests.in_flight() == 0)
-        {
-            place.requests = None;
+        if let Some(place) = self.queues.get_mut(usize::from(queue)) {
+            place.is_abandoned = true;
+            place.forget_abandoned();
         }
     }
 
@@ -392,6 +406,9 @@ impl Controller {
             if let (Some(connection), Some(requests)) = (&mut queue.connection, &mut queue.requests)
             {
                 progress |= requests.send(connection, &self.pool);
+            }
+            if queue.is_abandoned {
+                queue.forget_abandoned();
             }
         }
         progress

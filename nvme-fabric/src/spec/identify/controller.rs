@@ -247,6 +247,28 @@ impl IdentifyController {
     }
 }
 
+/// What a controller says of the NVM command set: CNS 06h with CSI 00h. NVM §4.1.5.4. Other fields
+/// of it stay zero, which is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct IdentifyControllerNvm {
+    /// WZSL, byte 1: the most that one write zeroes covers is 2^this smallest pages; 0 for no limit
+    /// (which Linux takes to be MDTS).
+    pub write_zeroes_size_max: u8,
+}
+
+impl IdentifyControllerNvm {
+    /// The typed form.
+    pub const fn parse(bytes: &Structure) -> Self {
+        Self { write_zeroes_size_max: bytes[1] }
+    }
+
+    /// Writes the structure into `bytes`, all of it.
+    pub fn encode(&self, bytes: &mut Structure) {
+        *bytes = [0; LENGTH];
+        bytes[1] = self.write_zeroes_size_max;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

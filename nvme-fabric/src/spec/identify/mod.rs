@@ -6,7 +6,9 @@ mod controller;
 mod lists;
 mod namespace;
 
-pub use controller::{ControllerKind, IdentifyController, SglSupport, optional};
+pub use controller::{
+    ControllerKind, IdentifyController, IdentifyControllerNvm, SglSupport, optional,
+};
 pub use lists::{
     NAMESPACE_LIST_MAX, NamespaceDescriptors, encode_namespace_list, parse_namespace_list,
 };

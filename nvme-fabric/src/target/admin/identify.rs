@@ -4,8 +4,8 @@ use super::property::VERSION;
 use super::{Answer, INVALID_FIELD};
 use crate::spec::command::NSID_BROADCAST;
 use crate::spec::identify::{
-    self, COMMAND_SET_NVM, ControllerKind, IdentifyController, IdentifyNamespace, SglSupport,
-    Structure, encode_namespace_list, optional,
+    self, COMMAND_SET_NVM, ControllerKind, IdentifyController, IdentifyControllerNvm,
+    IdentifyNamespace, SglSupport, Structure, encode_namespace_list, optional,
 };
 use crate::spec::nqn::DISCOVERY_NQN;
 use crate::spec::status::Status;
@@ -77,8 +77,10 @@ fn of_subsystem(
         identify::NAMESPACE_OF_COMMAND_SET => {
             namespace(subsystem, namespace_id)?;
         }
-        // Zero is no limit beyond what the commands' fields hold. NVM §4.1.5.4.
-        identify::CONTROLLER_OF_COMMAND_SET => {}
+        identify::CONTROLLER_OF_COMMAND_SET => {
+            let write_zeroes_size_max = subsystem.write_zeroes_size_max();
+            IdentifyControllerNvm { write_zeroes_size_max }.encode(bytes);
+        }
         identify::ACTIVE_NAMESPACES_OF_COMMAND_SET => active(subsystem, namespace_id, bytes)?,
         _ => return Err(INVALID_FIELD),
     }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::spec::feature::{self, Event, NumberOfQueues, event};
 use crate::spec::identify::{
-    self, ControllerKind, IdentifyController, IdentifyNamespace, IndependentNamespace,
-    NamespaceDescriptors, parse_namespace_list,
+    self, ControllerKind, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
+    IndependentNamespace, NamespaceDescriptors, parse_namespace_list,
 };
 use crate::spec::log_page::{
     self, DiscoveryEntry, DiscoveryHeader, ENTRY_LENGTH, HEADER_LENGTH, SubsystemKind,
@@ -119,7 +119,8 @@ fn namespaces_describe_themselves() {
     assert_eq!((descriptors.uuid, descriptors.command_set), (Some(HostId([2; 16])), Some(0)));
     let independent = IndependentNamespace::parse(&ask(identify::NAMESPACE_INDEPENDENT, 2));
     assert_eq!((independent.ready, independent.attributes), (true, 1));
-    assert_eq!(ask(identify::CONTROLLER_OF_COMMAND_SET, 0), [0; 4096]);
+    let of_nvm = IdentifyControllerNvm::parse(&ask(identify::CONTROLLER_OF_COMMAND_SET, 0));
+    assert_eq!(4096 << of_nvm.write_zeroes_size_max, 65536 * 512);
     assert_eq!(ask(identify::NAMESPACE_OF_COMMAND_SET, 1), [0; 4096]);
 }
 

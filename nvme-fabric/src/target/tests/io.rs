@@ -342,11 +342,16 @@ fn a_host_that_counts_wrong_is_told_and_left() {
 #[test]
 fn transfers_that_go_wrong_end_the_connection() {
     type Change = fn(&mut DataHeader);
-    let changes: [(Change, FatalErrorStatus, u32); 6] = [
+    let changes: [(Change, FatalErrorStatus, u32); 7] = [
         (|header| header.transfer_tag += 1, FatalErrorStatus::InvalidHeaderField, 10),
         (|header| header.transfer_tag = 999, FatalErrorStatus::InvalidHeaderField, 10),
         (|header| header.command += 1, FatalErrorStatus::InvalidHeaderField, 8),
         (|header| header.offset = 4, FatalErrorStatus::DataOutOfRange, 0),
+        (
+            |header| (header.offset, header.length) = (8192, 8192),
+            FatalErrorStatus::DataOutOfRange,
+            0,
+        ),
         (|header| header.offset = u32::MAX - 3, FatalErrorStatus::DataOutOfRange, 0),
         (|header| header.last = false, FatalErrorStatus::InvalidHeaderField, 1),
     ];
@@ -366,10 +371,54 @@ fn transfers_that_go_wrong_end_the_connection() {
             success: false,
         };
         change(&mut header);
-        io.encoder.push_host_data(&header, &world.pool.allocate(16384));
+        io.encoder.push_host_data(&header, &world.pool.allocate(header.length as usize));
         io.pump(&mut world);
         let expected = Termination { status, information };
         assert_eq!(io.heard.pop(), Some(Heard::Termination(expected)));
         assert!(world.asked.is_empty());
     }
+}
+
+#[test]
+fn mdts_is_what_the_smallest_device_takes() {
+    let geometry = Geometry { transfer_max: 200 << 10, ..Geometry::new(CAPACITY) };
+    let mut world = world_of(Settings::default(), geometry);
+    let (_admin, mut io) = Host::pair(&mut world, 16, true);
+    assert_eq!(world.target.subsystems()[0].data_transfer_size_max(), 5, "128 KiB");
+    assert_eq!(io.read(&mut world, 1, 0, 128 << 10).status, Status::SUCCESS);
+    assert!(io.read(&mut world, 1, 0, (128 << 10) + 512).status.is(Status::INVALID_FIELD));
+}
+
+#[test]
+fn a_wrong_data_digest_of_a_transfer_fails_the_command_when_all_has_come() {
+    let mut world = world();
+    let admin = Host::admin(&mut world, SUBSYSTEM);
+    let digests = Digests { header: false, data: true };
+    let mut io = Host::initialized(&mut world, digests, 0);
+    io.connect(&mut world, &connect(1, 15), SUBSYSTEM, admin.controller_id);
+    let command = NvmCommand::Write { start: 0, blocks: 32, force_unit_access: false };
+    io.send(&command.encode(70, 1, Descriptor::transport(16384)), None, &world);
+    io.pump(&mut world);
+    let Some(Heard::ReadyToTransfer(request)) = io.heard.pop() else { panic!("no R2T") };
+    for (offset, spoilt) in [(0, true), (8192, false)] {
+        let header = DataHeader {
+            command: 70,
+            transfer_tag: request.transfer_tag,
+            offset,
+            length: 8192,
+            last: offset > 0,
+            success: false,
+        };
+        io.encoder.push_host_data(&header, &buffer(&world.pool, &[5; 8192]));
+        let mut pieces = Vec::new();
+        io.encoder.transmit_from(&mut pieces, 64);
+        let mut bytes: Vec<u8> = pieces.iter().flat_map(Buffer::to_vec).collect();
+        io.encoder.transmitted(bytes.len());
+        bytes[4000] ^= u8::from(spoilt);
+        assert_eq!(feed(&mut io.connection, &mut world, &bytes), bytes.len());
+    }
+    io.pump(&mut world);
+    let failed = io.completion().expect("a completion");
+    assert_eq!((failed.command_id, failed.status), (70, Status::TRANSIENT_TRANSPORT_ERROR));
+    assert!(world.asked.is_empty());
 }

@@ -1,0 +1,225 @@
+//! Sockets for an association: connects a stream for each queue, moves its bytes, sets the timer.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use block_io::reactor::{
+    Descriptor, Event, OperationId, Port, Reactor, SocketAddress, Wait, socket,
+};
+use block_io::{DeviceError, IoError, Timestamp};
+
+use super::stream::{Operation, Outcome, Stream, stream_of, token};
+use crate::host::discovery::Discovery;
+use crate::host::{Controller, QueueIndex};
+
+/// What has a controller and moves on with time.
+pub(super) trait Association {
+    fn controller(&mut self) -> &mut Controller;
+    fn tick(&mut self, now: Timestamp) -> bool;
+}
+
+impl Association for Controller {
+    fn controller(&mut self) -> &mut Controller {
+        self
+    }
+    fn tick(&mut self, now: Timestamp) -> bool {
+        Controller::tick(self, now)
+    }
+}
+
+impl Association for Discovery {
+    fn controller(&mut self) -> &mut Controller {
+        Discovery::controller(self)
+    }
+    fn tick(&mut self, now: Timestamp) -> bool {
+        Discovery::tick(self, now)
+    }
+}
+
+/// The way to one queue.
+enum Way {
+    None,
+    Connecting(Descriptor, OperationId),
+    Open(Stream),
+}
+
+/// See the module.
+pub(super) struct HostDriver<Machine> {
+    port: Port,
+    pub(super) machine: Machine,
+    /// What the name resolved to, in the resolver's order.
+    addresses: Vec<SocketAddr>,
+    /// The one in use; the first that the admin queue could reach.
+    address: usize,
+    ways: Vec<Way>,
+    timer: Option<(OperationId, Timestamp)>,
+}
+
+/// Every timer's token: no stream has this number.
+const TIMER: u64 = token(usize::MAX >> 8, Operation::Other);
+
+/// The addresses of a name. Blocks for as long as the resolver does.
+pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DeviceError> {
+    let failed = |error| DeviceError::with_source(format!("resolving {host}"), error);
+    let addresses: Vec<_> = (host, port).to_socket_addrs().map_err(failed)?.collect();
+    if addresses.is_empty() {
+        return Err(DeviceError::new(format!("resolving {host}: the name has no address")));
+    }
+    Ok(addresses)
+}
+
+impl<Machine: Association> HostDriver<Machine> {
+    /// A driver for `machine`, whose controller is at the first of `addresses` that answers.
+    pub(super) fn new(reactor: &Reactor, machine: Machine, addresses: Vec<SocketAddr>) -> Self {
+        let port = reactor.open_port();
+        Self { port, machine, addresses, address: 0, ways: Vec::new(), timer: None }
+    }
+
+    /// Moves what can be moved; whether anything happened.
+    pub(super) fn poll(&mut self, now: Timestamp) -> bool {
+        let mut progress = false;
+        while let Some(event) = self.port.next_event() {
+            self.take(event);
+            progress = true;
+        }
+        progress |= self.machine.tick(now);
+        while let Some(queue) = self.machine.controller().next_stream_wanted() {
+            self.connect(queue);
+            progress = true;
+        }
+        for index in 0..self.ways.len() {
+            progress |= self.move_bytes(index);
+        }
+        self.set_timer(now);
+        progress
+    }
+
+    /// Polls and turns the reactor until `is_done` or the association is over.
+    pub(super) fn run_until(
+        &mut self,
+        reactor: &Reactor,
+        is_done: impl Fn(&mut Machine) -> bool,
+    ) -> Result<(), DeviceError> {
+        reactor.turn(Wait::No)?;
+        loop {
+            let progress = self.poll(reactor.now());
+            if is_done(&mut self.machine) || self.machine.controller().is_over() {
+                return Ok(());
+            }
+            reactor.turn(if progress { Wait::No } else { Wait::ForEvent })?;
+        }
+    }
+
+    fn connect(&mut self, queue: QueueIndex) {
+        let index = usize::from(queue);
+        if self.ways.len() <= index {
+            self.ways.resize_with(index + 1, || Way::None);
+        }
+        let address = SocketAddress::Ip(self.addresses[self.address]);
+        match socket::tcp_socket(address.family()) {
+            Ok(socket) => {
+                let token = token(index, Operation::Connect);
+                let operation = self.port.connect(&socket, &address, token);
+                self.ways[index] = Way::Connecting(socket, operation);
+            }
+            Err(_) => self.machine.controller().stream_failed(queue, IoError::OutOfMemory),
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        let (index, operation) = stream_of(event.token);
+        if event.token == TIMER {
+            if self.timer.is_some_and(|(armed, _)| armed == event.operation) {
+                self.timer = None;
+            }
+            return;
+        }
+        let Some(way) = self.ways.get_mut(index) else {
+            return;
+        };
+        let queue = index as QueueIndex;
+        match way {
+            Way::Connecting(socket, _) if operation == Operation::Connect => {
+                let socket = socket.clone();
+                self.connected(queue, socket, event.result);
+            }
+            Way::Open(stream) => {
+                let Some(connection) = self.machine.controller().connection(queue) else {
+                    return;
+                };
+                match stream.ended(operation, event.result, connection) {
+                    Outcome::Fine => {}
+                    Outcome::EndOfStream => connection.end_of_stream(),
+                    Outcome::Failed(operation, error) => {
+                        connection.network_failed(operation, error);
+                    }
+                }
+            }
+            Way::None | Way::Connecting(..) => {}
+        }
+    }
+
+    fn connected(&mut self, queue: QueueIndex, socket: Descriptor, result: Result<u32, IoError>) {
+        let index = usize::from(queue);
+        match result {
+            Ok(_) => {
+                self.ways[index] = Way::Open(Stream::new(index, socket));
+                self.machine.controller().stream_established(queue);
+            }
+            Err(_) if queue == 0 && self.address + 1 < self.addresses.len() => {
+                self.address += 1;
+                self.connect(queue);
+            }
+            Err(error) => {
+                self.ways[index] = Way::None;
+                self.machine.controller().stream_failed(queue, error);
+            }
+        }
+    }
+
+    fn move_bytes(&mut self, index: usize) -> bool {
+        let queue = index as QueueIndex;
+        let controller = self.machine.controller();
+        let is_lost = controller.error().is_some();
+        match &mut self.ways[index] {
+            Way::None => false,
+            Way::Connecting(_, operation) => {
+                if is_lost {
+                    self.port.cancel(*operation);
+                    // A late success is closed again; the other addresses are not tried.
+                    self.address = self.addresses.len() - 1;
+                }
+                false
+            }
+            Way::Open(stream) => {
+                let Some(connection) = controller.connection(queue) else {
+                    return false;
+                };
+                if connection.wants_close() {
+                    stream.close(&self.port);
+                }
+                if stream.is_closed() {
+                    controller.stream_closed(queue);
+                    self.ways[index] = Way::None;
+                    return true;
+                }
+                stream.start(&self.port, connection)
+            }
+        }
+    }
+
+    /// One timer, at the next deadline or earlier.
+    fn set_timer(&mut self, now: Timestamp) {
+        let Some(deadline) = self.machine.controller().next_deadline() else {
+            return;
+        };
+        match self.timer {
+            Some((_, armed)) if armed <= deadline.max(now) => {}
+            armed => {
+                if let Some((operation, _)) = armed {
+                    self.port.cancel(operation);
+                }
+                self.timer = Some((self.port.timer(deadline, TIMER), deadline));
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The target on a reactor: listeners, accepted connections, and queues to the devices.
+//!
+//! ```text
+//!   listener ─accept─▶ Peer { Stream ◀bytes▶ Connection ─requests▶ SharedQueue } ─▶ device's queue
+//! ```
+//! One task serves all connections of one core. Bounds: [`CONNECTIONS_MAX`] connections, beyond
+//! which the kernel's backlog holds them; each connection's memory as `crate::target` says.
+//!
+//! Absent: spreading connections over cores.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use block_io::device::shared::SharedQueue;
+use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, Task, socket};
+use block_io::{BlockQueue, BufferPool, Completion, DeviceError, Timestamp};
+
+use super::stream::{Operation, Outcome, Stream, stream_of, token};
+use crate::error::ConnectionError;
+use crate::target::{Connection, Listener, Submission, Target};
+
+/// Connections served at a time.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// How long to wait before accepting again when the system has no descriptors or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Every timer's token: no stream has this number.
+const TIMER: u64 = token(usize::MAX >> 8, Operation::Other);
+
+/// What a listener is for; hosts may ask for either on both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Subsystems: discovery lists the address for each of them.
+    Subsystems,
+    /// The discovery service itself.
+    Discovery,
+}
+
+/// A target that serves connections. See the module.
+pub struct TargetTask<Queue> {
+    port: Port,
+    pool: BufferPool,
+    target: Target,
+    /// By subsystem and namespace, as in the target.
+    queues: Vec<Vec<SharedQueue<Queue>>>,
+    listeners: Vec<Door>,
+    peers: Vec<Option<Peer<Queue>>>,
+    /// No accept before this time.
+    accept_after: Timestamp,
+    timer: Option<(OperationId, Timestamp)>,
+    is_stopping: bool,
+    /// Kept for its capacity.
+    completions: Vec<Completion>,
+}
+
+struct Door {
+    socket: Descriptor,
+    address: SocketAddr,
+    accepting: Option<OperationId>,
+}
+
+struct Peer<Queue> {
+    stream: Stream,
+    connection: Connection,
+    queues: Vec<Vec<SharedQueue<Queue>>>,
+}
+
+impl<Queue: BlockQueue> TargetTask<Queue> {
+    /// A task that serves `target`, whose namespaces' devices `queues` lead to: by subsystem, and in
+    /// it by namespace.
+    ///
+    /// # Errors
+    /// When there is not exactly one queue for each namespace.
+    pub fn new(
+        reactor: &Reactor,
+        target: Target,
+        queues: Vec<Vec<Queue>>,
+    ) -> Result<Self, DeviceError> {
+        let given: Vec<usize> = queues.iter().map(Vec::len).collect();
+        let needed: Vec<usize> =
+            target.subsystems().iter().map(|subsystem| subsystem.namespaces().len()).collect();
+        if given != needed {
+            return Err(DeviceError::new(format!(
+                "queues by subsystem are {given:?}: must be as many as namespaces, {needed:?}"
+            )));
+        }
+        let share = |queues: Vec<Queue>| queues.into_iter().map(SharedQueue::new).collect();
+        Ok(Self {
+            port: reactor.open_port(),
+            pool: reactor.pool().clone(),
+            target,
+            queues: queues.into_iter().map(share).collect(),
+            listeners: Vec::new(),
+            peers: Vec::new(),
+            accept_after: Timestamp(0),
+            timer: None,
+            is_stopping: false,
+            completions: Vec::new(),
+        })
+    }
+
+    /// Listens on `address`, which discovery then tells, and returns the address with its port.
+    ///
+    /// # Errors
+    /// When the address is in use or not this machine's.
+    pub fn listen(
+        &mut self,
+        address: SocketAddr,
+        service: Service,
+    ) -> Result<SocketAddr, DeviceError> {
+        let (socket, address) = socket::listen_tcp(address)?;
+        let listener = Listener { address: address.ip(), port: address.port() };
+        match service {
+            Service::Subsystems => self.target.add_listener(listener),
+            Service::Discovery => self.target.add_discovery_listener(listener),
+        }
+        self.listeners.push(Door { socket, address, accepting: None });
+        Ok(address)
+    }
+
+    /// Takes no more connections, ends those that there are, and finishes when the devices have
+    /// answered all requests.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+        for door in &self.listeners {
+            if let Some(operation) = door.accepting {
+                self.port.cancel(operation);
+            }
+        }
+        for peer in self.peers.iter_mut().flatten() {
+            peer.connection.disconnect(&mut self.target, ConnectionError::ShutDown);
+        }
+    }
+
+    /// The target, to look at.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The target, to change (a namespace's size); the next poll tells hosts.
+    pub fn target_mut(&mut self) -> &mut Target {
+        &mut self.target
+    }
+
+    /// Connections at the moment.
+    pub fn connections(&self) -> usize {
+        self.peers.iter().flatten().count()
+    }
+
+    fn take(&mut self, event: Event, now: Timestamp) {
+        let (index, operation) = stream_of(event.token);
+        if event.token == TIMER {
+            if self.timer.is_some_and(|(armed, _)| armed == event.operation) {
+                self.timer = None;
+            }
+        } else if operation == Operation::Connect {
+            self.accepted(index, event, now);
+        } else if let Some(Some(peer)) = self.peers.get_mut(index) {
+            match peer.stream.ended(operation, event.result, &mut peer.connection) {
+                Outcome::Fine => {}
+                Outcome::EndOfStream => {
+                    peer.connection.disconnect(&mut self.target, ConnectionError::Closed);
+                }
+                Outcome::Failed(operation, error) => {
+                    let reason = ConnectionError::Network(operation, error);
+                    peer.connection.disconnect(&mut self.target, reason);
+                }
+            }
+        }
+    }
+
+    /// An accept, of the listener number `index`, has ended.
+    fn accepted(&mut self, index: usize, event: Event, now: Timestamp) {
+        let Some(door) = self.listeners.get_mut(index) else { return };
+        door.accepting = None;
+        if self.is_stopping {
+            return;
+        }
+        let Some(socket) = event.descriptor else {
+            // The host gave up before it was accepted, or the system is at its limits.
+            if event.result.is_err() {
+                self.accept_after = now + ACCEPT_PAUSE;
+            }
+            return;
+        };
+        let local = local_address(&socket).unwrap_or(door.address.ip());
+        let connection = Connection::new(self.target.settings(), &self.pool, local, now);
+        let free = self.peers.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.peers.len());
+        let another = |queue: &SharedQueue<Queue>| queue.another();
+        let queues = self.queues.iter().map(|queues| queues.iter().map(another).collect());
+        let peer =
+            Peer { stream: Stream::new(place, socket), connection, queues: queues.collect() };
+        match self.peers.get_mut(place) {
+            Some(free) => *free = Some(peer),
+            None => self.peers.push(Some(peer)),
+        }
+    }
+
+    fn accept(&mut self, now: Timestamp) -> bool {
+        if self.is_stopping || now < self.accept_after {
+            return false;
+        }
+        let mut room = CONNECTIONS_MAX.saturating_sub(self.connections());
+        let mut progress = false;
+        for (index, door) in self.listeners.iter_mut().enumerate() {
+            // An accept that is out may take a place at any time.
+            if door.accepting.is_some() {
+                room = room.saturating_sub(1);
+            } else if room > 0 {
+                let token = token(index, Operation::Connect);
+                door.accepting = Some(self.port.accept(&door.socket, token));
+                room -= 1;
+                progress = true;
+            }
+        }
+        progress
+    }
+
+    fn move_peer(&mut self, index: usize, now: Timestamp) -> bool {
+        let Some(Some(peer)) = self.peers.get_mut(index) else { return false };
+        let mut progress = peer.connection.poll(&mut self.target, now);
+        progress |= peer.submit();
+        for queue in peer.queues.iter_mut().flatten() {
+            progress |= queue.poll(now, &mut self.completions);
+            for completion in self.completions.drain(..) {
+                progress = true;
+                peer.connection.complete(completion);
+            }
+        }
+        if !peer.connection.is_finished() {
+            return progress | peer.stream.start(&self.port, &mut peer.connection);
+        }
+        peer.stream.close(&self.port);
+        if peer.stream.is_closed() && peer.in_flight() == 0 {
+            self.peers[index] = None;
+            return true;
+        }
+        progress
+    }
+
+    /// One timer, at the next deadline or earlier.
+    fn set_timer(&mut self, now: Timestamp) {
+        let deadlines = self.peers.iter().flatten().filter_map(|peer| peer.connection.deadline());
+        let accept = (now < self.accept_after).then_some(self.accept_after);
+        let Some(deadline) = deadlines.chain(accept).min() else {
+            if let Some((operation, _)) = self.timer.take() {
+                self.port.cancel(operation);
+            }
+            return;
+        };
+        match self.timer {
+            Some((_, armed)) if armed <= deadline.max(now) => {}
+            armed => {
+                if let Some((operation, _)) = armed {
+                    self.port.cancel(operation);
+                }
+                self.timer = Some((self.port.timer(deadline, TIMER), deadline));
+            }
+        }
+    }
+}
+
+impl<Queue: BlockQueue> Task for TargetTask<Queue> {
+    fn poll(&mut self, now: Timestamp) -> bool {
+        let mut progress = false;
+        while let Some(event) = self.port.next_event() {
+            self.take(event, now);
+            progress = true;
+        }
+        progress |= self.accept(now);
+        for index in 0..self.peers.len() {
+            progress |= self.move_peer(index, now);
+        }
+        self.set_timer(now);
+        progress
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_stopping
+            && self.connections() == 0
+            && self.listeners.iter().all(|door| door.accepting.is_none())
+    }
+}
+
+impl<Queue: BlockQueue> Peer<Queue> {
+    /// Hands requests to the devices until one is full.
+    fn submit(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(Submission { namespace, request }) = self.connection.next_submission() {
+            let queue = &mut self.queues[namespace.subsystem][namespace.namespace];
+            if let Err(request) = queue.submit(request) {
+                self.connection.return_submission(Submission { namespace, request });
+                break;
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    fn in_flight(&self) -> usize {
+        self.queues.iter().flatten().map(BlockQueue::in_flight).sum()
+    }
+}
+
+/// The address that a host connected to; absent when the connection is gone already.
+fn local_address(socket: &Descriptor) -> Option<IpAddr> {
+    let socket = TcpStream::from(socket.as_fd().try_clone_to_owned().ok()?);
+    Some(socket.local_addr().ok()?.ip().to_canonical())
+}
