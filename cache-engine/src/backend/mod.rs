@@ -47,7 +47,9 @@ impl Backend {
             }
             OriginAddress::Memory(size) => MemoryDevice::new(size.bytes()).map(Self::Memory),
             OriginAddress::Null(size) => Ok(Self::Null(NullDevice::new(size.bytes()))),
-            OriginAddress::NvmeTcp(_) => Err(DeviceError::new("not built in")),
+            OriginAddress::NvmeTcp(_) => {
+                Err(DeviceError::new("NVMe/TCP origins cannot be opened yet"))
+            }
         };
         open()
     }

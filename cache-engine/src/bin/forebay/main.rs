@@ -1,1 +1,39 @@
-fn main() {}
+//! `forebay`: the command, which is the daemon too.
+//!
+//! ```text
+//!   arguments ──▶ run      volume (origin, cache) ──▶ serve (NBD)
+//!             └─▶ demo     target + volume + client in one process
+//! ```
+//! A file per verb. Standard output and standard error are written in [`output`] only. Absent:
+//! daemonising, log files and configuration files, which are a service manager's.
+
+mod arguments;
+mod demo;
+mod failure;
+mod output;
+mod run;
+mod serve;
+mod signals;
+mod volume;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Verb};
+
+fn main() -> ExitCode {
+    // Wrong grammar ends here, with exit code 2; help and version with 0.
+    let arguments = Arguments::parse();
+    let result = match &arguments.verb {
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Demo(arguments) => demo::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failure(&failure);
+            failure.exit_code()
+        }
+    }
+}

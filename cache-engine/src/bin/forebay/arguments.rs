@@ -1,0 +1,212 @@
+//! The grammar of the command line. Only parsing: what a combination means is each verb's own.
+
+use std::time::Duration;
+
+use crate::run::ExportUri;
+use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
+use cache_engine::cache::{CacheMode, LineSize};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A cached block volume in user space: local SSD speed for storage behind a network.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Try it: forebay demo")]
+#[command(after_long_help = "\
+Exit codes: 0 success, 1 failure, 2 wrong usage.
+
+Examples:
+  forebay demo
+  forebay run --origin file:/dev/sdb --cache file:/dev/nvme0n1 --export nbd://127.0.0.1/volume
+  forebay run --help")]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// The verbs of the command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Serve a volume, cached or not, until SIGINT or SIGTERM
+    Run(RunArguments),
+    /// Show what a cache does, on this machine, in under a minute
+    Demo(DemoArguments),
+}
+
+/// `forebay run`.
+#[derive(Debug, Args)]
+#[command(long_about = "\
+Serve a volume, cached or not, until SIGINT or SIGTERM.
+
+Prints `ready NAME EXPORT-URI` for each export when it serves, and statistics at the end. Without \
+--cache the origin itself is served. A second signal ends at once.")]
+#[command(after_long_help = "\
+Examples:
+  A cached file, for NBD clients of this machine:
+    forebay run --origin file:disk.img --cache file:cache.img --cache-size 1GiB \\
+        --export 'nbd+unix:///disk?socket=/tmp/disk.sock'
+    nbdinfo 'nbd+unix:///disk?socket=/tmp/disk.sock'
+
+  A remote namespace, cached in memory, over TCP, with statistics for a script:
+    forebay run --origin 'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?nsid=1' \\
+        --cache memory: --cache-size 512M --mode write-around --stats json \\
+        --export nbd://127.0.0.1:10809/v1")]
+pub(crate) struct RunArguments {
+    /// Where the volume's bytes live: file:PATH, memory:SIZE, null:SIZE or
+    /// nvme+tcp://HOST[:4420]/SUBNQN?nsid=1
+    #[arg(long, value_name = "URI")]
+    pub(crate) origin: OriginAddress,
+
+    /// Where the cache keeps its lines: file:PATH (a block device or a regular file) or memory:
+    ///
+    /// An empty or zeroed device is formatted, one of ours is opened, anything else is refused
+    /// unless --force-format.
+    #[arg(long, value_name = "URI")]
+    pub(crate) cache: Option<CacheAddress>,
+
+    /// Size of the cache, such as 512M or 1GiB: makes a file that is absent; needed for memory:
+    #[arg(long, value_name = "SIZE", requires = "cache")]
+    pub(crate) cache_size: Option<Size>,
+
+    /// Format the cache device whatever it holds
+    #[arg(long, requires = "cache")]
+    pub(crate) force_format: bool,
+
+    /// What is cached: write-through, write-around (reads only) or pass-through (nothing)
+    #[arg(long, default_value_t, requires = "cache")]
+    pub(crate) mode: CacheMode,
+
+    /// Bytes in a cache line: 4k, 8k, 16k, 32k or 64k
+    #[arg(long, value_name = "SIZE", default_value_t, requires = "cache")]
+    pub(crate) line_size: LineSize,
+
+    /// Name of the volume, for the ready lines and statistics
+    #[arg(long, default_value = "volume", value_parser = volume_name)]
+    pub(crate) name: String,
+
+    /// Where to serve it: nbd+unix:///NAME?socket=PATH or nbd://HOST[:10809]/NAME; may be repeated
+    #[arg(long = "export", value_name = "URI", required = true)]
+    pub(crate) exports: Vec<ExportUri>,
+
+    /// Form of the statistics at the end; json is the last line on stdout
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) stats: Format,
+}
+
+/// `forebay demo`.
+#[derive(Debug, Args)]
+#[command(long_about = "\
+Show what a cache does, on this machine, in under a minute.
+
+Starts a software NVMe/TCP target on loopback with a file behind it and the latency of a network, \
+puts a cache in front, and drives both through a real NBD socket. Every byte read is compared with \
+an independent model. Needs no root, leaves nothing behind.")]
+#[command(after_long_help = "\
+Examples:
+  forebay demo
+  forebay demo --latency 2ms --seconds 10 --size 1GiB
+  forebay demo --format json")]
+pub(crate) struct DemoArguments {
+    /// What the network to the origin costs each request
+    #[arg(long, value_name = "TIME", default_value = "0.5ms", value_parser = latency)]
+    pub(crate) latency: Duration,
+
+    /// Seconds for each of the four phases
+    #[arg(long, value_name = "N", default_value = "4")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) seconds: u32,
+
+    /// Size of the volume; a quarter of it is the cache
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = demo_size)]
+    pub(crate) size: Size,
+
+    /// Requests in flight
+    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) queue_depth: u32,
+
+    /// Seed of the workload
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) seed: u64,
+
+    /// Form of the report
+    #[arg(long, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs: one line
+    Json,
+}
+
+fn volume_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("must not be empty and hold no spaces or control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The most that `--latency` may be: above it a demo shows nothing.
+const LATENCY_MAX: Duration = Duration::from_millis(100);
+
+fn latency(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!("`{text}`: must be a time from 0 to 100ms with its unit, such as 0.5ms or 200us")
+    };
+    let unit_start = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_start);
+    let seconds = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let time = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+    if time > LATENCY_MAX { Err(wrong()) } else { Ok(time) }
+}
+
+/// The smallest volume of which a quarter is a cache worth the name.
+const DEMO_SIZE_MIN: u64 = 32 << 20;
+
+fn demo_size(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse().map_err(|error| format!("{error}"))?;
+    let whole = size.bytes().is_multiple_of(1 << 20);
+    if !whole || !(DEMO_SIZE_MIN..=1 << 40).contains(&size.bytes()) {
+        return Err(format!("size `{text}`: must be whole MiB from 32MiB to 1TiB"));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn latencies() {
+        assert_eq!(latency("0.5ms"), Ok(Duration::from_micros(500)));
+        assert_eq!(latency("200us"), Ok(Duration::from_micros(200)));
+        assert_eq!(latency("0s"), Ok(Duration::ZERO));
+        for text in ["", "5", "ms", "-1ms", "1m", "1e9s", "101ms", "NaNms", "infs", "0.5 ms"] {
+            assert!(latency(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn demo_sizes() {
+        assert!(demo_size("32M").is_ok());
+        for text in ["16M", "33000k", "2T", "x"] {
+            assert!(demo_size(text).expect_err(text).contains(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The command as a user and a script see it: arguments, exit codes, ready lines, statistics.
+//!
+//! Every wait is for something that the command says; nothing sleeps. Real NBD clients have their
+//! own tests; here the demo's client is enough.
+
+#![cfg(feature = "cli")]
+
+#[path = "../src/bin/forebay/demo/client.rs"]
+#[allow(dead_code, reason = "the demo uses all of it")]
+mod client;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use client::Client;
+use rustix::process::{Pid, Signal, kill_process};
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the command starts")
+}
+
+/// Runs to a failure with `code` that names `expected` on standard error.
+#[track_caller]
+fn refusal(arguments: &[&str], code: i32, expected: &str) {
+    let output = output(arguments);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    assert!(text.contains(expected), "{arguments:?}: `{expected}` in {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?}: standard output is for results");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+/// A daemon that is serving.
+struct Daemon {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Daemon {
+    /// Starts it and takes its ready lines.
+    fn start(arguments: &[&str], lines: usize) -> (Self, Vec<String>) {
+        let mut child = command(arguments).spawn().expect("the command starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut ready = Vec::new();
+        for _ in 0..lines {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("readable");
+            if line.is_empty() {
+                let output = child.wait_with_output().expect("it ended");
+                panic!("not ready: {}", String::from_utf8_lossy(&output.stderr));
+            }
+            ready.push(line.trim_end().to_owned());
+        }
+        (Self { child, stdout }, ready)
+    }
+
+    /// Ends it with `signal`: the rest of standard output, and standard error.
+    fn end(mut self, signal: Signal) -> (String, String) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        let (mut rest, mut errors) = (String::new(), String::new());
+        self.stdout.read_to_string(&mut rest).expect("readable");
+        let mut stderr = self.child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut errors).expect("readable");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{status}: {errors}");
+        (rest, errors)
+    }
+}
+
+/// A folder of the test's own, and paths in it as text.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("written");
+        path
+    }
+
+    fn export(&self, name: &str) -> String {
+        format!("nbd+unix:///{name}?socket={}", self.path("nbd.sock"))
+    }
+}
+
+const EXPORT: &str = "nbd://127.0.0.1:0/x";
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_names_what_would_be_right() {
+    for (arguments, expected) in [
+        (&["serve"][..], "unrecognized subcommand"),
+        (&["run", "--export", EXPORT], "--origin <URI>"),
+        (&["run", "--origin", "memory:1M"], "--export <URI>"),
+        (&["run", "--origin", "/dev/x", "--export", EXPORT], "did you mean file:/dev/x"),
+        (&["run", "--origin", "memory:10MB", "--export", EXPORT], "write MiB"),
+        (&["run", "--origin", "null:x", "--export", EXPORT], "whole number"),
+        (&["run", "--origin", "memory:1M", "--export", "nbd://"], "host: missing"),
+        (&["run", "--origin", "memory:1M", "--export", "x:"], "no scheme"),
+        (
+            &["run", "--origin", "nvme+tcp://h/nqn.2014-08.x?queues=4", "--export", EXPORT],
+            "unknown query key `queues`; known are nsid",
+        ),
+        (&["demo", "--latency", "5"], "such as 0.5ms"),
+        (&["demo", "--size", "1M"], "from 32MiB"),
+        (&["demo", "--seconds", "0"], "1..="),
+    ] {
+        refusal(arguments, 2, expected);
+    }
+    for (more, expected) in [
+        (&["--mode", "write-back"][..], "must be write-through, write-around or pass-through"),
+        (&["--cache", "memory:", "--line-size", "12k"], "must be 4k, 8k, 16k, 32k or 64k"),
+        (&["--cache", "memory:", "--cache-size", "1.5G"], "smaller unit"),
+        (&["--cache", "null:1G"], "unknown scheme `null`"),
+        (&["--cache-size", "1G"], "--cache <URI>"),
+        (&["--name", "a b"], "no spaces"),
+        (&["--stats", "xml"], "table, json"),
+    ] {
+        let run = ["run", "--origin", "memory:1M", "--export", EXPORT];
+        refusal(&[&run[..], more].concat(), 2, expected);
+    }
+}
+
+#[test]
+fn help_has_examples_and_goes_to_standard_output() {
+    for verb in [&["--help"][..], &["run", "--help"], &["demo", "--help"]] {
+        let output = output(verb);
+        assert!(output.status.success() && output.stderr.is_empty(), "{verb:?}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(text.contains("Examples:"), "{verb:?}: {text}");
+    }
+    let text = String::from_utf8(output(&["run", "-h"]).stdout).expect("UTF-8");
+    assert!(text.contains("--origin <URI>") && !text.contains("Examples:"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_served_is_exit_code_1_and_named() {
+    let place = Place::new();
+    let uri = |path: &str| format!("file:{path}");
+    let disk = uri(&place.file("disk", &[0; 1 << 20]));
+    let odd = uri(&place.file("odd", &[0; 1000]));
+    let other = place.file("other", &[0; 1 << 20]);
+    let missing = uri(&place.path("missing"));
+    let folder = uri(&place.path(""));
+    for (origin, more, expected) in [
+        (&missing, &[][..], "missing: must be an existing file or block device"),
+        (&folder, &[], "is a directory"),
+        (&odd, &[], "multiple of 512"),
+        (&disk, &["--cache", &missing], "give --cache-size"),
+        (&disk, &["--cache", "memory:"], "give --cache-size"),
+        (&disk, &["--cache", "memory:", "--cache-size", "1000"], "multiple of 512"),
+        (&disk, &["--cache", "memory:", "--cache-size", "64k"], "65536"),
+        (&disk, &["--cache", "memory:", "--cache-size", "65k", "--line-size", "64k"], "cache"),
+        (&disk, &["--cache", &uri(&other), "--cache-size", "2M"], "says 2MiB"),
+    ] {
+        let run = ["run", "--origin", origin, "--export", EXPORT];
+        refusal(&[&run[..], more].concat(), 1, expected);
+    }
+    let taken = format!("nbd+unix:///x?socket={other}");
+    for (export, expected) in [(taken.as_str(), "is not a socket"), ("nbd://192.0.2.1:1/x", "192")]
+    {
+        refusal(&["run", "--origin", "memory:1M", "--export", export], 1, expected);
+    }
+}
+
+#[test]
+fn a_file_is_used_once() {
+    let place = Place::new();
+    let disk = format!("file:{}", place.file("disk", &[0; 1 << 20]));
+    let link = place.path("link");
+    std::os::unix::fs::symlink(place.path("disk"), &link).expect("made");
+    let run = ["run", "--origin", &disk, "--export", EXPORT];
+    for same in [&disk, &format!("file:{link}")] {
+        refusal(&[&run[..], &["--cache", same]].concat(), 2, "is the origin itself");
+    }
+    let export = place.export("x");
+    let (daemon, _) = Daemon::start(&["run", "--origin", &disk, "--export", &export], 1);
+    refusal(&run, 1, "in use");
+    daemon.end(Signal::TERM);
+}
+
+#[test]
+fn a_foreign_cache_device_is_refused_unless_forced() {
+    let place = Place::new();
+    let foreign = place.file("cache", &[0xA5; 4 << 20]);
+    let cache = format!("file:{foreign}");
+    let export = place.export("x");
+    let run = ["run", "--origin", "memory:1M", "--export", &export, "--cache", &cache];
+    refusal(&run, 1, "--force-format");
+    assert!(std::fs::read(&foreign).expect("there") == vec![0xA5; 4 << 20], "left untouched");
+    let (daemon, _) = Daemon::start(&[&run[..], &["--force-format"]].concat(), 1);
+    let (_, notices) = daemon.end(Signal::TERM);
+    assert!(notices.contains("by force") && notices.contains("starts cold"), "{notices}");
+    let (daemon, _) = Daemon::start(&run, 1);
+    let (_, notices) = daemon.end(Signal::TERM);
+    assert!(notices.contains("one of ours") && notices.contains("starts cold"), "{notices}");
+}
+
+#[test]
+fn ready_lines_name_each_export_and_sigint_ends_with_a_table() {
+    let place = Place::new();
+    let unix = place.export("a%20b");
+    let arguments =
+        ["run", "--origin", "memory:1M", "--name", "v", "--export", EXPORT, "--export", &unix];
+    let (daemon, ready) = Daemon::start(&arguments, 2);
+    let port = ready[0].strip_prefix("ready v nbd://127.0.0.1:").expect(&ready[0]);
+    let port = port.strip_suffix("/x").expect(&ready[0]);
+    assert_ne!(port.parse::<u16>().expect("a port"), 0);
+    assert_eq!(ready[1], format!("ready v {unix}"));
+    let socket = place.path("nbd.sock");
+    for name in ["x", "a b", ""] {
+        let client = Client::connect(Path::new(&socket), name).expect(name);
+        assert_eq!(client.capacity(), 1 << 20);
+        client.disconnect().expect("sent");
+    }
+    let (rest, _) = daemon.end(Signal::INT);
+    assert!(rest.contains("read bytes") && rest.contains("not cached"), "{rest}");
+    assert!(!Path::new(&socket).exists(), "the socket is removed");
+}
+
+fn exchange(client: &mut Client, cookie: u64) {
+    client.send().expect("sent");
+    let reply = client.reply().expect("answered");
+    assert_eq!((reply.cookie, reply.error), (cookie, 0));
+}
+
+#[test]
+fn bytes_reach_the_origin_and_statistics_are_the_last_line() {
+    let place = Place::new();
+    let disk = place.file("disk", &[7; 1 << 20]);
+    let (origin, cache) = (format!("file:{disk}"), format!("file:{}", place.path("cache")));
+    let export = place.export("x");
+    let run = ["run", "--origin", &origin, "--export", &export, "--stats", "json"];
+    let cache = ["--cache", &cache, "--cache-size", "4M", "--line-size", "4k"];
+    let (daemon, _) = Daemon::start(&[&run[..], &cache].concat(), 1);
+    let mut client = Client::connect(Path::new(&place.path("nbd.sock")), "x").expect("connected");
+    client.write(1, 8192, &[9; 4096]);
+    exchange(&mut client, 1);
+    for (cookie, offset, expected) in [(2, 8192, 9), (3, 0, 7)] {
+        let mut bytes = [0; 4096];
+        client.read(cookie, offset, 4096);
+        exchange(&mut client, cookie);
+        client.data(&mut bytes).expect("received");
+        assert_eq!(bytes, [expected; 4096]);
+    }
+    client.flush(4);
+    exchange(&mut client, 4);
+    client.disconnect().expect("sent");
+    let (rest, _) = daemon.end(Signal::TERM);
+    let last = rest.lines().last().expect("a line");
+    let value: serde_json::Value = serde_json::from_str(last).expect("JSON");
+    for (key, expected) in [
+        ("reads", 2),
+        ("read_bytes", 8192),
+        ("writes", 1),
+        ("write_bytes", 4096),
+        ("read_hits", 1),
+        ("read_misses", 1),
+        ("origin_errors", 0),
+        ("capacity", 1 << 20),
+        ("line_size", 4096),
+    ] {
+        assert_eq!(value[key], expected, "{key} of {last}");
+    }
+    assert_eq!(value["mode"], "write-through");
+    assert_eq!(value["hit_ratio"], 0.5);
+    let content = std::fs::read(&disk).expect("there");
+    let nines = content.iter().filter(|byte| **byte == 9).count();
+    assert_eq!((nines, content[8192], content[12287]), (4096, 9, 9));
+}
+
+#[test]
+fn the_demo_verifies_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let arguments = ["demo", "--seconds", "1", "--size", "32M", "--latency", "0.1ms", "--format"];
+    let output = command(&[&arguments[..], &["json"]].concat())
+        .env("TMPDIR", place.0.path())
+        .output()
+        .expect("it runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(value["wrong_bytes"], 0);
+    let phases = value["phases"].as_array().expect("phases");
+    let names: Vec<_> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
+    assert_eq!(names, ["origin alone", "cached, cold", "cached, warm", "cached, 30 % writes"]);
+    assert!(phases.iter().all(|phase| phase["reads"].as_u64() > Some(0)), "{value}");
+    assert!(phases[2]["hit_ratio"].as_f64() > Some(0.0), "{value}");
+    assert!(phases[3]["writes"].as_u64() > Some(0), "{value}");
+    assert_eq!(std::fs::read_dir(place.0.path()).expect("there").count(), 0);
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let place = Place::new();
+    let mut child = command(&["demo", "--seconds", "600"])
+        .env("TMPDIR", place.0.path())
+        .spawn()
+        .expect("it starts");
+    // Its folder is made after it has taken over the signals.
+    while std::fs::read_dir(place.0.path()).expect("there").count() == 0 {
+        assert_eq!(child.try_wait().expect("a child"), None, "it has ended already");
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
+    assert_eq!(std::fs::read_dir(place.0.path()).expect("there").count(), 0);
+}
