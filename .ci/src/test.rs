@@ -58,7 +58,7 @@ pub(crate) fn run(root: &Path, arguments: &TestArguments) -> StepResult {
             .arguments(&arguments.runner_arguments)
     };
     let step = step
-        .environment("FOREBAY_REQUIRE_TOOLS", require_tools)
+        .environment("FOREBAY_REQUIRE_CLIENTS", require_tools)
         .environment("FOREBAY_BINARY", &binary.to_string_lossy());
     if nextest { step.run() } else { run_and_count(step) }
 }

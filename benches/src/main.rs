@@ -13,6 +13,7 @@
 
 mod engine;
 mod nbd;
+mod nvme;
 mod random;
 mod results;
 mod service;
@@ -40,7 +41,7 @@ struct Arguments {
     /// Runs of each benchmark; the result is their median
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Seconds of each run of the suites that drive processes
+    /// Seconds of each run of the suites nbd and nvme
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// Only benchmarks whose name contains this
@@ -54,12 +55,14 @@ enum Suite {
     Engine,
     /// Our NBD server beside nbdkit's memory plugin
     Nbd,
+    /// Our NVMe/TCP target and host, one core each
+    Nvme,
 }
 
 /// How each benchmark is run.
 struct Plan {
     runs: u32,
-    /// Length of one run of a process.
+    /// Length of one run that is measured by the clock.
     time: Duration,
     filter: String,
 }
@@ -94,6 +97,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         match suite {
             Suite::Engine => engine::run(&plan, &mut results)?,
             Suite::Nbd => nbd::run(&plan, &mut results)?,
+            Suite::Nvme => nvme::run(&plan, &mut results)?,
         }
     }
     if results.is_empty() {

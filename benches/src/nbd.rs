@@ -151,8 +151,9 @@ mod tests {
 
     #[test]
     fn rates_and_tails_are_read_from_what_fio_says() {
-        let output = r#"fio: warning
-            {"jobs": [{"read": {"iops": 1234.5, "clat_ns": {"percentile": {"99.000000": 70144}}}}]}"#;
+        let output = "fio: warning\n\
+            {\"jobs\": [{\"read\": {\"iops\": 1234.5, \
+            \"clat_ns\": {\"percentile\": {\"99.000000\": 70144}}}}]}";
         let measured = measured(output, true).unwrap();
         assert_eq!(measured.requests_per_second, 1234.5);
         assert_eq!(measured.percentile_99, 70.144);
