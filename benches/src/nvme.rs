@@ -27,12 +27,16 @@ use crate::{Failure, Plan};
 const CAPACITY: u64 = 256 << 20;
 /// Entries of the queues: one more than the largest depth below, and then some.
 const QUEUE_ENTRIES: u16 = 256;
+/// The namespace with nothing behind it, and the one with memory.
+const NULL: u32 = 1;
+const MEMORY: u32 = 2;
+/// Every byte of the memory.
+const CONTENT: u8 = 0x5a;
 const SUBSYSTEM: &str = "nqn.2026-01.io.forebay:bench";
 
 /// One benchmark.
 struct Case {
     name: &'static str,
-    /// 1: nothing behind it. 2: memory.
     namespace: u32,
     operation: Operation,
     length: u64,
@@ -41,7 +45,7 @@ struct Case {
 
 const READ: Case = Case {
     name: "nvme.null.read_4k_qd1",
-    namespace: 1,
+    namespace: NULL,
     operation: Operation::Read,
     length: 4096,
     depth: 1,
@@ -51,15 +55,21 @@ const CASES: &[Case] = &[
     READ,
     Case { name: "nvme.null.read_4k_qd32", depth: 32, ..READ },
     Case { name: "nvme.null.read_4k_qd128", depth: 128, ..READ },
-    Case { name: "nvme.memory.read_4k_qd32", namespace: 2, depth: 32, ..READ },
+    Case { name: "nvme.memory.read_4k_qd32", namespace: MEMORY, depth: 32, ..READ },
     Case {
         name: "nvme.memory.write_4k_qd32",
-        namespace: 2,
+        namespace: MEMORY,
         operation: Operation::Write,
         depth: 32,
         ..READ
     },
-    Case { name: "nvme.memory.read_128k_qd8", namespace: 2, length: 128 << 10, depth: 8, ..READ },
+    Case {
+        name: "nvme.memory.read_128k_qd8",
+        namespace: MEMORY,
+        length: 128 << 10,
+        depth: 8,
+        ..READ
+    },
 ];
 
 /// Runs the suite.
@@ -133,6 +143,17 @@ fn pin(processor: usize) {
     let _ = sched_setaffinity(None, &set);
 }
 
+/// A buffer that holds what writes write, and reads must bring anew.
+fn buffer(case: &Case, reactor: &Reactor) -> Buffer {
+    let buffer = reactor.pool().allocate(case.length as usize);
+    buffer.fill(if case.operation == Operation::Write { CONTENT } else { 0 });
+    buffer
+}
+
+fn is_content(byte: &u8) -> bool {
+    *byte == CONTENT
+}
+
 /// As many requests in flight as the case asks for, until the time is over.
 struct Load {
     queue: NamespaceQueue,
@@ -160,7 +181,7 @@ impl Load {
             operation: case.operation,
             length: case.length,
             random: Random::new(1),
-            buffers: (0..depth).map(|_| reactor.pool().allocate(case.length as usize)).collect(),
+            buffers: (0..depth).map(|_| buffer(case, reactor)).collect(),
             submitted: vec![now; depth],
             free: (0..depth as u64).collect(),
             start: now,
@@ -196,12 +217,18 @@ impl Load {
         f64::from(*latency) / 1000.0
     }
 
+    /// That the benchmark measured what it says.
     fn check(&self, case: &Case) -> Result<(), DeviceError> {
-        if self.failed == 0 && !self.latencies.is_empty() {
-            return Ok(());
-        }
         let (failed, all) = (self.failed, self.latencies.len());
-        Err(DeviceError::new(format!("{}: {failed} of {all} requests failed", case.name)))
+        if failed > 0 || all == 0 {
+            let message = format!("{}: {failed} of {all} requests failed", case.name);
+            return Err(DeviceError::new(message));
+        }
+        let arrived = self.buffers.iter().all(|buffer| buffer.to_vec().iter().all(is_content));
+        if case.namespace == MEMORY && !arrived {
+            return Err(DeviceError::new(format!("{}: the bytes are not the disk's", case.name)));
+        }
+        Ok(())
     }
 }
 
@@ -278,7 +305,7 @@ impl Serving {
         let null = NullDevice::new(CAPACITY);
         let memory = MemoryDevice::new(CAPACITY)?;
         // Every page present, so that reads cost what they cost later.
-        memory.overwrite(0, &vec![0x5a; CAPACITY as usize]);
+        memory.overwrite(0, &vec![CONTENT; CAPACITY as usize]);
         let depth = usize::from(QUEUE_ENTRIES);
         let queues: Vec<Box<dyn BlockQueue>> = vec![
             Box::new(BlockDevice::<Reactor>::open_queue(&null, &reactor, depth)?),
