@@ -6,7 +6,7 @@
 //! ```
 //! A case panics when the client or the server does what it should not. A client that is not
 //! installed is skipped with a line that names it, or fails the test when
-//! `FOREBAY_REQUIRE_CLIENTS=1` is set.
+//! `FOREBAY_REQUIRE_TOOLS=1` or `FOREBAY_REQUIRE_CLIENTS=1` is set.
 
 pub mod nbd;
 pub mod program;

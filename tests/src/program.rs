@@ -10,8 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a program may run before it counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Set to `1`, a missing program fails the test that needs it.
-pub const REQUIRE: &str = "FOREBAY_REQUIRE_CLIENTS";
+/// Any of them set to `1`, a missing program fails the test that needs it: the first for the
+/// programs that tests drive at large, as `cargo xtask test` sets it, the second for clients.
+pub const REQUIRE: [&str; 2] = ["FOREBAY_REQUIRE_TOOLS", "FOREBAY_REQUIRE_CLIENTS"];
 
 /// A program that is there.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ impl Program {
     /// The program called `name`, or none, said aloud, when it is not installed.
     ///
     /// # Panics
-    /// When it is not installed and `FOREBAY_REQUIRE_CLIENTS=1`.
+    /// When it is not installed and one of [`REQUIRE`] is `1`.
     #[allow(clippy::print_stderr, reason = "a skipped test has to say so")]
     pub fn find(name: &str, package: &str) -> Option<Self> {
         let folders = std::env::var_os("PATH").unwrap_or_default();
@@ -31,7 +32,8 @@ impl Program {
         if let Some(path) = found.into_iter().find(|path| path.is_file()) {
             return Some(Self { path });
         }
-        let required = std::env::var_os(REQUIRE).is_some_and(|value| value == "1");
+        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| value == "1");
+        let required = REQUIRE.iter().any(is_set);
         assert!(!required, "{name} is not installed (Debian package {package})");
         eprintln!("skipped: {name} is not installed (Debian package {package})");
         None
