@@ -15,14 +15,17 @@ pub use delayed::{DelayedDevice, DelayedQueue};
 
 use std::time::Duration;
 
-use address::{CacheAddress, OriginAddress, Size};
+use address::NVME_TCP_PORT;
+use address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
 use block_io::device::file::{FileDevice, FileQueue, OpenOptions};
 use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::device::null::{NullDevice, NullQueue};
 use block_io::reactor::Reactor;
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
+use identity::Machine;
+use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 
-/// A device of any kind.
+/// A device of any kind. Cheap to clone; clones are the same device.
 #[derive(Clone, Debug)]
 pub enum Backend {
     /// A regular file or a block device.
@@ -31,27 +34,30 @@ pub enum Backend {
     Memory(MemoryDevice),
     /// Completes at once, keeps nothing.
     Null(NullDevice),
+    /// A namespace of a remote NVMe subsystem.
+    NvmeTcp(NvmeTcpDevice),
     /// Any of them, further away.
     Delayed(Box<DelayedDevice<Backend>>),
 }
 
 impl Backend {
-    /// Opens the device at `address`.
+    /// Opens the device at `address`. For a remote namespace the reactor is run until it is
+    /// connected; its queues must be opened on the same reactor.
     ///
     /// # Errors
-    /// When it is missing, in use, or not what the address says; the message names the address.
-    pub fn open(address: &OriginAddress) -> Result<Self, DeviceError> {
-        let open = || match address {
+    /// When it is missing, in use, not to be reached, or not what the address says.
+    pub fn open(address: &OriginAddress, reactor: &Reactor) -> Result<Self, DeviceError> {
+        match address {
             OriginAddress::File(path) => {
                 FileDevice::open(path, OpenOptions::default()).map(Self::File)
             }
             OriginAddress::Memory(size) => MemoryDevice::new(size.bytes()).map(Self::Memory),
             OriginAddress::Null(size) => Ok(Self::Null(NullDevice::new(size.bytes()))),
-            OriginAddress::NvmeTcp(_) => {
-                Err(DeviceError::new("NVMe/TCP origins cannot be opened yet"))
+            OriginAddress::NvmeTcp(address) => {
+                let device = NvmeTcpDevice::connect(reactor, &connect_options(address))?;
+                Ok(Self::NvmeTcp(device))
             }
-        };
-        open()
+        }
     }
 
     /// Opens a device for a cache's lines. A file that is absent or empty is made with `size`; a
@@ -76,13 +82,48 @@ impl Backend {
         Self::Delayed(Box::new(DelayedDevice::new(self, latency)))
     }
 
+    /// Why the device answers no more, where it can be lost as a whole; absent while it answers.
+    pub fn fault(&self) -> Option<String> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => device.error().map(|error| error.to_string()),
+            Self::Delayed(device) => device.inner().fault(),
+        }
+    }
+
+    /// Takes leave of whoever serves the device. Its queues should be idle.
+    ///
+    /// # Errors
+    /// When the reactor itself fails.
+    pub fn close(&self, reactor: &Reactor) -> Result<(), DeviceError> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => Ok(()),
+            Self::NvmeTcp(device) => device.shut_down(reactor),
+            Self::Delayed(device) => device.inner().close(reactor),
+        }
+    }
+
     /// What a user should know about how the device is used, such as that it refused direct I/O.
     pub fn notice(&self) -> Option<&str> {
         match self {
             Self::File(device) => device.notice(),
-            Self::Memory(_) | Self::Null(_) => None,
+            Self::Memory(_) | Self::Null(_) | Self::NvmeTcp(_) => None,
             Self::Delayed(device) => device.inner().notice(),
         }
+    }
+}
+
+/// How this machine connects to the namespace at `address`: as the host that the address says or
+/// that the machine is, with everything else as the driver has it.
+pub fn connect_options(address: &NvmeTcpAddress) -> ConnectOptions {
+    let (host_nqn, host_id) = Machine::this().host(address.host.as_ref());
+    let host = address.endpoint.host.clone();
+    ConnectOptions {
+        port: address.endpoint.port.unwrap_or(NVME_TCP_PORT),
+        namespace_id: address.namespace,
+        header_digest: address.header_digest,
+        data_digest: address.data_digest,
+        ..ConnectOptions::new(host, address.subsystem.clone(), host_nqn, host_id)
     }
 }
 
@@ -94,6 +135,7 @@ impl BlockDevice<Reactor> for Backend {
             Self::File(device) => device.geometry(),
             Self::Memory(device) => BlockDevice::<Reactor>::geometry(device),
             Self::Null(device) => BlockDevice::<Reactor>::geometry(device),
+            Self::NvmeTcp(device) => device.geometry(),
             Self::Delayed(device) => device.geometry(),
         }
     }
@@ -103,6 +145,7 @@ impl BlockDevice<Reactor> for Backend {
             Self::File(device) => device.open_queue(reactor, depth).map(BackendQueue::File),
             Self::Memory(device) => device.open_queue(reactor, depth).map(BackendQueue::Memory),
             Self::Null(device) => device.open_queue(reactor, depth).map(BackendQueue::Null),
+            Self::NvmeTcp(device) => device.open_queue(reactor, depth).map(BackendQueue::NvmeTcp),
             Self::Delayed(device) => {
                 let queue = device.open_queue(reactor, depth)?;
                 Ok(BackendQueue::Delayed(Box::new(queue)))
@@ -120,6 +163,8 @@ pub enum BackendQueue {
     Memory(MemoryQueue),
     /// Of a null device.
     Null(NullQueue),
+    /// Of a remote namespace.
+    NvmeTcp(NamespaceQueue),
     /// Of a device further away.
     Delayed(Box<DelayedQueue<BackendQueue>>),
 }
@@ -131,6 +176,7 @@ macro_rules! each {
             BackendQueue::File($inner) => $call,
             BackendQueue::Memory($inner) => $call,
             BackendQueue::Null($inner) => $call,
+            BackendQueue::NvmeTcp($inner) => $call,
             BackendQueue::Delayed($inner) => $call,
         }
     };

@@ -4,15 +4,11 @@
 
 use std::fmt;
 
+pub use nvme_fabric::driver::discover::DISCOVERY_PORT;
+pub use nvme_fabric::driver::namespace_device::PORT as NVME_TCP_PORT;
 use nvme_fabric::spec::nqn::Nqn;
 
 use super::{AddressError, Endpoint, percent};
-
-/// The port of I/O controllers. NVMe/TCP Transport 1.1 §3.1: 4420 is assigned to NVMe over fabrics.
-pub const NVME_TCP_PORT: u16 = 4420;
-
-/// The port of discovery controllers. NVMe/TCP Transport 1.1 §3.1: 8009 is assigned to them.
-pub const DISCOVERY_PORT: u16 = 8009;
 
 /// The query keys that are understood.
 const KEYS: &str = "nsid, hdgst, ddgst, hostnqn";

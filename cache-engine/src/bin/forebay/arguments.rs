@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::run::ExportUri;
-use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
+use cache_engine::backend::address::{CacheAddress, Endpoint, NvmeTcpAddress, OriginAddress, Size};
 use cache_engine::cache::{CacheMode, LineSize};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nvme_fabric::spec::nqn::Nqn;
 
 /// A cached block volume in user space: local SSD speed for storage behind a network.
 #[derive(Debug, Parser)]
@@ -29,6 +30,14 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     /// Serve a volume, cached or not, until SIGINT or SIGTERM
     Run(RunArguments),
+    /// Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM
+    Target(TargetArguments),
+    /// Look at NVMe/TCP subsystems
+    Nvme {
+        /// What to look at.
+        #[command(subcommand)]
+        verb: NvmeVerb,
+    },
     /// Show what a cache does, on this machine, in under a minute
     Demo(DemoArguments),
 }
@@ -39,7 +48,8 @@ pub(crate) enum Verb {
 Serve a volume, cached or not, until SIGINT or SIGTERM.
 
 Prints `ready NAME EXPORT-URI` for each export when it serves, and statistics at the end. Without \
---cache the origin itself is served. A second signal ends at once.")]
+--cache the origin itself is served. Another signal after half a \
+second does not wait for the end.")]
 #[command(after_long_help = "\
 Examples:
   A cached file, for NBD clients of this machine:
@@ -93,6 +103,70 @@ pub(crate) struct RunArguments {
     pub(crate) stats: Format,
 }
 
+/// `forebay target`.
+#[derive(Debug, Args)]
+#[command(long_about = "\
+Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM.
+
+Prints `ready NQN HOST:PORT` when it serves. The namespaces are numbered from 1, in the order \
+given. With --discovery a second line tells where the discovery service is.")]
+#[command(after_long_help = "\
+Examples:
+  forebay target --listen 127.0.0.1:4420 --subsystem nqn.2014-08.org.example:v1 \\
+      --namespace file:/dev/sdb --namespace memory:1GiB --discovery 127.0.0.1:8009
+  nvme connect -t tcp -a 127.0.0.1 -s 4420 -n nqn.2014-08.org.example:v1")]
+pub(crate) struct TargetArguments {
+    /// Address to serve on; port 0 takes a free one, 4420 where none is given
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Endpoint,
+
+    /// NVMe qualified name of the subsystem
+    #[arg(long, value_name = "NQN")]
+    pub(crate) subsystem: Nqn,
+
+    /// What a namespace is made of: file:PATH, memory:SIZE, null:SIZE or nvme+tcp://…; may be
+    /// repeated
+    #[arg(long = "namespace", value_name = "URI", required = true)]
+    pub(crate) namespaces: Vec<OriginAddress>,
+
+    /// Address to serve discovery on; port 8009 where none is given
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) discovery: Option<Endpoint>,
+}
+
+/// The verbs of `forebay nvme`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NvmeVerb {
+    /// List the subsystems that a discovery controller knows
+    #[command(after_long_help = "\
+Examples:
+  forebay nvme discover 192.0.2.7:8009
+  forebay nvme discover 192.0.2.7 --format json")]
+    Discover {
+        /// Address of the discovery controller; port 8009 where none is given
+        #[arg(value_name = "HOST:PORT")]
+        endpoint: Endpoint,
+
+        /// Form of the answer
+        #[arg(long, default_value = "table")]
+        format: Format,
+    },
+    /// Show a controller and a namespace of a subsystem
+    #[command(after_long_help = "\
+Examples:
+  forebay nvme identify 'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?nsid=1'
+  forebay nvme identify 'nvme+tcp://[2001:db8::7]:4420/nqn.2014-08.org.example:v1' --format json")]
+    Identify {
+        /// The namespace: nvme+tcp://HOST[:4420]/SUBNQN?nsid=1
+        #[arg(value_name = "URI", value_parser = nvme_tcp)]
+        address: NvmeTcpAddress,
+
+        /// Form of the answer
+        #[arg(long, default_value = "table")]
+        format: Format,
+    },
+}
+
 /// `forebay demo`.
 #[derive(Debug, Args)]
 #[command(long_about = "\
@@ -121,7 +195,7 @@ pub(crate) struct DemoArguments {
     pub(crate) size: Size,
 
     /// Requests in flight
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(long, value_name = "N", default_value = "8")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) queue_depth: u32,
 
@@ -141,6 +215,14 @@ pub(crate) enum Format {
     Table,
     /// For programs: one line
     Json,
+}
+
+fn nvme_tcp(text: &str) -> Result<NvmeTcpAddress, String> {
+    match text.parse() {
+        Ok(OriginAddress::NvmeTcp(address)) => Ok(address),
+        Ok(_) => Err(format!("`{text}`: must be nvme+tcp://HOST[:4420]/SUBNQN?nsid=1")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn volume_name(text: &str) -> Result<String, String> {

@@ -2,18 +2,23 @@
 //!
 //! ```text
 //!   arguments ──▶ run      volume (origin, cache) ──▶ serve (NBD)
+//!             ├─▶ target   devices ──▶ an NVMe/TCP subsystem
+//!             ├─▶ nvme     discover, identify
 //!             └─▶ demo     target + volume + client in one process
 //! ```
 //! A file per verb. Standard output and standard error are written in [`output`] only. Absent:
 //! daemonising, log files and configuration files, which are a service manager's.
 
 mod arguments;
+mod control;
 mod demo;
 mod failure;
+mod nvme;
 mod output;
 mod run;
 mod serve;
 mod signals;
+mod target;
 mod volume;
 
 use std::process::ExitCode;
@@ -27,6 +32,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.verb {
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Target(arguments) => target::run(arguments),
+        Verb::Nvme { verb } => nvme::run(verb),
         Verb::Demo(arguments) => demo::run(arguments),
     };
     match result {

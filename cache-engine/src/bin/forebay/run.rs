@@ -11,9 +11,10 @@ use cache_engine::frontend::nbd::{ExportAddress, Transport};
 use serde_json::Value;
 
 use crate::arguments::{Format, RunArguments};
+use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output::{self, json, table};
-use crate::serve::Service;
+use crate::serve::NbdService;
 use crate::signals::Signals;
 use crate::volume::{CacheSettings, Volume, is_same_file};
 
@@ -25,10 +26,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let reactor = Reactor::new(ReactorConfig::default())?;
     let volume = open_volume(arguments, &reactor)?;
     let capacity = volume.geometry().capacity;
-    let mut service = Service::new(&reactor);
-    service.add_volume(volume, export_names(&arguments.exports))?;
     // From here on a signal ends the command in order; before, it just ends it.
-    service.end_with(Signals::new()?.watch(&reactor));
+    let mut service = NbdService::new(&reactor, Control::Signals(Signals::new()?.watch(&reactor)));
+    service.add_volume(volume, export_names(&arguments.exports))?;
     let mut places = Vec::with_capacity(arguments.exports.len());
     for export in &arguments.exports {
         let transport = service
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     for place in places {
         output::ready(&arguments.name, place)?;
     }
-    reactor.run(&mut service)?;
+    service.run(&reactor)?;
     let [statistics] = service.statistics()[..] else {
         return Err(Failure::new("the service lost its volume"));
     };
@@ -60,7 +60,7 @@ fn open_volume(arguments: &RunArguments, reactor: &Reactor) -> Result<Volume, Fa
             cache.display()
         )));
     }
-    let origin = Backend::open(&arguments.origin)?;
+    let origin = Backend::open(&arguments.origin, reactor)?;
     origin.notice().into_iter().for_each(output::notice);
     let Some(address) = &arguments.cache else {
         return Volume::plain(&origin, reactor);

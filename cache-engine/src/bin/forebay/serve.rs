@@ -4,36 +4,30 @@
 use std::time::Duration;
 
 use block_io::device::shared::SharedQueue;
-use block_io::reactor::{Mailbox, Port, Reactor, Task};
+use block_io::reactor::{Port, Reactor, Task};
 use block_io::{BlockQueue, Completion, Request, RequestId, Timestamp};
 use cache_engine::cache::Statistics;
 use cache_engine::frontend::nbd::{NbdServer, ServerOptions, Transport};
 
+use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
-use crate::signals::SignalWatch;
 use crate::volume::Volume;
 
 /// How long the last flush may take: an origin that is gone must not keep the command from ending.
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
 
-/// What another thread may ask of a service.
-pub(crate) enum Message {
-    /// The counters of each volume, in the order in which they were added.
-    Statistics(std::sync::mpsc::Sender<Vec<Statistics>>),
-    /// The end.
-    End,
-}
+/// Asks a service for the counters of each volume, in the order in which they were added.
+pub(crate) type StatisticsRequest = std::sync::mpsc::Sender<Vec<Statistics>>;
 
 /// NBD exports of volumes on one reactor.
-pub(crate) struct Service {
+pub(crate) struct NbdService {
     reactor: Reactor,
     server: NbdServer<Volume>,
     volumes: Vec<SharedQueue<Volume>>,
-    /// Ends the service when one arrives.
-    signals: Option<SignalWatch>,
-    /// Other threads' wishes. The service ends when all of them are gone.
-    mailbox: Option<Mailbox<Message>>,
+    /// Whether the loss of a volume's origin has been told.
+    fault_told: Vec<bool>,
+    control: Control<StatisticsRequest>,
     stage: Stage,
     /// The counters when the last client was gone.
     at_close: Option<Vec<Statistics>>,
@@ -49,15 +43,15 @@ enum Stage {
     Finished,
 }
 
-impl Service {
-    /// A service without volumes.
-    pub(crate) fn new(reactor: &Reactor) -> Self {
+impl NbdService {
+    /// A service without volumes that obeys `control`.
+    pub(crate) fn new(reactor: &Reactor, control: Control<StatisticsRequest>) -> Self {
         Self {
             reactor: reactor.clone(),
             server: NbdServer::new(reactor, ServerOptions::default()),
             volumes: Vec::new(),
-            signals: None,
-            mailbox: None,
+            fault_told: Vec::new(),
+            control,
             stage: Stage::Serving,
             at_close: None,
             completions: Vec::new(),
@@ -78,6 +72,7 @@ impl Service {
             self.server.add_export(name, "", queue.another())?;
         }
         self.volumes.push(queue);
+        self.fault_told.push(false);
         Ok(())
     }
 
@@ -89,16 +84,6 @@ impl Service {
         Ok(self.server.listen(transport)?)
     }
 
-    /// Ends the service with the first signal.
-    pub(crate) fn end_with(&mut self, signals: SignalWatch) {
-        self.signals = Some(signals);
-    }
-
-    /// Takes wishes from `mailbox`, and ends when nobody can send any more.
-    pub(crate) fn obey(&mut self, mailbox: Mailbox<Message>) {
-        self.mailbox = Some(mailbox);
-    }
-
     /// The counters of each volume: what clients asked for, not the service's own last flush.
     pub(crate) fn statistics(&self) -> Vec<Statistics> {
         let counters = |volume: &SharedQueue<Volume>| volume.with_queue(|one| one.statistics());
@@ -106,33 +91,39 @@ impl Service {
         match &self.at_close {
             Some(at_close) => all
                 .zip(at_close)
-                .map(|(now, at_close)| Statistics { flushes: at_close.flushes, ..now })
+                .map(|(now, before)| Statistics {
+                    flushes: before.flushes,
+                    origin_errors: before.origin_errors,
+                    ..now
+                })
                 .collect(),
             None => all.collect(),
         }
     }
 
-    fn take_messages(&mut self) -> bool {
-        let Some(mailbox) = self.mailbox.take() else { return false };
-        // Asked first: what was sent before the last sender left is still received.
-        let mut end = mailbox.is_closed();
-        let mut progress = false;
-        while let Some(message) = mailbox.receive() {
-            progress = true;
-            match message {
-                // Whoever asked may have gone meanwhile.
-                Message::Statistics(reply) => drop(reply.send(self.statistics())),
-                Message::End => end = true,
+    fn tell_faults(&mut self) {
+        for (volume, told) in self.volumes.iter().zip(&mut self.fault_told) {
+            if !*told && let Some(fault) = volume.with_queue(|volume| volume.fault()) {
+                output::notice(format_args!("the origin is lost, its requests fail: {fault}"));
+                *told = true;
             }
         }
-        self.mailbox = Some(mailbox);
-        if end {
-            self.close();
+    }
+
+    fn obey(&mut self, now: Timestamp) -> bool {
+        let mut progress = false;
+        while let Some(reply) = self.control.next_request() {
+            // Whoever asked may have gone meanwhile.
+            let _ = reply.send(self.statistics());
+            progress = true;
+        }
+        if self.control.is_over(now) {
+            self.begin_close();
         }
         progress
     }
 
-    fn close(&mut self) {
+    fn begin_close(&mut self) {
         if matches!(self.stage, Stage::Serving) {
             self.stage = Stage::Closing;
             self.server.shutdown();
@@ -180,14 +171,18 @@ impl Service {
     }
 }
 
-impl Task for Service {
+impl Daemon for NbdService {
+    fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
+        self.volumes.iter().try_for_each(|volume| volume.with_queue(|volume| volume.close(reactor)))
+    }
+}
+
+impl Task for NbdService {
     fn poll(&mut self, now: Timestamp) -> bool {
-        let mut progress = self.take_messages();
-        if self.signals.as_ref().is_some_and(SignalWatch::arrived) {
-            self.close();
-        }
+        let mut progress = self.obey(now);
         match &self.stage {
             Stage::Serving | Stage::Closing => {
+                self.tell_faults();
                 progress |= self.server.poll(now);
                 if self.server.is_finished() {
                     self.begin_flush();

@@ -1,25 +1,36 @@
-//! SIGINT and SIGTERM: the first asks for an end, the second does not wait for it.
+//! SIGINT and SIGTERM: the first asks for an end, a later one does not wait for it.
 //!
 //! A handler writes a byte into a socket that a reactor's port receives from, so that a sleeping
-//! reactor wakes up and nothing is done in the handler itself.
+//! reactor wakes up and nothing is done in the handler itself. A second signal on the heels of
+//! the first is the same wish: timeout(1) and terminals send both to a process and to its group.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use block_io::Buffer;
+use block_io::Timestamp;
 use block_io::reactor::{Descriptor, Port, Reactor};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::failure::Failure;
 
+/// How long after the first signal another one counts as impatience.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What an event of the watch's port is about.
+const FIRST_SIGNAL: u64 = 0;
+const PATIENCE_OVER: u64 = 1;
+
 /// Notes signals from when it is made.
 #[derive(Debug)]
 pub(crate) struct Signals {
     arrived: Arc<AtomicBool>,
+    /// Whether the next signal ends the process where it stands.
+    impatient: Arc<AtomicBool>,
     bytes: UnixStream,
 }
 
@@ -30,15 +41,14 @@ impl Signals {
     /// When the system refuses the handlers.
     pub(crate) fn new() -> Result<Self, Failure> {
         let take = || -> io::Result<Self> {
-            let arrived = Arc::new(AtomicBool::new(false));
+            let (arrived, impatient) = (Arc::default(), Arc::default());
             let (bytes, write_end) = UnixStream::pair()?;
             for signal in [SIGINT, SIGTERM] {
-                // In this order: the first signal finds the flag unset and sets it.
-                flag::register_conditional_shutdown(signal, 1, Arc::clone(&arrived))?;
+                flag::register_conditional_shutdown(signal, 1, Arc::clone(&impatient))?;
                 flag::register(signal, Arc::clone(&arrived))?;
                 low_level::pipe::register(signal, write_end.try_clone()?)?;
             }
-            Ok(Self { arrived, bytes })
+            Ok(Self { arrived, impatient, bytes })
         };
         take().map_err(|error| Failure::because("taking over SIGINT and SIGTERM", error))
     }
@@ -52,9 +62,9 @@ impl Signals {
     pub(crate) fn watch(self, reactor: &Reactor) -> SignalWatch {
         let port = reactor.open_port();
         let descriptor = Descriptor::from(OwnedFd::from(self.bytes));
-        let buffer = reactor.pool().allocate(1);
-        port.receive(&descriptor, std::slice::from_ref(&buffer), 0);
-        SignalWatch { arrived: self.arrived, _port: port, _descriptor: descriptor, _buffer: buffer }
+        let byte = reactor.pool().allocate(1);
+        port.receive(&descriptor, &[byte], FIRST_SIGNAL);
+        SignalWatch { arrived: self.arrived, impatient: self.impatient, port }
     }
 }
 
@@ -62,15 +72,21 @@ impl Signals {
 #[derive(Debug)]
 pub(crate) struct SignalWatch {
     arrived: Arc<AtomicBool>,
-    /// Its receive ends with the first signal; the event is only to wake the reactor.
-    _port: Port,
-    _descriptor: Descriptor,
-    _buffer: Buffer,
+    impatient: Arc<AtomicBool>,
+    port: Port,
 }
 
 impl SignalWatch {
-    /// Whether one has arrived.
-    pub(crate) fn arrived(&self) -> bool {
+    /// Whether one has arrived. To be asked in every poll: some time after the first it lets the
+    /// next one end the process at once.
+    pub(crate) fn arrived(&self, now: Timestamp) -> bool {
+        while let Some(event) = self.port.next_event() {
+            if event.token == FIRST_SIGNAL {
+                self.port.timer(now + PATIENCE, PATIENCE_OVER);
+            } else {
+                self.impatient.store(true, Ordering::Release);
+            }
+        }
         self.arrived.load(Ordering::Acquire)
     }
 }

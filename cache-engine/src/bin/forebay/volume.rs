@@ -27,8 +27,14 @@ pub(crate) struct CacheSettings {
     pub(crate) config: CacheConfig,
 }
 
+/// A volume: its queue, and the device of its origin.
+pub(crate) struct Volume {
+    origin: Backend,
+    queue: VolumeQueue,
+}
+
 /// A volume's queue, whatever it is made of.
-pub(crate) enum Volume {
+enum VolumeQueue {
     /// The origin alone.
     Plain(Box<CountedQueue>),
     /// An origin with a cache in front.
@@ -43,7 +49,8 @@ impl Volume {
     pub(crate) fn plain(origin: &Backend, reactor: &Reactor) -> Result<Self, Failure> {
         let queue = origin.open_queue(reactor, DEVICE_DEPTH)?;
         let statistics = Statistics::default();
-        Ok(Self::Plain(Box::new(CountedQueue { queue, statistics })))
+        let queue = VolumeQueue::Plain(Box::new(CountedQueue { queue, statistics }));
+        Ok(Self { origin: origin.clone(), queue })
     }
 
     /// `origin` with a cache in front, and what an operator should know about the cache.
@@ -56,7 +63,7 @@ impl Volume {
         reactor: &Reactor,
     ) -> Result<(Self, Vec<String>), Failure> {
         let address = &cache.address;
-        let origin = origin.open_queue(reactor, DEVICE_DEPTH)?;
+        let origin_queue = origin.open_queue(reactor, DEVICE_DEPTH)?;
         let backend = Backend::open_cache(address, cache.size)?;
         let mut notices: Vec<String> = backend.notice().map(str::to_owned).into_iter().collect();
         let mut queue = backend.open_queue(reactor, DEVICE_DEPTH)?;
@@ -77,24 +84,38 @@ impl Volume {
             Found::Forced => "held something else and is formatted by force",
         };
         notices.push(format!("{address}: {state}; the cache starts cold"));
-        let volume = CachedVolume::new(cache.config, origin, queue, space)?;
-        Ok((Self::Cached(Box::new(volume)), notices))
+        let volume = CachedVolume::new(cache.config, origin_queue, queue, space)?;
+        let queue = VolumeQueue::Cached(Box::new(volume));
+        Ok((Self { origin: origin.clone(), queue }, notices))
     }
 
     /// Counters since the start. An origin alone counts what it was asked for; nothing is cached.
     pub(crate) fn statistics(&self) -> Statistics {
-        match self {
-            Self::Plain(queue) => queue.statistics,
-            Self::Cached(volume) => volume.statistics(),
+        match &self.queue {
+            VolumeQueue::Plain(queue) => queue.statistics,
+            VolumeQueue::Cached(volume) => volume.statistics(),
         }
     }
 
     /// Whether its devices may be closed.
     pub(crate) fn is_idle(&self) -> bool {
-        match self {
-            Self::Plain(queue) => queue.in_flight() == 0,
-            Self::Cached(volume) => volume.is_idle(),
+        match &self.queue {
+            VolumeQueue::Plain(queue) => queue.in_flight() == 0,
+            VolumeQueue::Cached(volume) => volume.is_idle(),
         }
+    }
+
+    /// Why the origin answers no more; absent while it does.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.origin.fault()
+    }
+
+    /// Takes leave of whoever serves the origin.
+    ///
+    /// # Errors
+    /// When the reactor itself fails.
+    pub(crate) fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
+        Ok(self.origin.close(reactor)?)
     }
 }
 
@@ -167,30 +188,30 @@ impl BlockQueue for CountedQueue {
 
 impl BlockQueue for Volume {
     fn geometry(&self) -> Geometry {
-        match self {
-            Self::Plain(queue) => queue.geometry(),
-            Self::Cached(volume) => volume.geometry(),
+        match &self.queue {
+            VolumeQueue::Plain(queue) => queue.geometry(),
+            VolumeQueue::Cached(volume) => volume.geometry(),
         }
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
-        match self {
-            Self::Plain(queue) => queue.submit(request),
-            Self::Cached(volume) => volume.submit(request),
+        match &mut self.queue {
+            VolumeQueue::Plain(queue) => queue.submit(request),
+            VolumeQueue::Cached(volume) => volume.submit(request),
         }
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
-        match self {
-            Self::Plain(queue) => queue.poll(now, completions),
-            Self::Cached(volume) => volume.poll(now, completions),
+        match &mut self.queue {
+            VolumeQueue::Plain(queue) => queue.poll(now, completions),
+            VolumeQueue::Cached(volume) => volume.poll(now, completions),
         }
     }
 
     fn in_flight(&self) -> usize {
-        match self {
-            Self::Plain(queue) => queue.in_flight(),
-            Self::Cached(volume) => volume.in_flight(),
+        match &self.queue {
+            VolumeQueue::Plain(queue) => queue.in_flight(),
+            VolumeQueue::Cached(volume) => volume.in_flight(),
         }
     }
 }

@@ -65,15 +65,17 @@ impl Report {
         self.rows.iter().map(|row| &row.outcome).chain([&self.sweep])
     }
 
-    fn speed_up(&self, row: &Row) -> f64 {
-        let base = self.rows.first().map_or(0.0, Row::requests_per_second);
-        row.requests_per_second() / base.max(f64::MIN_POSITIVE)
+    /// How many times faster than the first row; only rows that ask for the same can be compared.
+    fn speed_up(&self, row: &Row) -> Option<f64> {
+        let base = self.rows.first().filter(|_| row.outcome.writes == 0)?;
+        Some(row.requests_per_second() / base.requests_per_second().max(f64::MIN_POSITIVE))
     }
 
     /// For people.
     pub(super) fn table(&self) -> String {
         let header = ["", "IOPS", "MiB/s", "p50", "p99", "hit ratio", "speed-up"];
         let mut shown = table::new(&header, 1);
+        let none = || "–".to_owned();
         for row in &self.rows {
             shown.add_row([
                 row.name.to_owned(),
@@ -81,13 +83,13 @@ impl Report {
                 format!("{:.1}", row.mebibytes_per_second()),
                 table::duration(row.percentile(0.50)),
                 table::duration(row.percentile(0.99)),
-                row.hit_ratio.map_or_else(|| "–".to_owned(), table::percent),
-                format!("{:.1}×", self.speed_up(row)),
+                row.hit_ratio.map_or_else(none, table::percent),
+                self.speed_up(row).map_or_else(none, |factor| format!("{factor:.1}×")),
             ]);
         }
         let settings = &self.settings;
         format!(
-            "A volume of {}, {} away, with a cache of {} in front.\n\
+            "A volume of {} behind NVMe/TCP, {} away, with a cache of {} in front.\n\
              4 KiB at random, popular blocks more often; {} requests in flight.\n\
              {shown}\n\
              The cached volume passed each write through: the origin was read whole afterwards.\n\
@@ -105,6 +107,9 @@ impl Report {
     pub(super) fn json(&self) -> Value {
         let settings = &self.settings;
         let micro = |nanoseconds: u64| json::rounded(nanoseconds as f64 / 1e3, 1);
+        let rounded = |value: Option<f64>, digits| {
+            value.map_or(Value::Null, |value| json::rounded(value, digits))
+        };
         let phases = self.rows.iter().map(|row| {
             json::object([
                 ("name", Value::from(row.name)),
@@ -115,8 +120,8 @@ impl Report {
                 ("mib_per_second", json::rounded(row.mebibytes_per_second(), 1)),
                 ("p50_us", micro(row.percentile(0.50))),
                 ("p99_us", micro(row.percentile(0.99))),
-                ("hit_ratio", row.hit_ratio.map_or(Value::Null, |ratio| json::rounded(ratio, 4))),
-                ("speed_up", json::rounded(self.speed_up(row), 2)),
+                ("hit_ratio", rounded(row.hit_ratio, 4)),
+                ("speed_up", rounded(self.speed_up(row), 2)),
                 ("wrong_bytes", row.outcome.wrong_bytes.into()),
             ])
         });
@@ -189,5 +194,8 @@ mod tests {
         assert_eq!(value["phases"][1]["speed_up"], 4.5);
         assert_eq!(value["phases"][0]["hit_ratio"], Value::Null);
         assert_eq!(value["verified_reads"], 11_100);
+        let mut report = report(0);
+        report.rows[1].outcome.writes = 1;
+        assert_eq!(report.json()["phases"][1]["speed_up"], Value::Null, "not the same work");
     }
 }

@@ -1,6 +1,7 @@
 //! What the demo is played on: a target, a volume with and without a cache in front of it, and
 //! their NBD exports, on threads of their own.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -8,12 +9,16 @@ use std::time::Duration;
 
 use block_io::reactor::{MailSender, Reactor, ReactorConfig};
 use cache_engine::backend::Backend;
-use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
+use cache_engine::backend::address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
 use cache_engine::cache::{CacheConfig, LineSize, Statistics};
 use cache_engine::frontend::nbd::Transport;
+use nvme_fabric::driver::target::Service;
+use nvme_fabric::spec::nqn::Nqn;
 
+use crate::control::{Control, Daemon};
 use crate::failure::Failure;
-use crate::serve::{Message, Service};
+use crate::serve::{NbdService, StatisticsRequest};
+use crate::target::TargetService;
 use crate::volume::{CacheSettings, Volume};
 
 /// The export of the origin alone.
@@ -21,6 +26,9 @@ pub(super) const ORIGIN: &str = "origin";
 
 /// The export of the origin with a cache in front.
 pub(super) const CACHED: &str = "cached";
+
+/// What the target calls itself.
+const SUBSYSTEM: &str = "nqn.2014-08.org.forebay:demo";
 
 /// How the scene is set.
 #[derive(Clone, Debug)]
@@ -35,16 +43,11 @@ pub(super) struct SceneSettings {
     pub(super) latency: Duration,
 }
 
-/// The running scene. Dropping it ends its threads.
+/// The running scene. Dropping it ends its threads, the client's side first.
 pub(super) struct Scene {
     socket: PathBuf,
-    volumes: Option<Performer>,
-}
-
-/// A thread and the way to end it.
-struct Performer {
-    control: MailSender<Message>,
-    thread: JoinHandle<Result<(), Failure>>,
+    volumes: Option<Performer<StatisticsRequest>>,
+    target: Option<Performer<()>>,
 }
 
 impl Scene {
@@ -53,18 +56,21 @@ impl Scene {
     /// # Errors
     /// When anything of it cannot be set up.
     pub(super) fn start(settings: &SceneSettings) -> Result<Self, Failure> {
-        let socket = settings.socket.clone();
-        let settings = settings.clone();
-        let volumes = Performer::start("forebay-volumes", move |ready| {
-            let reactor = Reactor::new(ReactorConfig::default())?;
-            let mut service = volumes(&settings, &reactor)?;
-            let (control, mailbox) = reactor.mailbox(4)?;
-            service.obey(mailbox);
-            // Nobody waits any more when the demo was given up meanwhile.
-            let _ = ready.send(control);
-            Ok(reactor.run(&mut service)?)
+        let subsystem = Nqn::new(SUBSYSTEM)
+            .map_err(|error| Failure::because("naming the demo's subsystem", error))?;
+        let (name, of_target) = (subsystem.clone(), settings.clone());
+        let (target, address) = Performer::start("forebay-target", move |reactor, control| {
+            target(&of_target, &name, reactor, control)
         })?;
-        Ok(Self { socket, volumes: Some(volumes) })
+        let mut scene =
+            Self { socket: settings.socket.clone(), volumes: None, target: Some(target) };
+        let origin = OriginAddress::NvmeTcp(NvmeTcpAddress::new(address.into(), subsystem));
+        let of_volumes = settings.clone();
+        let (volumes, ()) = Performer::start("forebay-volumes", move |reactor, control| {
+            Ok((volumes(&of_volumes, &origin, reactor, control)?, ()))
+        })?;
+        scene.volumes = Some(volumes);
+        Ok(scene)
     }
 
     /// The socket of both exports.
@@ -80,7 +86,7 @@ impl Scene {
         let ended = || Failure::new("the volume's thread has ended");
         let volumes = self.volumes.as_ref().ok_or_else(ended)?;
         let (reply, answer) = mpsc::channel();
-        volumes.control.send(Message::Statistics(reply)).map_err(|_| ended())?;
+        volumes.control.send(reply).map_err(|_| ended())?;
         let counters = answer.recv().map_err(|_| ended())?;
         counters.last().copied().ok_or_else(ended)
     }
@@ -90,41 +96,99 @@ impl Scene {
     /// # Errors
     /// The first failure of any of them.
     pub(super) fn end(mut self) -> Result<(), Failure> {
-        self.volumes.take().map_or(Ok(()), Performer::end)
+        self.end_threads()
+    }
+
+    fn end_threads(&mut self) -> Result<(), Failure> {
+        let volumes = self.volumes.take().map_or(Ok(()), Performer::end);
+        let target = self.target.take().map_or(Ok(()), Performer::end);
+        // What the target failed of is the reason of what the volumes failed of.
+        target.and(volumes)
     }
 }
 
 impl Drop for Scene {
     fn drop(&mut self) {
         // Only on the way out of another failure, which is the one to tell.
-        let _ = self.volumes.take().map(Performer::end);
+        let _ = self.end_threads();
     }
 }
 
-impl Performer {
-    /// Starts `play` on a thread of its own and waits until it is ready.
-    fn start(
-        name: &str,
-        play: impl FnOnce(mpsc::Sender<MailSender<Message>>) -> Result<(), Failure> + Send + 'static,
-    ) -> Result<Self, Failure> {
+/// The namespace's file as an NVMe/TCP target, a network away.
+fn target(
+    settings: &SceneSettings,
+    subsystem: &Nqn,
+    reactor: &Reactor,
+    control: Control<()>,
+) -> Result<(TargetService, SocketAddr), Failure> {
+    let file = Backend::open(&OriginAddress::File(settings.namespace.clone()), reactor)?;
+    let namespaces = vec![("demo".to_owned(), file.delayed(settings.latency))];
+    let mut target = TargetService::open(reactor, subsystem, namespaces, control)?;
+    let address = target.listen((Ipv4Addr::LOCALHOST, 0).into(), Service::Subsystems)?;
+    Ok((target, address))
+}
+
+/// Both volumes over one origin: alone, and with a cache in front.
+fn volumes(
+    settings: &SceneSettings,
+    origin: &OriginAddress,
+    reactor: &Reactor,
+    control: Control<StatisticsRequest>,
+) -> Result<NbdService, Failure> {
+    let cache = CacheSettings {
+        address: CacheAddress::File(settings.cache.clone()),
+        size: Some(settings.cache_size),
+        force_format: false,
+        // The workload's requests are of 4 KiB and far apart: larger lines would lie half empty.
+        config: CacheConfig { line_size: LineSize::ALL[0], ..CacheConfig::default() },
+    };
+    let mut service = NbdService::new(reactor, control);
+    // An association each, so that neither waits for the other's requests.
+    let alone = Volume::plain(&Backend::open(origin, reactor)?, reactor)?;
+    service.add_volume(alone, [ORIGIN])?;
+    let (cached, _) = Volume::cached(&Backend::open(origin, reactor)?, &cache, reactor)?;
+    service.add_volume(cached, [CACHED])?;
+    service.listen(&Transport::Unix(settings.socket.clone()))?;
+    Ok(service)
+}
+
+/// A thread with a reactor, and the way to ask and to end it.
+struct Performer<Request> {
+    control: MailSender<Request>,
+    thread: JoinHandle<Result<(), Failure>>,
+}
+
+impl<Request: Send + 'static> Performer<Request> {
+    /// Starts what `open` makes on a thread of its own, and waits until it serves. `open` also
+    /// says what others need to know.
+    fn start<Part, News, Open>(name: &str, open: Open) -> Result<(Self, News), Failure>
+    where
+        Part: Daemon,
+        News: Send + 'static,
+        Open: FnOnce(&Reactor, Control<Request>) -> Result<(Part, News), Failure> + Send + 'static,
+    {
         let (ready, started) = mpsc::channel();
-        let thread =
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || play(ready))
-                .map_err(|error| Failure::because(format!("starting the thread {name}"), error))?;
+        let play = move || -> Result<(), Failure> {
+            let reactor = Reactor::new(ReactorConfig::default())?;
+            let (control, mailbox) = reactor.mailbox(4)?;
+            let (mut part, news) = open(&reactor, Control::Mailbox(mailbox))?;
+            // Nobody waits any more when the demo was given up meanwhile: it then ends at once.
+            let _ = ready.send((control, news));
+            part.run(&reactor)
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(play)
+            .map_err(|error| Failure::because(format!("starting the thread {name}"), error))?;
         match started.recv() {
-            Ok(control) => Ok(Self { control, thread }),
-            Err(_) => Err(match join(thread) {
-                Err(failure) => failure,
-                Ok(()) => Failure::new(format!("the thread {name} ended before it was ready")),
-            }),
+            Ok((control, news)) => Ok((Self { control, thread }, news)),
+            Err(_) => Err(join(thread).err().unwrap_or_else(|| {
+                Failure::new(format!("the thread {name} ended before it was ready"))
+            })),
         }
     }
 
     fn end(self) -> Result<(), Failure> {
-        // A full or closed mailbox is as good: the thread ends when this sender is gone.
-        let _ = self.control.send(Message::End);
         drop(self.control);
         join(self.thread)
     }
@@ -133,22 +197,4 @@ impl Performer {
 fn join(thread: JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
     let name = thread.thread().name().unwrap_or("of the demo").to_owned();
     thread.join().unwrap_or_else(|_| Err(Failure::new(format!("the thread {name} panicked"))))
-}
-
-/// Both volumes over one origin: alone, and with a cache in front.
-fn volumes(settings: &SceneSettings, reactor: &Reactor) -> Result<Service, Failure> {
-    let origin =
-        Backend::open(&OriginAddress::File(settings.namespace.clone()))?.delayed(settings.latency);
-    let cache = CacheSettings {
-        address: CacheAddress::File(settings.cache.clone()),
-        size: Some(settings.cache_size),
-        force_format: false,
-        // The workload's requests are of 4 KiB and far apart: larger lines would lie half empty.
-        config: CacheConfig { line_size: LineSize::ALL[0], ..CacheConfig::default() },
-    };
-    let mut service = Service::new(reactor);
-    service.add_volume(Volume::plain(&origin, reactor)?, [ORIGIN])?;
-    service.add_volume(Volume::cached(&origin, &cache, reactor)?.0, [CACHED])?;
-    service.listen(&Transport::Unix(settings.socket.clone()))?;
-    Ok(service)
 }

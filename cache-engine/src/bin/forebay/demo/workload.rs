@@ -49,7 +49,7 @@ pub(crate) struct Zipf {
 }
 
 /// Close to what block traces show; above 1, so a cache of a quarter holds most requests.
-const EXPONENT: f64 = 1.1;
+const EXPONENT: f64 = 1.2;
 
 /// A prime above any number of blocks here, so that multiplying by it permutes them.
 const SCATTER: u64 = 2_654_435_761;

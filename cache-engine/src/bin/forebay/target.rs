@@ -1,0 +1,147 @@
+//! `forebay target`: block devices as the namespaces of one NVMe/TCP subsystem, on one reactor,
+//! until a signal.
+
+use std::net::SocketAddr;
+
+use block_io::reactor::{Reactor, ReactorConfig, Task};
+use block_io::{BlockDevice, Timestamp};
+use cache_engine::backend::address::{DISCOVERY_PORT, NVME_TCP_PORT, OriginAddress};
+use cache_engine::backend::identity::Machine;
+use cache_engine::backend::{Backend, BackendQueue};
+use nvme_fabric::driver::TargetTask;
+use nvme_fabric::driver::target::Service;
+use nvme_fabric::spec::nqn::Nqn;
+use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
+
+use crate::arguments::TargetArguments;
+use crate::control::{Control, Daemon};
+use crate::failure::Failure;
+use crate::output;
+use crate::signals::Signals;
+use crate::volume::is_same_file;
+
+/// Requests in flight on a namespace's device, of all hosts together.
+const DEVICE_DEPTH: usize = 256;
+
+/// Serves the namespaces until a signal.
+///
+/// # Errors
+/// When a namespace cannot be opened or an address cannot be listened at.
+pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
+    refuse_shared_files(&arguments.namespaces)?;
+    let listen = arguments.listen.resolve(NVME_TCP_PORT)?;
+    let discovery = arguments.discovery.as_ref();
+    let discovery = discovery.map(|endpoint| endpoint.resolve(DISCOVERY_PORT)).transpose()?;
+    let reactor = Reactor::new(ReactorConfig::default())?;
+    let mut namespaces = Vec::with_capacity(arguments.namespaces.len());
+    for address in &arguments.namespaces {
+        let backend = Backend::open(address, &reactor)
+            .map_err(|error| Failure::because(format!("--namespace {address}"), error))?;
+        backend.notice().into_iter().for_each(output::notice);
+        namespaces.push((address.to_string(), backend));
+    }
+    // From here on a signal ends the command in order; before, it just ends it.
+    let control = Control::Signals(Signals::new()?.watch(&reactor));
+    let mut target = TargetService::open(&reactor, &arguments.subsystem, namespaces, control)?;
+    let bound = target.listen(listen, Service::Subsystems)?;
+    let discovery =
+        discovery.map(|address| target.listen(address, Service::Discovery)).transpose()?;
+    output::ready(arguments.subsystem.as_str(), bound)?;
+    if let Some(bound) = discovery {
+        output::ready(Nqn::discovery().as_str(), bound)?;
+    }
+    target.run(&reactor)
+}
+
+/// Two namespaces over one file would each believe that nobody else writes it.
+fn refuse_shared_files(namespaces: &[OriginAddress]) -> Result<(), Failure> {
+    let files: Vec<_> = namespaces
+        .iter()
+        .filter_map(|address| match address {
+            OriginAddress::File(path) => Some(path),
+            OriginAddress::Memory(_) | OriginAddress::Null(_) | OriginAddress::NvmeTcp(_) => None,
+        })
+        .collect();
+    for (index, path) in files.iter().enumerate() {
+        if files[..index].iter().any(|earlier| earlier == path || is_same_file(earlier, path)) {
+            return Err(Failure::Usage(format!(
+                "--namespace file:{}: is another namespace already; each needs its own file",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A target on a reactor, until told to end.
+pub(crate) struct TargetService {
+    task: TargetTask<BackendQueue>,
+    backends: Vec<Backend>,
+    control: Control<()>,
+    is_ending: bool,
+}
+
+impl TargetService {
+    /// A target with one subsystem of `namespaces`, each by a name that tells it from others, which
+    /// serves nobody yet.
+    ///
+    /// # Errors
+    /// When a device has no room for a queue, or hosts could not work with it.
+    pub(crate) fn open(
+        reactor: &Reactor,
+        nqn: &Nqn,
+        namespaces: Vec<(String, Backend)>,
+        control: Control<()>,
+    ) -> Result<Self, Failure> {
+        let machine = Machine::this();
+        // SN has 20 bytes; ten of the identifier's are as hard to meet twice.
+        let serial = machine.identifier(&format!("serial number of {nqn}"));
+        let serial: String = serial.0[..10].iter().map(|byte| format!("{byte:02X}")).collect();
+        let mut subsystem = Subsystem::new(nqn.clone(), &serial)?;
+        let (mut queues, mut backends) = (Vec::new(), Vec::new());
+        for (index, (name, backend)) in namespaces.into_iter().enumerate() {
+            let uuid = machine.identifier(&format!("namespace {index} of {nqn}: {name}"));
+            let fitting = Namespace::new(backend.geometry(), uuid)
+                .and_then(|namespace| subsystem.add_namespace(namespace));
+            fitting.map_err(|error| Failure::because(format!("--namespace {name}"), error))?;
+            queues.push(backend.open_queue(reactor, DEVICE_DEPTH)?);
+            backends.push(backend);
+        }
+        let mut target = Target::new(Settings::default())?;
+        target.add_subsystem(subsystem)?;
+        let task = TargetTask::new(reactor, target, vec![queues])?;
+        Ok(Self { task, backends, control, is_ending: false })
+    }
+
+    /// Serves hosts at `address`, and returns where that is: with port 0 the system chooses one.
+    ///
+    /// # Errors
+    /// When it cannot be listened at.
+    pub(crate) fn listen(
+        &mut self,
+        address: SocketAddr,
+        service: Service,
+    ) -> Result<SocketAddr, Failure> {
+        Ok(self.task.listen(address, service)?)
+    }
+}
+
+impl Daemon for TargetService {
+    fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
+        Ok(self.backends.iter().try_for_each(|backend| backend.close(reactor))?)
+    }
+}
+
+impl Task for TargetService {
+    fn poll(&mut self, now: Timestamp) -> bool {
+        if self.control.is_over(now) && !self.is_ending {
+            self.is_ending = true;
+            self.task.stop();
+        }
+        self.task.poll(now)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
