@@ -19,8 +19,11 @@ pub(crate) fn run(root: &Path) -> StepResult {
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
     Step::cargo("clippy", root, &clippy).arguments(&deny_warnings()).run()?;
     dependencies(root)?;
-    Step::cargo("documentation", root, &["doc", "--workspace", "--no-deps", "--all-features"])
-        .environment("RUSTDOCFLAGS", "--deny warnings")
+    // Private items too: they are what the module documentation leads to. Programs have `--help`.
+    let doc = ["doc", "--workspace", "--lib", "--no-deps", "--all-features"];
+    Step::cargo("documentation", root, &doc)
+        .arguments(&["--document-private-items".to_owned()])
+        .environment("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links")
         .run()?;
     fuzz::run(root, &fuzz::FuzzArguments::default())?;
     test::run(root, &test::TestArguments::default())

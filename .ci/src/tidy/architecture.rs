@@ -62,7 +62,13 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         word: "tokio_uring",
-        homes: &["nvme-fabric/src/driver/tokio_uring.rs", "nvme-fabric/examples/"],
+        homes: &[
+            // Where the module is declared.
+            "nvme-fabric/src/driver/mod.rs",
+            "nvme-fabric/src/driver/tokio_uring.rs",
+            "nvme-fabric/tests/tokio_uring.rs",
+            "nvme-fabric/examples/",
+        ],
         instead: "only the optional driver nvme-fabric/src/driver/tokio_uring.rs runs on it",
     },
     Reserved {
@@ -71,6 +77,7 @@ const RESERVED: &[Reserved] = &[
             "cache-engine/src/control/",
             "csi-node/",
             "nvme-fabric/src/driver/tokio_uring.rs",
+            "nvme-fabric/tests/tokio_uring.rs",
             "nvme-fabric/examples/",
             "tests/",
         ],
