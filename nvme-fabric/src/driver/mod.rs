@@ -14,6 +14,8 @@ mod host;
 pub mod namespace_device;
 mod stream;
 pub mod target;
+#[cfg(feature = "tokio-uring")]
+pub mod tokio_uring;
 
 pub use discover::discover;
 pub use namespace_device::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};

@@ -57,7 +57,7 @@ mod tests {
             (Status::TRANSIENT_TRANSPORT_ERROR, IoError::Media),
             (Status::CONTROLLER_PATHING_ERROR, IoError::ConnectionLost),
             (Status::ABORT_REQUESTED, IoError::Cancelled),
-            (Status::from_field(0x0f << 1), IoError::Media),
+            (Status::from_field(0x7f << 1), IoError::Media),
         ] {
             assert_eq!(io_error(status), error, "{status}");
         }

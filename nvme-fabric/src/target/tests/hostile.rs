@@ -276,3 +276,77 @@ fn a_host_that_does_not_read_is_not_read_from() {
     host.pump(&mut world);
     assert_eq!(std::iter::from_fn(|| host.completion()).count(), 2000);
 }
+
+/// One stranger: a valid exchange with a few bytes changed, cut anywhere, on devices that answer
+/// late, out of order or with errors, by a host that reads now and then.
+fn meet_stranger(world: &mut World, seed: u64, exchange: &[u8]) {
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut bytes = exchange.to_vec();
+    for _ in 0..random.next(4) {
+        let place = random.next(bytes.len());
+        bytes[place] = random.next(256) as u8;
+    }
+    let mut connection = Connection::new(world.target.settings(), &world.pool, LOCAL, world.now);
+    let mut at_device: Vec<Submission> = Vec::new();
+    let mut rest = &bytes[..];
+    for _ in 0..400 {
+        match random.next(5) {
+            0 | 1 => {
+                let length = [1, 8, 100, 5000][random.next(4)].min(rest.len());
+                let taken = feed(&mut connection, world, &rest[..length]);
+                rest = &rest[taken..];
+            }
+            2 => {
+                at_device.extend(connection.next_submission());
+                if random.next(4) == 0
+                    && let Some(submission) = at_device.pop()
+                {
+                    connection.return_submission(submission);
+                }
+            }
+            3 if !at_device.is_empty() => {
+                let submission = at_device.swap_remove(random.next(at_device.len()));
+                if random.next(8) == 0 {
+                    world.failures.push_back(IoError::Media);
+                }
+                world.serve(&mut connection, submission);
+            }
+            _ => {
+                let mut pieces = Vec::new();
+                connection.transmit_from(&mut pieces, 1 + random.next(3));
+                let most: usize = pieces.iter().map(Buffer::len).sum();
+                connection.transmitted(random.next(most + 1));
+            }
+        }
+        connection.poll(&mut world.target, world.now);
+        assert!(connection.commands_in_flight() <= 32, "seed {seed}");
+        assert!(connection.held_bytes() <= world.target.settings().bytes_in_flight_max);
+    }
+    connection.disconnect(&mut world.target, crate::error::ConnectionError::Closed);
+    for submission in at_device {
+        world.serve(&mut connection, submission);
+    }
+    world.failures.clear();
+    world.asked.clear();
+}
+
+#[test]
+fn strangers_of_every_kind_are_survived() {
+    for digests in DIGESTS {
+        let mut world = world();
+        let (admin, _) = admin_exchange(&world, digests);
+        for seed in 1..1000 {
+            meet_stranger(&mut world, seed, &admin);
+            assert_eq!(world.target.controllers_in_use(), 0, "seed {seed}");
+        }
+        let host = Host::admin(&mut world, SUBSYSTEM);
+        let (io, _) = io_exchange(&world, digests, host.controller_id);
+        for seed in 1..1000 {
+            meet_stranger(&mut world, seed, &io);
+        }
+        let controller = world.target.controllers[0].as_ref().expect("the host is connected");
+        assert!(!controller.io_queues.contains(&true), "every QID is free again");
+        // The host's and its connection's own: a staging and a block for headers each.
+        assert_eq!(world.pool.heap_blocks(), 4, "no payload memory is left");
+    }
+}
