@@ -10,7 +10,7 @@
 //!   reactor                                one io_uring a core: files, sockets, timers, mailboxes
 //!   sim                                    seeded clock, disk, network, reference disk
 //! ```
-//! The three types to know: [`Request`], [`Completion`], and [`Buffer`], which they pass to and fro.
+//! The three types to know: [`Request`], [`Completion`], and the [`Buffer`] they pass to and fro.
 //!
 //! Absent on purpose: threads (a caller starts one a core), an executor (callers are state machines
 //! that are polled), and any allocation on the data path after start.

@@ -1,8 +1,8 @@
 //! Payload memory: aligned, reference-counted within one core, cut into slices without copying.
 //!
-//! A [`Buffer`] is a view of a run of bytes in a block of memory that a [`BufferPool`] owns. Cloning
-//! and slicing are a counter's increment, so that one write's bytes can be on their way to the
-//! origin and to the cache device at the same time, and a read's parts can be filled by both.
+//! A [`Buffer`] is a view of a run of bytes in a block of memory that a [`BufferPool`] owns.
+//! Cloning and slicing are a counter's increment, so that one write's bytes can be on their way to
+//! the origin and to the cache device at the same time, and a read's parts can be filled by both.
 //!
 //! Why no `&[u8]`: views may overlap, and the kernel reads or writes them while an operation is in
 //! flight. So the bytes are only ever touched by copying ([`Buffer::copy_from_slice`] and its kin)

@@ -15,6 +15,8 @@
 mod commands;
 mod handshake;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub use commands::{Data, Finished, Outcome};

@@ -1,0 +1,61 @@
+//! `cargo xtask ci`: everything that must hold before a change lands, the quick checks first and
+//! the tests last, so that the output ends with their count.
+
+use std::path::Path;
+
+use crate::command::{Step, find_program};
+use crate::{StepResult, fuzz, report, test, tidy};
+
+/// Version of cargo-deny that is installed where there is none.
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// Runs every check; the first that fails ends the run.
+///
+/// # Errors
+/// What failed, and the command to repeat it.
+pub(crate) fn run(root: &Path) -> StepResult {
+    Step::cargo("format", root, &["fmt", "--all", "--check"]).run()?;
+    tidy::run(root)?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
+    Step::cargo("clippy", root, &clippy).arguments(&deny_warnings()).run()?;
+    dependencies(root)?;
+    // Private items too: they are what the module documentation leads to. Programs have `--help`.
+    let doc = ["doc", "--workspace", "--lib", "--no-deps", "--all-features"];
+    Step::cargo("documentation", root, &doc)
+        .arguments(&["--document-private-items".to_owned()])
+        .environment("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links")
+        .run()?;
+    fuzz::run(root, &fuzz::FuzzArguments::default())?;
+    test::run(root, &test::TestArguments::default())
+}
+
+fn deny_warnings() -> Vec<String> {
+    ["--", "--deny", "warnings"].map(str::to_owned).to_vec()
+}
+
+/// Licences, sources, bans and known vulnerabilities of the dependencies, by `deny.toml`.
+fn dependencies(root: &Path) -> StepResult {
+    if find_program("cargo-deny").is_none() {
+        // Unoptimised on purpose: it is built for one run of a second, and that halves the build.
+        let package = format!("cargo-deny@{CARGO_DENY_VERSION}");
+        Step::cargo("cargo-deny", root, &["install", "--locked", "--debug", &package]).run()?;
+    }
+    let deny = ["deny", "--all-features", "check"];
+    Step::cargo("licences, sources and bans", root, &deny)
+        .arguments(&["licenses", "bans", "sources"].map(str::to_owned))
+        .run()?;
+    advisories(root)
+}
+
+/// The advisory database is a git repository of its own, and a machine that reaches only the
+/// package registry cannot fetch it. Known vulnerabilities then go unchecked, and it says so; with
+/// the database at hand they fail the run.
+fn advisories(root: &Path) -> StepResult {
+    let fetch = Step::cargo("advisory database", root, &["deny", "fetch", "db"]);
+    if let Err(error) = fetch.run() {
+        report::note(&format!("known vulnerabilities are NOT checked here: {error}"));
+        return Ok(());
+    }
+    let check = ["deny", "--all-features", "check", "--disable-fetch", "advisories"];
+    Step::cargo("known vulnerabilities", root, &check).run()
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask`: every check, test, fuzz run and benchmark of the workspace behind one command.
+//!
+//! ```text
+//!   .ci/run ──▶ cargo xtask ci ──▶ fmt, tidy, clippy, deny, doc, fuzz ──▶ test
+//!   README  ──▶ cargo xtask test ──────────────────────────────────────────┘
+//! ```
+//! What a continuous integration service does is therefore what anybody can do at a prompt. What
+//! is absent: anything about a particular service, and shell scripts.
+
+mod bench;
+mod ci;
+mod command;
+mod fuzz;
+mod report;
+mod system_packages;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Why a step failed, told whole.
+type StepResult = Result<(), String>;
+
+/// Checks, tests and benchmarks of Forebay.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Everything that must hold before a change lands; ends with the tests.
+    Ci,
+    /// All tests, after installing the programs they need where that is possible.
+    Test(test::TestArguments),
+    /// The house rules that neither the compiler nor clippy knows.
+    Tidy,
+    /// Every fuzz target for a bounded number of inputs, on the stable toolchain.
+    Fuzz(fuzz::FuzzArguments),
+    /// The benchmark suites, in release mode.
+    Bench(bench::BenchArguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let root = workspace_root();
+    let outcome = match arguments.verb {
+        Verb::Ci => ci::run(&root),
+        Verb::Test(arguments) => test::run(&root, &arguments),
+        Verb::Tidy => tidy::run(&root),
+        Verb::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Verb::Bench(arguments) => bench::run(&root, &arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            report::failure(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace's `Cargo.toml`: the parent of this package's.
+fn workspace_root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}

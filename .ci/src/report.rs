@@ -1,0 +1,25 @@
+//! The only place of this tool that prints: steps to standard error, so that what the tools
+//! themselves say on standard output stays theirs.
+#![allow(clippy::print_stderr, reason = "this is the output module")]
+
+use std::time::Duration;
+
+/// Announces a step and the command to repeat it by hand.
+pub(crate) fn step(name: &str, command: &str) {
+    eprintln!("\n==> {name}\n    {command}");
+}
+
+/// Says how long a step took.
+pub(crate) fn done(name: &str, took: Duration) {
+    eprintln!("<== {name}: ok in {:.1} s", took.as_secs_f64());
+}
+
+/// Something worth knowing that stops nothing.
+pub(crate) fn note(message: &str) {
+    eprintln!("note: {message}");
+}
+
+/// Why the run ends here.
+pub(crate) fn failure(message: &str) {
+    eprintln!("error: {message}");
+}

@@ -1,0 +1,163 @@
+//! The cache by itself: what one request costs the state machine, with devices that cost nothing.
+//!
+//! Requests go in, whatever the outbox asks of a device is answered at once, and the buffers come
+//! back with the replies. Nothing is copied and nothing is allocated in a measured loop.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use block_io::{
+    Buffer, BufferPool, Completion, Geometry, Operation, Request, RequestId, Timestamp,
+};
+use cache_engine::cache::{Cache, CacheConfig, CacheMode, CacheSpace, LineSize};
+
+use crate::random::Random;
+use crate::results::Results;
+use crate::{Failure, Plan};
+
+const NOW: Timestamp = Timestamp(0);
+/// Requests of one run.
+const REQUESTS: u64 = 1_000_000;
+/// Bytes for lines.
+const CACHE_BYTES: u64 = 1 << 30;
+
+/// One benchmark.
+struct Case {
+    name: &'static str,
+    operation: Operation,
+    length: u64,
+    line_size: usize,
+    /// Requests in flight at a time.
+    depth: usize,
+    /// Bytes of the volume that are asked for; those of hits fit into the cache.
+    working_set: u64,
+    mode: CacheMode,
+}
+
+const READ_HIT: Case = Case {
+    name: "engine.read_hit_4k",
+    operation: Operation::Read,
+    length: 4096,
+    line_size: 16 << 10,
+    depth: 1,
+    working_set: 256 << 20,
+    mode: CacheMode::WriteThrough,
+};
+
+const CASES: &[Case] = &[
+    READ_HIT,
+    Case { name: "engine.read_hit_4k_qd32", depth: 32, ..READ_HIT },
+    Case { name: "engine.read_hit_4k_line_4k", line_size: 4 << 10, ..READ_HIT },
+    Case { name: "engine.read_hit_128k", length: 128 << 10, ..READ_HIT },
+    Case { name: "engine.read_miss_4k", working_set: 64 << 30, line_size: 4 << 10, ..READ_HIT },
+    Case { name: "engine.write_through_4k", operation: Operation::Write, ..READ_HIT },
+    Case {
+        name: "engine.write_around_4k",
+        operation: Operation::Write,
+        mode: CacheMode::WriteAround,
+        ..READ_HIT
+    },
+];
+
+/// Runs the suite.
+pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
+    for case in CASES.iter().filter(|case| plan.wants(case.name)) {
+        let mut bench = Bench::new(case)?;
+        if case.working_set <= CACHE_BYTES {
+            bench.warm(case.working_set);
+        }
+        let offsets = offsets(case);
+        // Once for the processor's caches and predictors, not counted.
+        bench.pass(case, &offsets);
+        let values: Vec<f64> = (0..plan.runs).map(|_| bench.pass(case, &offsets)).collect();
+        bench.check(case)?;
+        results.record(case.name, "ns", &values);
+    }
+    Ok(())
+}
+
+fn offsets(case: &Case) -> Vec<u64> {
+    let mut random = Random::new(1);
+    let slots = case.working_set / case.length;
+    (0..REQUESTS).map(|_| random.below(slots) * case.length).collect()
+}
+
+struct Bench {
+    cache: Cache,
+    buffers: Vec<Buffer>,
+    replies: Vec<Completion>,
+}
+
+impl Bench {
+    fn new(case: &Case) -> Result<Self, Failure> {
+        let config = CacheConfig {
+            mode: case.mode,
+            line_size: LineSize::from_bytes(case.line_size as u64)?,
+            ..CacheConfig::default()
+        };
+        let space = CacheSpace { data_offset: 0, length: CACHE_BYTES, transfer_max: 1 << 20 };
+        let cache = Cache::new(config, Geometry::new(case.working_set.max(4 << 30)), space)
+            .map_err(|error| error.to_string())?;
+        let pool = BufferPool::heap();
+        let buffers = (0..case.depth).map(|_| pool.allocate(case.length as usize)).collect();
+        Ok(Self { cache, buffers, replies: Vec::with_capacity(case.depth) })
+    }
+
+    /// Reads all of the first `length` bytes, which leaves them in the cache.
+    fn warm(&mut self, length: u64) {
+        let chunk = 128 << 10;
+        let pool = BufferPool::heap();
+        for offset in (0..length).step_by(chunk) {
+            let request = Request::read(RequestId(0), offset, pool.allocate(chunk));
+            self.cache.submit(NOW, request).expect("nothing is in flight");
+            self.serve();
+            self.replies.clear();
+        }
+    }
+
+    /// Nanoseconds a request, over all offsets.
+    fn pass(&mut self, case: &Case, offsets: &[u64]) -> f64 {
+        let start = Instant::now();
+        for batch in offsets.chunks(case.depth) {
+            for offset in batch {
+                let buffer = self.buffers.pop().expect("as many as there are in flight");
+                let id = RequestId(*offset);
+                let request = match case.operation {
+                    Operation::Write => Request::write(id, *offset, buffer),
+                    _ => Request::read(id, *offset, buffer),
+                };
+                self.cache.submit(NOW, request).expect("fewer in flight than there may be");
+            }
+            self.serve();
+            for reply in self.replies.drain(..) {
+                self.buffers.push(black_box(reply).buffer.expect("given back"));
+            }
+        }
+        start.elapsed().as_nanos() as f64 / offsets.len() as f64
+    }
+
+    /// Answers what the devices are asked until all is answered.
+    fn serve(&mut self) {
+        loop {
+            // The device's part: the last request first, which costs it the least.
+            let outbox = self.cache.outbox();
+            self.replies.append(&mut outbox.replies);
+            let Some(request) = outbox.cache.pop().or_else(|| outbox.origin.pop()) else { return };
+            let id = request.id;
+            drop(request);
+            self.cache.complete(NOW, id, Ok(()));
+        }
+    }
+
+    /// That the benchmark measured what it says.
+    fn check(&self, case: &Case) -> Result<(), Failure> {
+        let statistics = self.cache.statistics();
+        let hits = statistics.read_hits as f64 / statistics.reads.max(1) as f64;
+        let right = match case.operation {
+            Operation::Write => statistics.writes > REQUESTS,
+            _ if case.working_set > CACHE_BYTES => hits < 0.05,
+            _ => hits > 0.95,
+        };
+        if right { Ok(()) } else { Err(format!("{}: {:.1} % hits", case.name, hits * 100.0)) }
+    }
+}

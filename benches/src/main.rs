@@ -1,0 +1,112 @@
+//! `cargo xtask bench`: runs the suites and prints their results, and writes them as JSON.
+//!
+//! ```text
+//!   engine   the cache by itself, no device and no thread: nanoseconds a request
+//!   nbd      `forebay run` beside `nbdkit memory`, both driven by fio, in turn
+//!   nvme     our target on one core, our host on another, over loopback TCP
+//! ```
+//! Every benchmark is run several times and its result is the median. A suite that compares runs
+//! its sides in turn, so that whatever else the machine does meets both.
+//!
+//! Absent: a verdict. Nothing here fails because a number is low.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the output module")]
+
+mod engine;
+mod nbd;
+mod nvme;
+mod random;
+mod results;
+mod service;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use results::Results;
+
+/// What went wrong, told whole.
+type Failure = String;
+
+/// Runs benchmark suites.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Arguments {
+    /// Suites to run; all of them by default
+    suites: Vec<Suite>,
+    /// Also write the results to this file, as {"benchmark": {"value": …, "unit": …, "runs": …}}
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Runs of each benchmark; the result is their median
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Seconds of each run of the suites nbd and nvme
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Only benchmarks whose name contains this
+    #[arg(long, default_value = "")]
+    filter: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// The cache by itself
+    Engine,
+    /// Our NBD server beside nbdkit's memory plugin
+    Nbd,
+    /// Our NVMe/TCP target and host, one core each
+    Nvme,
+}
+
+/// How each benchmark is run.
+struct Plan {
+    runs: u32,
+    /// Length of one run that is measured by the clock.
+    time: Duration,
+    filter: String,
+}
+
+impl Plan {
+    fn wants(&self, name: &str) -> bool {
+        name.contains(&self.filter)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let plan = Plan {
+        runs: arguments.runs,
+        time: Duration::from_secs(arguments.seconds.into()),
+        filter: arguments.filter.clone(),
+    };
+    let mut results = Results::default();
+    for suite in Suite::value_variants() {
+        if !arguments.suites.is_empty() && !arguments.suites.contains(suite) {
+            continue;
+        }
+        match suite {
+            Suite::Engine => engine::run(&plan, &mut results)?,
+            Suite::Nbd => nbd::run(&plan, &mut results)?,
+            Suite::Nvme => nvme::run(&plan, &mut results)?,
+        }
+    }
+    if results.is_empty() {
+        return Err(format!("no benchmark's name contains `{}`", arguments.filter));
+    }
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, results.to_json())
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        println!("written to {}", path.display());
+    }
+    Ok(())
+}

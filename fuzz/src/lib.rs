@@ -1,0 +1,64 @@
+//! Fuzz targets: everything that reads what a stranger can send, as functions of bytes.
+//!
+//! ```text
+//!   fuzz_targets/*.rs (libFuzzer, nightly) ──┐
+//!                                            ├──▶ targets::*::run(&[u8]) ──▶ state machines
+//!   src/main.rs ──▶ runner ──▶ mutation ─────┘
+//!   (stable toolchain, short, by seed)
+//! ```
+//! A target panics when something is wrong, and otherwise returns a [`Behaviour`]: a number that
+//! differs when the code did something else. The runner keeps inputs whose behaviour is new and
+//! mutates them further, which takes it past the first check without coverage from the compiler.
+//!
+//! What is absent: sockets, files, threads and time in the targets. Everything fuzzed here is a
+//! state machine or a parser.
+
+pub mod behaviour;
+pub mod mutation;
+pub mod runner;
+pub mod targets;
+
+pub use behaviour::Behaviour;
+
+/// One thing to fuzz.
+pub struct Target {
+    /// As given on the command line, and the name of its file in `fuzz_targets/`.
+    pub name: &'static str,
+    /// Does it; panics when the code under test is wrong.
+    pub run: fn(&[u8]) -> Behaviour,
+    /// How much longer one input takes than a parser's: a run makes that many times fewer.
+    pub cost: u64,
+    /// Inputs to start from: valid ones, so that mutation begins behind the first check.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// Every target, in the order in which they run.
+pub const TARGETS: &[Target] = &[
+    targets::uri::TARGET,
+    targets::superblock::TARGET,
+    targets::nbd::handshake::TARGET,
+    targets::nbd::transmission::TARGET,
+    targets::nvme::pdu_decode::TARGET,
+    targets::nvme::host_connection::TARGET,
+    targets::nvme::target_connection::TARGET,
+    targets::cache_against_reference::TARGET,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_has_a_libfuzzer_program_and_takes_its_seeds() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz_targets");
+        for target in TARGETS {
+            assert!(folder.join(format!("{}.rs", target.name)).is_file(), "{}", target.name);
+            let seeds = (target.seeds)();
+            assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+            for seed in seeds.iter().chain([&Vec::new(), &vec![0xff; 4096]]) {
+                let first = (target.run)(seed);
+                assert_eq!(first, (target.run)(seed), "{} is not deterministic", target.name);
+            }
+        }
+    }
+}
