@@ -119,6 +119,7 @@ struct PrintOnPanic {
 }
 
 impl Drop for PrintOnPanic {
+    #[expect(clippy::print_stderr, reason = "the one place where a failing seed can be told")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("scenario '{}': replay with FOREBAY_SEED={}", self.scenario, self.seed);
