@@ -120,16 +120,31 @@ impl Cache {
         if result.is_ok() && piece.fills {
             let (request, run) = (piece.request, self.run_extent(piece.extent, first, count));
             for (line, part) in self.line_parts(run) {
-                if self.store(request, line, part, false).is_some() {
-                    self.statistics.read_fills += 1;
-                }
+                self.store_missing(request, line, part);
             }
         }
         self.piece_progress(name, result);
     }
 
-    /// Begins to store `part` of a line from the request's buffer, unless it is valid already or
-    /// there is no room. The caller's piece holds the bytes.
+    /// Begins to store what is not valid of `part`. What is valid is left alone: others may be
+    /// reading it, and a store that fails may leave anything behind.
+    fn store_missing(&mut self, request: u16, line: LineNumber, part: Extent) {
+        let wanted = self.sectors_of(part);
+        let missing = match self.index.find(line) {
+            Some(slot) => wanted.without(self.index.valid(slot)),
+            None => wanted,
+        };
+        let start = line.0 << self.line_size.shift();
+        for run in missing.runs() {
+            let run = Extent::new(start + run.offset, run.length);
+            if self.store(request, line, run, false).is_some() {
+                self.statistics.read_fills += 1;
+            }
+        }
+    }
+
+    /// Begins to store `part` of a line, no sector of which is valid, from the request's buffer,
+    /// unless there is no room. The caller's piece holds the bytes.
     pub(super) fn store(
         &mut self,
         request: u16,
@@ -139,9 +154,7 @@ impl Cache {
     ) -> Option<FillIndex> {
         let sectors = self.sectors_of(part);
         let found = self.index.find(line);
-        if found.is_some_and(|slot| self.index.valid(slot).contains(sectors)) {
-            return None;
-        }
+        debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(sectors)));
         let slot = self.slot_to_fill(line, found, sectors);
         let Some(slot) = slot else {
             self.statistics.fills_dropped += 1;
