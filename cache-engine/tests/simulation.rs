@@ -4,6 +4,7 @@
 //! Every failure prints the seed; `FOREBAY_SEED=N cargo test -p cache-engine --test simulation`
 //! runs that one alone, in every scenario. `FOREBAY_SEEDS=N` changes how many seeds each scenario
 //! takes.
+#![allow(clippy::print_stderr, reason = "a failing run has to name its seed")]
 
 use std::time::Duration;
 

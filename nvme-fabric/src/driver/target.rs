@@ -68,8 +68,8 @@ struct Peer<Queue> {
 }
 
 impl<Queue: BlockQueue> TargetTask<Queue> {
-    /// A task that serves `target`, whose namespaces' devices `queues` lead to: by subsystem, and in
-    /// it by namespace.
+    /// A task that serves `target`, whose namespaces' devices `queues` lead to: by subsystem, and
+    /// in it by namespace.
     ///
     /// # Errors
     /// When there is not exactly one queue for each namespace.

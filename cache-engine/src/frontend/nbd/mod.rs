@@ -4,7 +4,8 @@
 //!   socket ──▶ server (reactor task) ──▶ protocol::Connection ──requests──▶ SharedQueue
 //!          ◀── gathered replies     ◀──                       ◀─completions─
 //! ```
-//! [`server`] does the I/O, [`protocol`] is the protocol without any I/O; [`address`] is how an export is named in a URI.
+//! [`server`] does the I/O, [`protocol`] is the protocol without any I/O;
+//! [`address`] is how an export is named in a URI.
 //!
 //! Absent: TLS, the 64-bit extended headers, the kernel's client side.
 
