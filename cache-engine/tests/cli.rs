@@ -22,8 +22,21 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs to the end. A command that serves instead of ending is ended.
+#[track_caller]
 fn output(arguments: &[&str]) -> Output {
-    command(arguments).output().expect("the command starts")
+    let mut child = command(arguments).spawn().expect("the command starts");
+    let mut text = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    while stdout.read_line(&mut text).expect("readable") > 0 {
+        if text.starts_with("ready ") {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+            panic!("{arguments:?}: it serves: {text}");
+        }
+    }
+    let output = child.wait_with_output().expect("it ends");
+    Output { stdout: text.into_bytes(), ..output }
 }
 
 /// Runs to a failure with `code` that names `expected` on standard error.
@@ -77,6 +90,13 @@ impl Daemon {
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "{status}: {errors}");
         (rest, errors)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Only when a test has failed: whoever has ended already cannot be killed.
+        let _ = self.child.kill();
     }
 }
 

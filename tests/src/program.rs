@@ -1,5 +1,6 @@
 //! Programs that a test runs: found in `PATH` or skipped, and never waited for without an end.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -14,6 +15,18 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// programs that tests drive at large, as `cargo xtask test` sets it, the second for clients.
 pub const REQUIRE: [&str; 2] = ["FOREBAY_REQUIRE_TOOLS", "FOREBAY_REQUIRE_CLIENTS"];
 
+/// Whether a missing program is a failure.
+pub fn is_required() -> bool {
+    REQUIRE.iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
+}
+
+/// Says why a test, or a part of one, is skipped. Past the test harness, which shows what a test
+/// prints only when it fails.
+pub fn say_skipped(reason: &str) {
+    // If standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
 /// A program that is there.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -25,17 +38,16 @@ impl Program {
     ///
     /// # Panics
     /// When it is not installed and one of [`REQUIRE`] is `1`.
-    #[allow(clippy::print_stderr, reason = "a skipped test has to say so")]
     pub fn find(name: &str, package: &str) -> Option<Self> {
         let folders = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&folders).map(|folder| folder.join(name));
-        if let Some(path) = found.into_iter().find(|path| path.is_file()) {
+        // What is for the administrator need not be in everybody's path.
+        let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/sbin".into()]);
+        let mut found = folders.map(|folder| folder.join(name));
+        if let Some(path) = found.find(|path| path.is_file()) {
             return Some(Self { path });
         }
-        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| value == "1");
-        let required = REQUIRE.iter().any(is_set);
-        assert!(!required, "{name} is not installed (Debian package {package})");
-        eprintln!("skipped: {name} is not installed (Debian package {package})");
+        assert!(!is_required(), "{name} is not installed (Debian package {package})");
+        say_skipped(&format!("{name} is not installed (Debian package {package})"));
         None
     }
 

@@ -2,7 +2,7 @@
 //! command.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -14,6 +14,8 @@ use block_io::{BlockDevice, Geometry, Timestamp};
 use cache_engine::frontend::nbd::{ExportAddress, NbdServer, ServerOptions, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::program;
 
 /// An NBD server of this process over a RAM disk. It ends when dropped.
 ///
@@ -120,7 +122,24 @@ pub struct ForebayRun {
     exports: Vec<String>,
 }
 
+/// Where the `forebay` command under test is, as `cargo xtask test` sets it.
+pub const BINARY: &str = "FOREBAY_BINARY";
+
 impl ForebayRun {
+    /// The command that [`BINARY`] names, or none, said aloud.
+    ///
+    /// # Panics
+    /// When there is none and the test run requires its tools.
+    pub fn program() -> Option<PathBuf> {
+        let path = std::env::var_os(BINARY).map(PathBuf::from);
+        let path = path.filter(|path| path.is_file());
+        if path.is_none() {
+            assert!(!program::is_required(), "{BINARY} names no program");
+            program::say_skipped(&format!("{BINARY} names no program (cargo xtask test sets it)"));
+        }
+        path
+    }
+
     /// Starts the program at `path` with `run` and these arguments, and waits until it has said
     /// `ready` for as many exports as the arguments have.
     ///

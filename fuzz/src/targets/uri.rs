@@ -5,6 +5,7 @@ use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use cache_engine::backend::address::{CacheAddress, Endpoint, OriginAddress, Size};
+use cache_engine::frontend::nbd::ExportAddress;
 
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
@@ -17,6 +18,7 @@ fn run(input: &[u8]) -> Behaviour {
     let text = String::from_utf8_lossy(input);
     round_trip::<OriginAddress>(&text, &mut observer);
     round_trip::<CacheAddress>(&text, &mut observer);
+    round_trip::<ExportAddress>(&text, &mut observer);
     round_trip::<Size>(&text, &mut observer);
     round_trip::<Endpoint>(&text, &mut observer);
     observer.behaviour()
@@ -54,6 +56,10 @@ fn seeds() -> Vec<Vec<u8>> {
         "nvme+tcp://127.0.0.1:4420/nqn.2026-01.io.forebay:disks?nsid=1",
         "nvme+tcp://[fe80::1%25eth0]:4420/nqn.2014-08.org.nvmexpress.discovery",
         "nvme+tcp://storage.example/nqn.2026-01.io.forebay:a?nsid=2&nsid=3",
+        "nbd+unix:///volume?socket=/run/forebay.sock",
+        "nbd+unix:///a%2fb?socket=%2Ftmp%2Fs",
+        "nbd://127.0.0.1/volume",
+        "nbd://[::1]:10809/",
         "[::1]:8009",
         "localhost:4420",
         "4096",

@@ -53,6 +53,10 @@ struct Live {
     /// Commands in flight.
     outstanding: u32,
     result: Result<(), IoError>,
+    /// Commands sent so far include Write Zeroes.
+    used_write_zeroes: bool,
+    /// It was refused: once nothing is in flight, zeroes are written from the start.
+    starts_over: bool,
 }
 
 impl Live {
@@ -111,8 +115,14 @@ impl Requests {
             return Ok(());
         }
         let index = self.free.pop().expect("fewer than all slots are in use");
-        self.slots[index as usize] =
-            Some(Live { request, sent: 0, outstanding: 0, result: Ok(()) });
+        self.slots[index as usize] = Some(Live {
+            request,
+            sent: 0,
+            outstanding: 0,
+            result: Ok(()),
+            used_write_zeroes: false,
+            starts_over: false,
+        });
         self.to_send.push_back(index);
         Ok(())
     }
@@ -196,6 +206,7 @@ impl Requests {
         };
         let entry = command.encode(0, limits.namespace_id, Descriptor::NONE);
         let timeout = Some(limits.timeout);
+        live.used_write_zeroes |= matches!(command, NvmCommand::WriteZeroes { .. });
         live.sent += part;
         match connection.submit(entry, data, u64::from(index), timeout) {
             Ok(()) => live.outstanding += 1,
@@ -216,6 +227,11 @@ impl Requests {
             Outcome::DataDigest | Outcome::Short(_) => Err(IoError::Media),
             Outcome::Lost => Err(IoError::ConnectionLost),
         };
+        // A controller may offer Write Zeroes and yet have a medium below that cannot do it.
+        if result == Err(IoError::Unsupported) && live.used_write_zeroes {
+            self.geometry.write_zeroes = false;
+            live.starts_over = true;
+        }
         live.result = live.result.and(result);
         if live.result.is_err() && live.sent < live.length() {
             self.to_send.retain(|waiting| *waiting != index);
@@ -225,6 +241,16 @@ impl Requests {
 
     fn complete_if_done(&mut self, index: u32) {
         let place = &mut self.slots[index as usize];
+        if let Some(live) = place.as_mut()
+            && live.starts_over
+            && live.outstanding == 0
+            && !self.lost
+        {
+            (live.sent, live.result) = (0, Ok(()));
+            (live.used_write_zeroes, live.starts_over) = (false, false);
+            self.to_send.push_back(index);
+            return;
+        }
         if let Some(live) = place.take_if(|live| live.outstanding == 0 && !live.wants_more()) {
             self.free.push(index);
             self.completions.push_back(live.request.complete(live.result));

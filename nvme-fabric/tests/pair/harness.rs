@@ -7,7 +7,8 @@ use block_io::device::shared::SharedQueue;
 use block_io::sim::{Network, NetworkFaults, Received, SimDisk, SimListener, SimQueue, SimStream};
 use block_io::sim::{Timer, Turn, World};
 use block_io::{
-    BlockDevice, BlockQueue, Buffer, BufferPool, Completion, Geometry, IoError, Request, Timestamp,
+    BlockDevice, BlockQueue, Buffer, BufferPool, Completion, Geometry, IoError, Operation, Request,
+    Timestamp,
 };
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::controller::Purpose;
@@ -76,6 +77,8 @@ pub(crate) struct Pair<Host> {
     pub(crate) tapes: Vec<Tape>,
     /// Why the target's connections ended.
     pub(crate) target_errors: Vec<ConnectionError>,
+    /// The disk refuses Write Zeroes, although its geometry promised it.
+    pub(crate) refuses_zeroes: bool,
     listener: SimListener,
     streams: Vec<Option<SimStream>>,
     served: Vec<Served>,
@@ -97,7 +100,8 @@ impl Setup {
     pub(crate) fn new(seed: u64) -> Self {
         let digests = Digests { header: seed & 1 != 0, data: seed & 2 != 0 };
         let transfer_max = 128 << 10;
-        let faults = if seed & 4 != 0 { NetworkFaults::fragmented() } else { Default::default() };
+        let fragmented = NetworkFaults { chunk_max: 3000, ..NetworkFaults::fragmented() };
+        let faults = if seed & 4 != 0 { fragmented } else { NetworkFaults::default() };
         let geometry =
             Geometry { transfer_max, volatile_cache: seed & 8 != 0, ..Geometry::new(16 << 20) };
         Self { seed, digests, faults, geometry, options: options() }
@@ -135,6 +139,7 @@ impl Setup {
             disk,
             tapes: Vec::new(),
             target_errors: Vec::new(),
+            refuses_zeroes: false,
             listener,
             streams: Vec::new(),
             served: Vec::new(),
@@ -259,7 +264,7 @@ impl<Host: Machine> Pair<Host> {
             self.served.push(Served { connection, stream, queue, number });
             progress = true;
         }
-        let Self { served, target, tapes, target_errors, .. } = self;
+        let Self { served, target, tapes, target_errors, refuses_zeroes, .. } = self;
         let mut completions: Vec<Completion> = Vec::new();
         served.retain_mut(|served| {
             if tapes.len() <= served.number {
@@ -277,8 +282,13 @@ impl<Host: Machine> Pair<Host> {
             }
             while let Some(submission) = connection.next_submission() {
                 assert_eq!(submission.namespace, NamespaceKey { subsystem: 0, namespace: 0 });
-                queue.submit(submission.request).expect("the queue is deep enough");
                 progress = true;
+                let request = submission.request;
+                if *refuses_zeroes && request.operation == Operation::WriteZeroes {
+                    connection.complete(request.complete(Err(IoError::Unsupported)));
+                } else {
+                    queue.submit(request).expect("the queue is deep enough");
+                }
             }
             progress |= queue.poll(now, &mut completions);
             for completion in completions.drain(..) {

@@ -242,6 +242,22 @@ fn a_namespace_of_4_kib_blocks_without_zeroes_and_discard() {
 }
 
 #[test]
+fn zeroes_that_the_medium_refuses_are_written() {
+    for seed in 0..8 {
+        let mut setup = Setup::new(seed);
+        setup.options.queue_depth = 8;
+        let mut pair = setup.connect();
+        pair.refuses_zeroes = true;
+        let queue = pair.bring_up(32);
+        let mut work = Workload::new(&pair, queue, 32, 100);
+        pair.run_until(|pair| work.step(pair));
+        assert_eq!(work.failed, 0, "seed {seed}");
+        work.check_disk(&pair);
+        assert!(!pair.host.requests(queue).expect("open").geometry().write_zeroes);
+    }
+}
+
+#[test]
 fn a_clean_shutdown_is_confirmed_and_leaves_nothing() {
     for seed in 0..16 {
         let mut pair = Setup::new(seed).connect();

@@ -49,7 +49,7 @@ pub struct IdentifyNamespace {
     pub nguid: [u8; 16],
     /// EUI64, bytes 120-127.
     pub eui64: [u8; 8],
-    /// LBAF\[FLBAS\]: the format in use.
+    /// The entry of LBAF that FLBAS names: the format in use.
     pub format: BlockFormat,
 }
 

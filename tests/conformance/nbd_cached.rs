@@ -1,0 +1,125 @@
+//! Real NBD clients against `forebay run`: every mode with every line size, over an origin ten
+//! times the size of the cache, so that lines are evicted all the time.
+
+use std::path::{Path, PathBuf};
+
+use forebay_tests::nbd::{self, assert_same, write_image};
+use forebay_tests::program::Program;
+use forebay_tests::server::ForebayRun;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const ORIGIN_SIZE: u64 = 40 << 20;
+const CACHE_SIZE: &str = "4M";
+const LINE_SIZES: [&str; 5] = ["4k", "8k", "16k", "32k", "64k"];
+
+/// A volume of its own files, served by the command.
+struct Volume {
+    folder: TempDir,
+    run: ForebayRun,
+}
+
+impl Volume {
+    fn serve(program: &Path, mode: &str, line_size: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let origin = folder.path().join("origin");
+        std::fs::File::create(&origin).and_then(|file| file.set_len(ORIGIN_SIZE)).expect("a file");
+        let origin = format!("file:{}", origin.display());
+        let cache = format!("file:{}", folder.path().join("cache").display());
+        let export = format!("nbd+unix:///disk?socket={}", folder.path().join("nbd").display());
+        let arguments = [
+            ["--origin", &origin],
+            ["--cache", &cache],
+            ["--cache-size", CACHE_SIZE],
+            ["--mode", mode],
+            ["--line-size", line_size],
+            ["--export", &export],
+            ["--stats", "json"],
+        ];
+        let run = ForebayRun::start(program, arguments.as_flattened());
+        Self { folder, run }
+    }
+
+    fn uri(&self) -> &str {
+        &self.run.exports()[0]
+    }
+
+    /// Ends the command, and gives back the folder, the origin in it, and the statistics.
+    fn stop(self) -> (TempDir, PathBuf, Value) {
+        let (status, said) = self.run.stop();
+        assert!(status.success(), "{status}: {said}");
+        let last = said.lines().last().expect("the statistics");
+        let statistics: Value =
+            serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {last}"));
+        for field in ["origin_errors", "cache_read_errors", "cache_write_errors"] {
+            assert_eq!(statistics[field], 0, "{field} in {statistics:#}");
+        }
+        let origin = self.folder.path().join("origin");
+        assert!(!self.folder.path().join("nbd").exists(), "the socket file is removed");
+        (self.folder, origin, statistics)
+    }
+}
+
+/// All clients, and at last an image whose bytes have to be the origin's.
+fn every_line_size(mode: &str) {
+    let Some(program) = ForebayRun::program() else { return };
+    for line_size in LINE_SIZES {
+        let volume = Volume::serve(&program, mode, line_size);
+        nbd::all(volume.uri(), ORIGIN_SIZE);
+        let image = volume.folder.path().join("image");
+        write_image(&image, ORIGIN_SIZE, 99);
+        let copied = Program::find("nbdcopy", "libnbd-bin").map(|nbdcopy| {
+            nbdcopy.run(&["--flush", &image.to_string_lossy(), volume.uri()]);
+        });
+        let (_folder, origin, statistics) = volume.stop();
+        if copied.is_some() {
+            assert_same(&image, &origin);
+            let evicted = statistics["evictions"].as_u64().expect("a number");
+            assert_eq!(evicted > 0, mode != "pass-through", "{statistics:#}");
+        }
+    }
+}
+
+#[test]
+fn clients_find_their_bytes_through_write_through() {
+    every_line_size("write-through");
+}
+
+#[test]
+fn clients_find_their_bytes_through_write_around() {
+    every_line_size("write-around");
+}
+
+#[test]
+fn clients_find_their_bytes_through_pass_through() {
+    every_line_size("pass-through");
+}
+
+/// A file system written through the cache is whole when read straight from the origin.
+#[test]
+fn an_ext4_image_is_whole_on_the_origin() {
+    let (Some(program), Some(mke2fs), Some(e2fsck), Some(nbdcopy)) = (
+        ForebayRun::program(),
+        Program::find("mke2fs", "e2fsprogs"),
+        Program::find("e2fsck", "e2fsprogs"),
+        Program::find("nbdcopy", "libnbd-bin"),
+    ) else {
+        return;
+    };
+    let files = tempfile::tempdir().expect("a folder");
+    for index in 0..40 {
+        write_image(&files.path().join(format!("file {index}")), 1000 + index * 20_011, index);
+    }
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(ORIGIN_SIZE).expect("room");
+    let image_path = image.path().to_string_lossy();
+    let content = files.path().to_string_lossy();
+    mke2fs.run(&["-q", "-F", "-t", "ext4", "-d", &content, &image_path]);
+    for mode in ["write-through", "write-around"] {
+        let volume = Volume::serve(&program, mode, "16k");
+        nbdcopy.run(&["--connections=4", "--flush", &image_path, volume.uri()]);
+        let (_folder, origin, _) = volume.stop();
+        e2fsck.run(&["-f", "-n", &origin.to_string_lossy()]);
+        assert_same(image.path(), &origin);
+    }
+}
