@@ -43,18 +43,29 @@ impl Step {
     /// # Errors
     /// When it cannot be started or does not succeed.
     pub(crate) fn run(mut self) -> StepResult {
+        let start = Instant::now();
+        self.run_to_end()?;
+        report::done(&self.name, start.elapsed());
+        Ok(())
+    }
+
+    /// The same, with nothing said after the program's own last words when it succeeds.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn run_last(mut self) -> StepResult {
+        self.run_to_end()
+    }
+
+    fn run_to_end(&mut self) -> StepResult {
         let line = self.line();
         report::step(&self.name, &line);
-        let start = Instant::now();
         let status = self.command.status();
-        let name = self.name;
+        let name = &self.name;
         match status {
             Err(error) => Err(format!("{name}: `{line}` could not be started: {error}")),
             Ok(status) if !status.success() => Err(format!("{name}: `{line}` ended with {status}")),
-            Ok(_) => {
-                report::done(&name, start.elapsed());
-                Ok(())
-            }
+            Ok(_) => Ok(()),
         }
     }
 

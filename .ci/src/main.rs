@@ -65,9 +65,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The folder of the workspace's `Cargo.toml`: the parent of this package's.
+/// The folder of the workspace's `Cargo.toml`: the parent of this package's, which cargo says when
+/// it runs this; several checkouts may share one build of it.
 fn workspace_root() -> PathBuf {
-    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    let mut root = package.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     root.pop();
     root
 }

@@ -60,7 +60,7 @@ pub(crate) fn run(root: &Path, arguments: &TestArguments) -> StepResult {
     let step = step
         .environment("FOREBAY_REQUIRE_CLIENTS", require_tools)
         .environment("FOREBAY_BINARY", &binary.to_string_lossy());
-    if nextest { step.run() } else { run_and_count(step) }
+    if nextest { step.run_last() } else { run_and_count(step) }
 }
 
 /// Where cargo builds to.

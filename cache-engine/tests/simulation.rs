@@ -39,6 +39,12 @@ const SOUND: Scenario = Scenario {
     never_fails: true,
 };
 
+/// A cache device may leave anything behind when it fails.
+fn hostile_cache(random: &mut Random, most: u64) -> DiskFaults {
+    let per_mille = random.below(most) as u32;
+    DiskFaults { write_error_garbage: per_mille, ..DiskFaults::hostile(per_mille) }
+}
+
 #[test]
 fn sound_devices() {
     run_seeds(SOUND);
@@ -48,7 +54,7 @@ fn sound_devices() {
 fn a_failing_cache_device_fails_no_request() {
     run_seeds(Scenario {
         name: "failing, hanging and vanishing cache device",
-        cache: |random| DiskFaults { hang: 5, ..DiskFaults::hostile(random.below(200) as u32) },
+        cache: |random| DiskFaults { hang: 5, ..hostile_cache(random, 200) },
         cache_vanishes: true,
         ..SOUND
     });
@@ -68,7 +74,7 @@ fn a_failing_origin() {
     run_seeds(Scenario {
         name: "failing origin and cache device",
         origin: |random| DiskFaults::hostile(random.below(100) as u32),
-        cache: |random| DiskFaults::hostile(random.below(50) as u32),
+        cache: |random| hostile_cache(random, 50),
         never_fails: false,
         ..SOUND
     });

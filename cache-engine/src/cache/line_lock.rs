@@ -111,6 +111,15 @@ impl LockTable {
         self.walk(head).any(|link| link.blockers == 0 && link.extent.overlaps(extent))
     }
 
+    /// Whether any other piece that has started holds a byte of `extent`, which `piece` holds.
+    pub(crate) fn is_shared(&self, piece: PieceIndex, extent: Extent) -> bool {
+        let holders = self
+            .walk(self.heads[self.bucket(extent.offset)].0)
+            .filter(|link| link.blockers == 0 && link.extent.overlaps(extent));
+        debug_assert!(self.links[usize::from(piece)].extent.contains(extent));
+        holders.count() > 1
+    }
+
     fn walk(&self, head: PieceIndex) -> impl Iterator<Item = &Link> {
         let mut at = head;
         std::iter::from_fn(move || {
@@ -165,6 +174,16 @@ mod tests {
         assert!(started.is_empty(), "the second half is still held");
         table.release(1, &mut started);
         assert_eq!(started, [3]);
+    }
+
+    #[test]
+    fn shared_means_held_by_another_that_has_started() {
+        let mut table = table();
+        table.acquire(0, Extent::new(0, 4096), false);
+        table.acquire(1, Extent::new(2048, 4096), false);
+        table.acquire(2, Extent::new(0, 512), true);
+        assert!(!table.is_shared(0, Extent::new(0, 2048)), "the writer only waits");
+        assert!(table.is_shared(0, Extent::new(1024, 2048)));
     }
 
     #[test]

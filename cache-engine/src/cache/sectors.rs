@@ -3,7 +3,7 @@
 //! A line has 8 to 128 sectors, so a set is a `u128`; the index keeps them packed, one bit a
 //! sector.
 
-use block_io::SECTOR_SIZE;
+use block_io::{Extent, SECTOR_SIZE};
 
 use super::config::LineSize;
 
@@ -40,6 +40,18 @@ impl SectorSet {
 
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Its unbroken runs, in order, as bytes within the line.
+    pub(crate) fn runs(self) -> impl Iterator<Item = Extent> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let first = rest.trailing_zeros();
+            let count = rest.checked_shr(first)?.trailing_ones();
+            rest &= !(u128::MAX >> (128 - count) << first);
+            let sector = u64::from(SECTOR_SIZE);
+            Some(Extent::new(u64::from(first) * sector, u64::from(count) * sector))
+        })
     }
 }
 
@@ -86,6 +98,19 @@ impl SectorMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_are_in_order_and_whole() {
+        let of = |set: u128| SectorSet(set).runs().collect::<Vec<_>>();
+        assert_eq!(of(0), []);
+        assert_eq!(of(u128::MAX), [Extent::new(0, 65536)]);
+        assert_eq!(of(1 << 127), [Extent::new(65536 - 512, 512)]);
+        assert_eq!(of(0b1011_0001), [(0, 512), (2048, 1024), (3584, 512)].map(extent));
+    }
+
+    fn extent((offset, length): (u64, u64)) -> Extent {
+        Extent::new(offset, length)
+    }
 
     #[test]
     fn sets_of_bytes() {

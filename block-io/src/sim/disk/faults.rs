@@ -39,6 +39,9 @@ pub struct DiskFaults {
     pub write_error_applied: u32,
     /// A write, discard or write zeroes fails with `error`, done for some of its sectors.
     pub write_error_torn: u32,
+    /// A write fails with `error` and leaves garbage in its sectors: what a cache device may do, and
+    /// no reference disk admits.
+    pub write_error_garbage: u32,
     /// A flush fails with `error`; what it should have made durable is as before.
     pub flush_error: u32,
     /// The kind of the errors above.
@@ -71,6 +74,7 @@ impl Default for DiskFaults {
             write_error_nothing_applied: 0,
             write_error_applied: 0,
             write_error_torn: 0,
+            write_error_garbage: 0,
             flush_error: 0,
             error: IoError::Media,
             lost: 0,

@@ -58,6 +58,7 @@ enum Share {
     Nothing,
     Whole,
     Torn,
+    Garbage,
 }
 
 /// Whether a request's effect comes only after it was reported lost.
@@ -182,6 +183,9 @@ impl State {
                     (error, Share::Whole, Lost::No)
                 } else if random.chance(faults.write_error_torn) {
                     (error, Share::Torn, Lost::No)
+                } else if operation == Operation::Write && random.chance(faults.write_error_garbage)
+                {
+                    (error, Share::Garbage, Lost::No)
                 } else {
                     (Ok(()), Share::Whole, Lost::No)
                 }
@@ -241,9 +245,9 @@ impl State {
             }
             Operation::Flush => self.content.flush(),
             Operation::Write | Operation::Discard | Operation::WriteZeroes => {
-                let torn = request.share == Share::Torn;
+                let share = request.share;
                 let durable = self.geometry_is_durable(number);
-                let effect = self.effect(number, part, torn);
+                let effect = self.effect(number, part, share);
                 self.content.apply(effect, durable);
             }
         }
@@ -256,18 +260,21 @@ impl State {
     }
 
     /// What a part of a request in flight would leave on the medium now.
-    fn effect(&mut self, number: u64, part: Extent, torn: bool) -> Effect {
+    fn effect(&mut self, number: u64, part: Extent, share: Share) -> Effect {
         let Some(InFlight { request, .. }) = self.in_flight.get(&number) else {
             return Effect::new();
         };
         let bytes = match request.operation {
+            Operation::Write if share == Share::Garbage => {
+                vec![self.random.next_u64() as u8; part.length as usize]
+            }
             Operation::Write => slice_of(request, part).to_vec(),
             Operation::WriteZeroes => vec![0; part.length as usize],
             Operation::Discard => self.discarded(part),
             Operation::Read | Operation::Flush => return Effect::new(),
         };
         let mut effect = write_effect(part.offset, &bytes);
-        if torn {
+        if share == Share::Torn {
             // Half of the torn writes stop somewhere, the others have holes.
             if self.random.coin() {
                 effect.truncate(self.random.below(effect.len() as u64) as usize);
@@ -305,7 +312,7 @@ impl State {
         {
             late = Some(now + self.random.duration(Duration::from_nanos(1), within));
             let extent = self.in_flight.get(&number)?.request.extent;
-            let effect = self.effect(number, extent, false);
+            let effect = self.effect(number, extent, Share::Whole);
             let durable = self.geometry_is_durable(number);
             let operation = self.in_flight.get(&number)?.request.operation;
             self.late.insert(number, LateWrite { operation, extent, effect, durable });

@@ -118,31 +118,44 @@ impl Cache {
     ) {
         let piece = &self.pieces[name];
         if result.is_ok() && piece.fills {
-            let (request, run) = (piece.request, self.run_extent(piece.extent, first, count));
+            let run = self.run_extent(piece.extent, first, count);
             for (line, part) in self.line_parts(run) {
-                if self.store(request, line, part, false).is_some() {
-                    self.statistics.read_fills += 1;
-                }
+                self.store_missing(name, line, part);
             }
         }
         self.piece_progress(name, result);
     }
 
-    /// Begins to store `part` of a line from the request's buffer, unless it is valid already or
-    /// there is no room. The caller's piece holds the bytes.
+    /// Begins to store what is not valid of `part`. What is valid is left alone: others may be
+    /// reading it, and a store that fails may leave anything behind.
+    fn store_missing(&mut self, name: PieceIndex, line: LineNumber, part: Extent) {
+        let wanted = self.sectors_of(part);
+        let missing = match self.index.find(line) {
+            Some(slot) => wanted.without(self.index.valid(slot)),
+            None => wanted,
+        };
+        let start = line.0 << self.line_size.shift();
+        for run in missing.runs() {
+            let run = Extent::new(start + run.offset, run.length);
+            if self.store(name, line, run, false).is_some() {
+                self.statistics.read_fills += 1;
+            }
+        }
+    }
+
+    /// Begins to store `part` of a line, no sector of which is valid, from the buffer of the piece
+    /// that holds these bytes, unless there is no room.
     pub(super) fn store(
         &mut self,
-        request: u16,
+        name: PieceIndex,
         line: LineNumber,
         part: Extent,
         awaits_origin: bool,
     ) -> Option<FillIndex> {
         let sectors = self.sectors_of(part);
         let found = self.index.find(line);
-        if found.is_some_and(|slot| self.index.valid(slot).contains(sectors)) {
-            return None;
-        }
-        let slot = self.slot_to_fill(line, found, sectors);
+        debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(sectors)));
+        let slot = self.slot_to_fill(name, line, found, part);
         let Some(slot) = slot else {
             self.statistics.fills_dropped += 1;
             return None;
@@ -150,7 +163,7 @@ impl Cache {
         let fill = self.fills.begin(line, slot, sectors, awaits_origin);
         self.index.set_busy(slot, true);
         self.statistics.fill_bytes += part.length;
-        let buffer = self.buffer_of(request, part);
+        let buffer = self.buffer_of(self.pieces[name].request, part);
         let offset = self.cache_offset(slot, part.offset);
         self.outbox.cache.push(Request::write(Token::Fill { fill }.id(), offset, buffer));
         Some(fill)
@@ -158,16 +171,20 @@ impl Cache {
 
     fn slot_to_fill(
         &mut self,
+        name: PieceIndex,
         line: LineNumber,
         found: Option<Slot>,
-        sectors: super::super::sectors::SectorSet,
+        part: Extent,
     ) -> Option<Slot> {
         if self.fills.is_full() {
             return None;
         }
         if let Some(slot) = found {
-            let free = !self.index.is_busy(slot) || !self.fills.overlaps(line, sectors);
-            return free.then_some(slot);
+            let sectors = self.sectors_of(part);
+            let stored = self.index.is_busy(slot) && self.fills.overlaps(line, sectors);
+            // Another piece may still be reading sectors that became invalid when a read of them
+            // failed; a store over them that fails too would be what it reads.
+            return (!stored && !self.locks.is_shared(name, part)).then_some(slot);
         }
         let (locks, line_size) = (&self.locks, self.line_size);
         let in_use = |other: LineNumber| {

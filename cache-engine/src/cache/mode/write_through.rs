@@ -12,10 +12,10 @@ use super::super::line_lock::PieceIndex;
 use super::write_around;
 
 pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
-    let (request, extent) = (cache.pieces[name].request, cache.pieces[name].extent);
+    let extent = cache.pieces[name].extent;
     cache.invalidate(extent);
     for (line, part) in cache.line_parts(extent) {
-        if let Some(fill) = cache.store(request, line, part, true) {
+        if let Some(fill) = cache.store(name, line, part, true) {
             cache.statistics.write_fills += 1;
             cache.fills.get_mut(fill).next_of_piece = cache.pieces[name].first_fill;
             cache.pieces[name].first_fill = fill;

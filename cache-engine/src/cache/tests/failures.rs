@@ -34,6 +34,39 @@ fn a_failed_store_is_a_later_miss() {
 }
 
 #[test]
+fn nothing_is_stored_over_what_another_read_is_at() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+    desk.warm(0);
+    let failed = desk.read(0, 512);
+    let other = desk.read(0, 1024);
+    desk.device_answers(0, Err(IoError::Media));
+    desk.origin_answers(1, Ok(()));
+    assert_eq!(desk.reply(failed).result, Ok(()));
+    assert_eq!(desk.device.len(), 1, "only the other read");
+    desk.device_answers(1, Ok(()));
+    desk.reply(other);
+    assert!(!desk.is_hit(0, 512));
+    assert!(desk.is_hit(0, 512));
+}
+
+#[test]
+fn a_store_leaves_alone_what_is_valid_in_its_line() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+    let id = desk.read(1024, 512);
+    desk.settle(1);
+    desk.reply(id);
+    let id = desk.read(0, 4096);
+    desk.origin_answers(1, Ok(()));
+    desk.reply(id);
+    let stored: Vec<_> = desk.device.iter().map(|request| request.extent).collect();
+    assert_eq!(stored, [Extent::new(0, 1024), Extent::new(1536, 2560)]);
+    desk.device_answers(0, Err(IoError::Media));
+    desk.device_answers(0, Ok(()));
+    assert!(desk.is_hit(1024, 3072), "the failed store took nothing with it");
+    assert!(!desk.is_hit(0, 1024));
+}
+
+#[test]
 fn an_origin_error_reaches_the_client_and_nothing_stays_valid() {
     for device_first in [true, false] {
         let mut desk = Desk::new(CacheMode::WriteThrough, 4);
