@@ -334,7 +334,9 @@ impl ReferenceDisk {
             let sector = self.sectors.get_mut(&number);
             let mut writes = beside.iter().filter_map(|(_, write)| write.value(number)).peekable();
             let ended_before = sector.as_ref().is_none_or(|sector| sector.last_write_end <= begun);
-            let quiet = writes.peek().is_none() && ended_before;
+            // A write that may land late is beside every read.
+            let settled = sector.as_ref().is_none_or(|sector| !sector.awaits_late_write());
+            let quiet = writes.peek().is_none() && ended_before && settled;
             // With no write beside it, a read sees what is there now: values that an earlier read
             // has ruled out are wrong although this read began before.
             let since = if quiet { NEVER - 1 } else { begun };

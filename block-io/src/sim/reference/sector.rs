@@ -75,6 +75,11 @@ impl Sector {
         Self { entries: vec![entry], last_write_end: 0 }
     }
 
+    /// Whether a lost write may still change it.
+    pub(super) fn awaits_late_write(&self) -> bool {
+        self.entries.iter().any(|entry| entry.late && entry.removed == NEVER)
+    }
+
     /// A write that began at `begun` was acked at `entry.ended`: what ended before it began is
     /// overwritten.
     pub(super) fn acked(&mut self, entry: Entry, begun: Sequence, durable: bool, keep: Horizon) {
