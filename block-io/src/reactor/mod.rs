@@ -63,14 +63,14 @@ pub struct ReactorConfig {
 }
 
 impl Default for ReactorConfig {
-    /// 256 entries, 4096 operations, 64-byte entries, the standard pool, 20 µs of spinning.
+    /// 256 entries, 4096 operations, 64-byte entries, the standard pool, 50 µs of spinning.
     fn default() -> Self {
         Self {
             entries: 256,
             operations_max: 4096,
             wide_entries: false,
             pool: PoolLayout::STANDARD,
-            spin: Duration::from_micros(20),
+            spin: Duration::from_micros(50),
         }
     }
 }
