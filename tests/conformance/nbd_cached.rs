@@ -1,11 +1,12 @@
 //! Real NBD clients against `forebay run`: every mode with every line size, over an origin ten
-//! times the size of the cache, so that lines are evicted all the time.
+//! times the size of the cache, so that lines are evicted all the time. The origin is a file, here
+//! or behind `forebay target`.
 
 use std::path::{Path, PathBuf};
 
 use forebay_tests::nbd::{self, assert_same, write_image};
 use forebay_tests::program::Program;
-use forebay_tests::server::ForebayRun;
+use forebay_tests::server::ForebayCommand;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -13,18 +14,47 @@ const ORIGIN_SIZE: u64 = 40 << 20;
 const CACHE_SIZE: &str = "4M";
 const LINE_SIZES: [&str; 5] = ["4k", "8k", "16k", "32k", "64k"];
 
+const SUBSYSTEM: &str = "nqn.2026-11.io.forebay:conformance";
+
+/// Where the origin's file is.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// Opened by `forebay run` itself.
+    File,
+    /// Behind a target on loopback, with these query keys beside `nsid`.
+    NvmeTcp(&'static str),
+}
+
+const DIGESTS: &str = "&hdgst=1&ddgst=1";
+
 /// A volume of its own files, served by the command.
 struct Volume {
     folder: TempDir,
-    run: ForebayRun,
+    run: ForebayCommand,
+    /// The origin's target, if it has one.
+    target: Option<ForebayCommand>,
 }
 
 impl Volume {
-    fn serve(program: &Path, mode: &str, line_size: &str) -> Self {
+    fn serve(program: &Path, origin: Origin, mode: &str, line_size: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let origin = folder.path().join("origin");
-        std::fs::File::create(&origin).and_then(|file| file.set_len(ORIGIN_SIZE)).expect("a file");
-        let origin = format!("file:{}", origin.display());
+        let file = folder.path().join("origin");
+        std::fs::File::create(&file).and_then(|file| file.set_len(ORIGIN_SIZE)).expect("a file");
+        let file = format!("file:{}", file.display());
+        let (origin, target) = match origin {
+            Origin::File => (file, None),
+            Origin::NvmeTcp(options) => {
+                let arguments = [
+                    ["--listen", "127.0.0.1:0"],
+                    ["--subsystem", SUBSYSTEM],
+                    ["--namespace", &file],
+                ];
+                let arguments = [&["target"], arguments.as_flattened()].concat();
+                let target = ForebayCommand::start(program, &arguments);
+                let address = &target.served()[0];
+                (format!("nvme+tcp://{address}/{SUBSYSTEM}?nsid=1{options}"), Some(target))
+            }
+        };
         let cache = format!("file:{}", folder.path().join("cache").display());
         let export = format!("nbd+unix:///disk?socket={}", folder.path().join("nbd").display());
         let arguments = [
@@ -36,12 +66,13 @@ impl Volume {
             ["--export", &export],
             ["--stats", "json"],
         ];
-        let run = ForebayRun::start(program, arguments.as_flattened());
-        Self { folder, run }
+        let arguments = [&["run"], arguments.as_flattened()].concat();
+        let run = ForebayCommand::start(program, &arguments);
+        Self { folder, run, target }
     }
 
     fn uri(&self) -> &str {
-        &self.run.exports()[0]
+        &self.run.served()[0]
     }
 
     /// Ends the command, and gives back the folder, the origin in it, and the statistics.
@@ -54,6 +85,9 @@ impl Volume {
         for field in ["origin_errors", "cache_read_errors", "cache_write_errors"] {
             assert_eq!(statistics[field], 0, "{field} in {statistics:#}");
         }
+        if let Some((status, said)) = self.target.map(ForebayCommand::stop) {
+            assert!(status.success(), "target: {status}: {said}");
+        }
         let origin = self.folder.path().join("origin");
         assert!(!self.folder.path().join("nbd").exists(), "the socket file is removed");
         (self.folder, origin, statistics)
@@ -61,10 +95,10 @@ impl Volume {
 }
 
 /// All clients, and at last an image whose bytes have to be the origin's.
-fn every_line_size(mode: &str) {
-    let Some(program) = ForebayRun::program() else { return };
+fn every_line_size(origin: Origin, mode: &str) {
+    let Some(program) = ForebayCommand::program() else { return };
     for line_size in LINE_SIZES {
-        let volume = Volume::serve(&program, mode, line_size);
+        let volume = Volume::serve(&program, origin, mode, line_size);
         nbd::all(volume.uri(), ORIGIN_SIZE);
         let image = volume.folder.path().join("image");
         write_image(&image, ORIGIN_SIZE, 99);
@@ -82,24 +116,39 @@ fn every_line_size(mode: &str) {
 
 #[test]
 fn clients_find_their_bytes_through_write_through() {
-    every_line_size("write-through");
+    every_line_size(Origin::File, "write-through");
 }
 
 #[test]
 fn clients_find_their_bytes_through_write_around() {
-    every_line_size("write-around");
+    every_line_size(Origin::File, "write-around");
 }
 
 #[test]
 fn clients_find_their_bytes_through_pass_through() {
-    every_line_size("pass-through");
+    every_line_size(Origin::File, "pass-through");
+}
+
+#[test]
+fn clients_find_their_bytes_over_nvme_tcp_through_write_through() {
+    every_line_size(Origin::NvmeTcp(DIGESTS), "write-through");
+}
+
+#[test]
+fn clients_find_their_bytes_over_nvme_tcp_through_write_around() {
+    every_line_size(Origin::NvmeTcp(""), "write-around");
+}
+
+#[test]
+fn clients_find_their_bytes_over_nvme_tcp_through_pass_through() {
+    every_line_size(Origin::NvmeTcp(""), "pass-through");
 }
 
 /// A file system written through the cache is whole when read straight from the origin.
 #[test]
 fn an_ext4_image_is_whole_on_the_origin() {
     let (Some(program), Some(mke2fs), Some(e2fsck), Some(nbdcopy)) = (
-        ForebayRun::program(),
+        ForebayCommand::program(),
         Program::find("mke2fs", "e2fsprogs"),
         Program::find("e2fsck", "e2fsprogs"),
         Program::find("nbdcopy", "libnbd-bin"),
@@ -115,8 +164,13 @@ fn an_ext4_image_is_whole_on_the_origin() {
     let image_path = image.path().to_string_lossy();
     let content = files.path().to_string_lossy();
     mke2fs.run(&["-q", "-F", "-t", "ext4", "-d", &content, &image_path]);
-    for mode in ["write-through", "write-around"] {
-        let volume = Volume::serve(&program, mode, "16k");
+    let ways = [
+        (Origin::File, "write-through"),
+        (Origin::File, "write-around"),
+        (Origin::NvmeTcp(DIGESTS), "write-through"),
+    ];
+    for (origin, mode) in ways {
+        let volume = Volume::serve(&program, origin, mode, "16k");
         nbdcopy.run(&["--connections=4", "--flush", &image_path, volume.uri()]);
         let (_folder, origin, _) = volume.stop();
         e2fsck.run(&["-f", "-n", &origin.to_string_lossy()]);

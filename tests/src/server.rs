@@ -115,17 +115,17 @@ impl Task for Served {
     }
 }
 
-/// A `forebay run` that serves, ended with SIGTERM.
-pub struct ForebayRun {
+/// A `forebay` that serves (`run` or `target`), ended with SIGTERM.
+pub struct ForebayCommand {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
-    exports: Vec<String>,
+    served: Vec<String>,
 }
 
 /// Where the `forebay` command under test is, as `cargo xtask test` sets it.
 pub const BINARY: &str = "FOREBAY_BINARY";
 
-impl ForebayRun {
+impl ForebayCommand {
     /// The command that [`BINARY`] names, or none, said aloud.
     ///
     /// # Panics
@@ -140,35 +140,37 @@ impl ForebayRun {
         path
     }
 
-    /// Starts the program at `path` with `run` and these arguments, and waits until it has said
-    /// `ready` for as many exports as the arguments have.
+    /// Starts the program at `path` with these arguments, the verb first, and waits until it has
+    /// said `ready` for every export and listener that the arguments have.
     ///
     /// # Panics
     /// When it does not start, or ends before it is ready.
     #[track_caller]
     pub fn start(path: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(path);
-        let command = command.arg("run").args(arguments).stdin(Stdio::null());
+        let command = command.args(arguments).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let output = child.stdout.take().expect("it was piped");
         let mut output = BufReader::new(output);
-        let wanted = arguments.iter().filter(|argument| **argument == "--export").count();
-        let mut exports = Vec::new();
-        while exports.len() < wanted {
+        let serving =
+            |argument: &&&str| ["--export", "--listen", "--discovery"].contains(*argument);
+        let wanted = arguments.iter().filter(serving).count();
+        let mut served = Vec::new();
+        while served.len() < wanted {
             let mut line = String::new();
             let count = output.read_line(&mut line).expect("the program's output");
-            assert!(count > 0, "forebay run {arguments:?}: ended before it was ready");
+            assert!(count > 0, "forebay {arguments:?}: ended before it was ready");
             let mut words = line.split_whitespace();
             if words.next() == Some("ready") {
-                exports.push(words.next_back().expect("the export's URI").to_owned());
+                served.push(words.next_back().expect("an address").to_owned());
             }
         }
-        Self { child, output, exports }
+        Self { child, output, served }
     }
 
-    /// The exports' URIs, in the order of their readiness.
-    pub fn exports(&self) -> &[String] {
-        &self.exports
+    /// What is served, in the order of readiness: URIs of exports, addresses of listeners.
+    pub fn served(&self) -> &[String] {
+        &self.served
     }
 
     /// Ends it with SIGTERM; its status, and what else it wrote.
@@ -191,7 +193,7 @@ impl ForebayRun {
     }
 }
 
-impl Drop for ForebayRun {
+impl Drop for ForebayCommand {
     /// Leaves no process behind a failed test.
     fn drop(&mut self) {
         let _ = self.child.kill();
