@@ -39,8 +39,8 @@ pub struct DiskFaults {
     pub write_error_applied: u32,
     /// A write, discard or write zeroes fails with `error`, done for some of its sectors.
     pub write_error_torn: u32,
-    /// A write fails with `error` and leaves garbage in its sectors: what a cache device may do, and
-    /// no reference disk admits.
+    /// A write fails with `error` and leaves garbage in its sectors: what a cache device may do,
+    /// and no reference disk admits.
     pub write_error_garbage: u32,
     /// A flush fails with `error`; what it should have made durable is as before.
     pub flush_error: u32,
