@@ -1,23 +1,29 @@
 //! The cache by itself: what one request costs the state machine, with devices that cost nothing.
 //!
 //! Requests go in, whatever the outbox asks of a device is answered at once, and the buffers come
-//! back with the replies. Nothing is copied and nothing is allocated in a measured loop.
+//! back with the replies. Nothing is copied and nothing is allocated in a measured loop. Criterion
+//! measures; its samples are the runs that the results count.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use block_io::{
     Buffer, BufferPool, Completion, Geometry, Operation, Request, RequestId, Timestamp,
 };
 use cache_engine::cache::{Cache, CacheConfig, CacheMode, CacheSpace, LineSize};
+use criterion::Criterion;
+use serde::Deserialize;
 
 use crate::random::Random;
 use crate::results::Results;
 use crate::{Failure, Plan};
 
 const NOW: Timestamp = Timestamp(0);
-/// Requests of one run.
-const REQUESTS: u64 = 1_000_000;
+/// Places that are asked for, in turn: enough to leave no trace in the processor's predictors.
+const OFFSETS: u64 = 1_000_000;
+/// Criterion's least.
+const SAMPLES_MIN: usize = 10;
 /// Bytes for lines.
 const CACHE_BYTES: u64 = 1 << 30;
 
@@ -61,25 +67,46 @@ const CASES: &[Case] = &[
 
 /// Runs the suite.
 pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
+    let folder = tempfile::tempdir().map_err(|error| format!("temporary folder: {error}"))?;
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .output_directory(folder.path())
+        .sample_size(SAMPLES_MIN.max(plan.runs as usize))
+        .measurement_time(plan.time);
     for case in CASES.iter().filter(|case| plan.wants(case.name)) {
         let mut bench = Bench::new(case)?;
         if case.working_set <= CACHE_BYTES {
             bench.warm(case.working_set);
         }
         let offsets = offsets(case);
-        // Once for the processor's caches and predictors, not counted.
-        bench.pass(case, &offsets);
-        let values: Vec<f64> = (0..plan.runs).map(|_| bench.pass(case, &offsets)).collect();
+        let mut places = offsets.iter().copied().cycle();
+        criterion.bench_function(case.name, |bencher| {
+            bencher.iter_custom(|requests| bench.pass(case, &mut places, requests));
+        });
         bench.check(case)?;
-        results.record(case.name, "ns", &values);
+        results.record(case.name, "ns", &samples(folder.path(), case.name)?);
     }
     Ok(())
+}
+
+/// What Criterion measured in each sample, in nanoseconds a request.
+fn samples(folder: &Path, name: &str) -> Result<Vec<f64>, Failure> {
+    #[derive(Deserialize)]
+    struct Sample {
+        iters: Vec<f64>,
+        times: Vec<f64>,
+    }
+    let file = folder.join(name).join("new/sample.json");
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("{file:?}: {error}"))?;
+    let sample: Sample =
+        serde_json::from_str(&text).map_err(|error| format!("{file:?}: {error}"))?;
+    Ok(sample.times.iter().zip(&sample.iters).map(|(time, count)| time / count).collect())
 }
 
 fn offsets(case: &Case) -> Vec<u64> {
     let mut random = Random::new(1);
     let slots = case.working_set / case.length;
-    (0..REQUESTS).map(|_| random.below(slots) * case.length).collect()
+    (0..OFFSETS).map(|_| random.below(slots) * case.length).collect()
 }
 
 struct Bench {
@@ -115,16 +142,24 @@ impl Bench {
         }
     }
 
-    /// Nanoseconds a request, over all offsets.
-    fn pass(&mut self, case: &Case, offsets: &[u64]) -> f64 {
+    /// How long so many requests take, from the next places on.
+    fn pass(
+        &mut self,
+        case: &Case,
+        places: &mut impl Iterator<Item = u64>,
+        requests: u64,
+    ) -> Duration {
         let start = Instant::now();
-        for batch in offsets.chunks(case.depth) {
-            for offset in batch {
+        let mut left = requests;
+        while left > 0 {
+            let batch = left.min(case.depth as u64);
+            left -= batch;
+            for offset in places.take(batch as usize) {
                 let buffer = self.buffers.pop().expect("as many as there are in flight");
-                let id = RequestId(*offset);
+                let id = RequestId(offset);
                 let request = match case.operation {
-                    Operation::Write => Request::write(id, *offset, buffer),
-                    _ => Request::read(id, *offset, buffer),
+                    Operation::Write => Request::write(id, offset, buffer),
+                    _ => Request::read(id, offset, buffer),
                 };
                 self.cache.submit(NOW, request).expect("fewer in flight than there may be");
             }
@@ -133,7 +168,7 @@ impl Bench {
                 self.buffers.push(black_box(reply).buffer.expect("given back"));
             }
         }
-        start.elapsed().as_nanos() as f64 / offsets.len() as f64
+        start.elapsed()
     }
 
     /// Answers what the devices are asked until all is answered.
@@ -154,7 +189,7 @@ impl Bench {
         let statistics = self.cache.statistics();
         let hits = statistics.read_hits as f64 / statistics.reads.max(1) as f64;
         let right = match case.operation {
-            Operation::Write => statistics.writes > REQUESTS,
+            Operation::Write => statistics.writes > 0,
             _ if case.working_set > CACHE_BYTES => hits < 0.05,
             _ => hits > 0.95,
         };

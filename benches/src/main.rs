@@ -38,10 +38,10 @@ struct Arguments {
     /// Also write the results to this file, as {"benchmark": {"value": …, "unit": …, "runs": …}}
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Runs of each benchmark; the result is their median
+    /// Runs of each benchmark, at least 10 in the engine suite; the result is their median
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Seconds of each run of the suites nbd and nvme
+    /// Seconds of each run in the suites nbd and nvme, of all runs together in the engine suite
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// Only benchmarks whose name contains this
