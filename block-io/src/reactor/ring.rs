@@ -438,13 +438,42 @@ impl Delivery {
     }
 }
 
-/// Sets a ring up with the best of `deliveries` that the kernel accepts.
+/// Entries of the smallest rings, for a process that may hardly lock memory (64 KiB is a common
+/// limit in containers, and rings count). More completions than fit wait in the kernel.
+const SMALLEST: (u32, u32) = (64, 256);
+
+/// Sets a ring up with the best of `deliveries` that the kernel accepts, smaller than asked for
+/// where memory may not be locked for more.
 fn set_up<Entry: squeue::EntryMarker>(
     entries: u32,
     completions: u32,
     deliveries: &[Delivery],
     features: &mut Features,
 ) -> Result<IoUring<Entry, cqueue::Entry>, DeviceError> {
+    let smaller = (entries.min(SMALLEST.0), completions.min(SMALLEST.1));
+    let refused = match set_up_sized(entries, completions, deliveries, features) {
+        Ok(ring) => return Ok(ring),
+        Err(error) if error.raw_os_error() != Some(libc::ENOMEM) => error,
+        Err(error) => match set_up_sized(smaller.0, smaller.1, deliveries, features) {
+            Ok(ring) => {
+                let wanted =
+                    format!("{entries} entries: {error}; raise RLIMIT_MEMLOCK (ulimit -l)");
+                features.missing("RINGS_OF_FULL_SIZE", wanted);
+                return Ok(ring);
+            }
+            Err(error) => error,
+        },
+    };
+    Err(refusal(entries, refused))
+}
+
+/// Sets a ring of this size up with the best of `deliveries` that the kernel accepts.
+fn set_up_sized<Entry: squeue::EntryMarker>(
+    entries: u32,
+    completions: u32,
+    deliveries: &[Delivery],
+    features: &mut Features,
+) -> io::Result<IoUring<Entry, cqueue::Entry>> {
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
     for delivery in deliveries {
         let mut builder = IoUring::<Entry, cqueue::Entry>::builder();
@@ -479,7 +508,7 @@ fn set_up<Entry: squeue::EntryMarker>(
             }
         }
     }
-    Err(refusal(entries, last))
+    Err(last)
 }
 
 /// Why there is no ring, and what to do about it.
