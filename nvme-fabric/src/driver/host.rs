@@ -7,6 +7,7 @@ use block_io::reactor::{
 };
 use block_io::{DeviceError, IoError, Timestamp};
 
+use super::alarm::Alarm;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
 use crate::host::discovery::Discovery;
 use crate::host::{Controller, QueueIndex};
@@ -51,11 +52,8 @@ pub(super) struct HostDriver<Machine> {
     /// The one in use; the first that the admin queue could reach.
     address: usize,
     ways: Vec<Way>,
-    timer: Option<(OperationId, Timestamp)>,
+    alarm: Alarm,
 }
-
-/// Every timer's token: no stream has this number.
-const TIMER: u64 = token(usize::MAX >> 8, Operation::Other);
 
 /// The addresses of a name. Blocks for as long as the resolver does.
 pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DeviceError> {
@@ -71,7 +69,7 @@ impl<Machine: Association> HostDriver<Machine> {
     /// A driver for `machine`, whose controller is at the first of `addresses` that answers.
     pub(super) fn new(reactor: &Reactor, machine: Machine, addresses: Vec<SocketAddr>) -> Self {
         let port = reactor.open_port();
-        Self { port, machine, addresses, address: 0, ways: Vec::new(), timer: None }
+        Self { port, machine, addresses, address: 0, ways: Vec::new(), alarm: Alarm::default() }
     }
 
     /// Moves what can be moved; whether anything happened.
@@ -89,7 +87,9 @@ impl<Machine: Association> HostDriver<Machine> {
         for index in 0..self.ways.len() {
             progress |= self.move_bytes(index);
         }
-        self.set_timer(now);
+        if let Some(deadline) = self.machine.controller().next_deadline() {
+            self.alarm.set(&self.port, deadline, now);
+        }
         progress
     }
 
@@ -126,13 +126,10 @@ impl<Machine: Association> HostDriver<Machine> {
     }
 
     fn take(&mut self, event: Event) {
-        let (index, operation) = stream_of(event.token);
-        if event.token == TIMER {
-            if self.timer.is_some_and(|(armed, _)| armed == event.operation) {
-                self.timer = None;
-            }
+        if self.alarm.takes(&event) {
             return;
         }
+        let (index, operation) = stream_of(event.token);
         let Some(way) = self.ways.get_mut(index) else {
             return;
         };
@@ -203,22 +200,6 @@ impl<Machine: Association> HostDriver<Machine> {
                     return true;
                 }
                 stream.start(&self.port, connection)
-            }
-        }
-    }
-
-    /// One timer, at the next deadline or earlier.
-    fn set_timer(&mut self, now: Timestamp) {
-        let Some(deadline) = self.machine.controller().next_deadline() else {
-            return;
-        };
-        match self.timer {
-            Some((_, armed)) if armed <= deadline.max(now) => {}
-            armed => {
-                if let Some((operation, _)) = armed {
-                    self.port.cancel(operation);
-                }
-                self.timer = Some((self.port.timer(deadline, TIMER), deadline));
             }
         }
     }

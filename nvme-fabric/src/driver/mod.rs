@@ -9,6 +9,7 @@
 //! With the cargo feature `tokio-uring` the same host runs on that runtime instead, see
 //! `tokio_uring`.
 
+mod alarm;
 pub mod discover;
 mod host;
 pub mod namespace_device;

@@ -16,6 +16,7 @@ use block_io::device::shared::SharedQueue;
 use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, Task, socket};
 use block_io::{BlockQueue, BufferPool, Completion, DeviceError, Timestamp};
 
+use super::alarm::Alarm;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
 use crate::error::ConnectionError;
 use crate::target::{Connection, Listener, Submission, Target};
@@ -25,9 +26,6 @@ pub const CONNECTIONS_MAX: usize = 1024;
 
 /// How long to wait before accepting again when the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Every timer's token: no stream has this number.
-const TIMER: u64 = token(usize::MAX >> 8, Operation::Other);
 
 /// What a listener is for; hosts may ask for either on both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +47,7 @@ pub struct TargetTask<Queue> {
     peers: Vec<Option<Peer<Queue>>>,
     /// No accept before this time.
     accept_after: Timestamp,
-    timer: Option<(OperationId, Timestamp)>,
+    alarm: Alarm,
     is_stopping: bool,
     /// Kept for its capacity.
     completions: Vec<Completion>,
@@ -95,7 +93,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             listeners: Vec::new(),
             peers: Vec::new(),
             accept_after: Timestamp(0),
-            timer: None,
+            alarm: Alarm::default(),
             is_stopping: false,
             completions: Vec::new(),
         })
@@ -151,10 +149,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
 
     fn take(&mut self, event: Event, now: Timestamp) {
         let (index, operation) = stream_of(event.token);
-        if event.token == TIMER {
-            if self.timer.is_some_and(|(armed, _)| armed == event.operation) {
-                self.timer = None;
-            }
+        if self.alarm.takes(&event) {
+            // What it was set for is due by the time of this poll.
         } else if operation == Operation::Connect {
             self.accepted(index, event, now);
         } else if let Some(Some(peer)) = self.peers.get_mut(index) {
@@ -241,25 +237,13 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         progress
     }
 
-    /// One timer, at the next deadline or earlier.
-    fn set_timer(&mut self, now: Timestamp) {
+    fn set_alarm(&mut self, now: Timestamp) {
         let deadlines = self.peers.iter().flatten().filter_map(|peer| peer.connection.deadline());
         let accept = (now < self.accept_after).then_some(self.accept_after);
         let Some(deadline) = deadlines.chain(accept).min() else {
-            if let Some((operation, _)) = self.timer.take() {
-                self.port.cancel(operation);
-            }
-            return;
+            return self.alarm.clear(&self.port);
         };
-        match self.timer {
-            Some((_, armed)) if armed <= deadline.max(now) => {}
-            armed => {
-                if let Some((operation, _)) = armed {
-                    self.port.cancel(operation);
-                }
-                self.timer = Some((self.port.timer(deadline, TIMER), deadline));
-            }
-        }
+        self.alarm.set(&self.port, deadline, now);
     }
 }
 
@@ -274,7 +258,7 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
         for index in 0..self.peers.len() {
             progress |= self.move_peer(index, now);
         }
-        self.set_timer(now);
+        self.set_alarm(now);
         progress
     }
 
