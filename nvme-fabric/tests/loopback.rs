@@ -143,6 +143,15 @@ fn work(
     (reference, failed)
 }
 
+/// Whether the device holds what the host's reference allows, now that nothing is on its way.
+fn check(reference: &std::sync::mpsc::Receiver<ReferenceDisk>, content: &[u8]) {
+    let mut reference = reference.recv().expect("the host has finished");
+    reference.fence();
+    if let Err(mismatch) = reference.check_content(0, content) {
+        panic!("{mismatch}");
+    }
+}
+
 #[test]
 fn random_requests_over_sockets_agree_with_the_reference_disk() {
     for (seed, digests) in
@@ -157,11 +166,7 @@ fn random_requests_over_sockets_agree_with_the_reference_disk() {
             device.shut_down(&reactor).expect("shuts down");
             send.send(reference).expect("somebody listens");
         });
-        let mut reference = receive.recv().expect("the host has finished");
-        reference.fence();
-        if let Err(mismatch) = reference.check_content(0, &content) {
-            panic!("seed {seed}: {mismatch}");
-        }
+        check(&receive, &content);
     }
 }
 
@@ -187,11 +192,7 @@ fn a_target_that_vanishes_fails_requests_and_loses_nothing_acked() {
             }
             send.send(reference).expect("somebody listens");
         });
-        let mut reference = receive.recv().expect("the host has finished");
-        reference.fence();
-        if let Err(mismatch) = reference.check_content(0, &content) {
-            panic!("seed {seed}: {mismatch}");
-        }
+        check(&receive, &content);
     }
 }
 

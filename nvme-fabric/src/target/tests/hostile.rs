@@ -22,23 +22,33 @@ fn bytes_of(encoder: &mut Encoder) -> Vec<u8> {
     bytes
 }
 
-/// What a host sends from ICReq on to an admin queue in use, and where each PDU starts.
-fn admin_exchange(world: &World, digests: Digests) -> (Vec<u8>, Vec<usize>) {
+/// An encoder after the initialisation of a connection, and the bytes of that.
+fn opening(world: &World, digests: Digests) -> (Encoder, Vec<u8>) {
     let mut encoder = Encoder::new(&world.pool);
     encoder.push_initialize_request(&InitializeRequest {
         host_data_alignment: 0,
         digests,
         ready_to_transfer_max: 0,
     });
-    let mut bytes = bytes_of(&mut encoder);
-    let mut starts = vec![0];
+    let bytes = bytes_of(&mut encoder);
     encoder.set_parameters(digests, 0);
-    let data = ConnectData {
+    (encoder, bytes)
+}
+
+fn connect_data(controller_id: u16) -> ConnectData {
+    ConnectData {
         host_id: HostId([9; 16]),
-        controller_id: CONTROLLER_ID_DYNAMIC,
+        controller_id,
         subsystem: nqn(SUBSYSTEM),
         host: nqn(HOST),
-    };
+    }
+}
+
+/// What a host sends from ICReq on to an admin queue in use, and where each PDU starts.
+fn admin_exchange(world: &World, digests: Digests) -> (Vec<u8>, Vec<usize>) {
+    let (mut encoder, mut bytes) = opening(world, digests);
+    let mut starts = vec![0];
+    let data = connect_data(CONTROLLER_ID_DYNAMIC);
     let enable = FabricsCommand::PropertySet {
         size: SIZE_4,
         offset: OFFSET_CONFIGURATION,
@@ -76,21 +86,9 @@ fn admin_exchange(world: &World, digests: Digests) -> (Vec<u8>, Vec<usize>) {
 
 /// What a host sends on I/O queue 1 after Connect; `controller_id` is the queue's controller.
 fn io_exchange(world: &World, digests: Digests, controller_id: u16) -> (Vec<u8>, Vec<usize>) {
-    let mut encoder = Encoder::new(&world.pool);
-    encoder.push_initialize_request(&InitializeRequest {
-        host_data_alignment: 0,
-        digests,
-        ready_to_transfer_max: 0,
-    });
-    let mut bytes = bytes_of(&mut encoder);
+    let (mut encoder, mut bytes) = opening(world, digests);
     let mut starts = vec![0];
-    encoder.set_parameters(digests, 0);
-    let data = ConnectData {
-        host_id: HostId([9; 16]),
-        controller_id,
-        subsystem: nqn(SUBSYSTEM),
-        host: nqn(HOST),
-    };
+    let data = connect_data(controller_id);
     let mut push = |encoder: &mut Encoder| {
         starts.push(bytes.len());
         bytes.extend(bytes_of(encoder));
