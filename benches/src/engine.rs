@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use block_io::sim::Random;
 use block_io::{
     Buffer, BufferPool, Completion, Geometry, Operation, Request, RequestId, Timestamp,
 };
@@ -15,7 +16,6 @@ use cache_engine::cache::{Cache, CacheConfig, CacheMode, CacheSpace, LineSize};
 use criterion::Criterion;
 use serde::Deserialize;
 
-use crate::random::Random;
 use crate::results::Results;
 use crate::{Failure, Plan};
 

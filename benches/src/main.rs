@@ -14,7 +14,6 @@
 mod engine;
 mod nbd;
 mod nvme;
-mod random;
 mod results;
 mod service;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use block_io::device::memory::MemoryDevice;
 use block_io::device::null::NullDevice;
 use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig, Task};
+use block_io::sim::Random;
 use block_io::{
     BlockDevice, BlockQueue, Buffer, Completion, DeviceError, Operation, Request, RequestId,
     Timestamp,
@@ -19,7 +20,6 @@ use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::random::Random;
 use crate::results::Results;
 use crate::{Failure, Plan};
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use block_io::device::file::{FileDevice, FileQueue, OpenOptions};
 use block_io::reactor::{Reactor, ReactorConfig, Wait};
+use block_io::sim::Random;
 use block_io::{
     BlockDevice, BlockQueue, Completion, Extent, IoError, Operation, PoolLayout, Request, RequestId,
 };
@@ -14,23 +15,6 @@ const POOL: PoolLayout =
 fn reactor() -> Reactor {
     Reactor::new(ReactorConfig { operations_max: 64, pool: POOL, ..Default::default() })
         .expect("this kernel has io_uring")
-}
-
-/// Sebastiano Vigna's splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
 }
 
 fn create(path: &Path, size: u64, buffered: bool) -> FileDevice {
@@ -71,7 +55,7 @@ fn random_requests(device: &FileDevice, seed: u64, rounds: usize) {
     let mut queue = device.open_queue(&reactor, 16).expect("opens");
     let capacity = queue.geometry().capacity;
     let mut model = vec![0u8; capacity as usize];
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut flying: Vec<Option<Expected>> = (0..16).map(|_| None).collect();
     let mut completions = Vec::new();
     let mut started = 0;
@@ -89,7 +73,7 @@ fn random_requests(device: &FileDevice, seed: u64, rounds: usize) {
             if apart && extent.end() <= capacity {
                 started += 1;
                 let id = RequestId(place as u64);
-                let value = random.next() as u8;
+                let value = random.next_u64() as u8;
                 // Memory at odd addresses now and then.
                 let shift = if random.below(4) == 0 { 8 } else { 0 };
                 let whole = reactor.pool().allocate(extent.length as usize + shift);

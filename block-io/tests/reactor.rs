@@ -7,6 +7,7 @@ use block_io::reactor::{
     Descriptor, Event, MailSender, Mailbox, PIECES_MAX, Port, Reactor, ReactorConfig,
     SocketAddress, Task, Wait, socket,
 };
+use block_io::sim::Random;
 use block_io::{Buffer, IoError, PoolLayout, Timestamp};
 
 const POOL: PoolLayout =
@@ -99,19 +100,6 @@ fn timers_fire_in_order_and_can_be_cancelled() {
     assert_eq!(reactor.operations_in_flight(), 0);
 }
 
-/// Sebastiano Vigna's splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
-
 /// Two connected sockets.
 fn connected(reactor: &Reactor, listener: &Descriptor, at: &SocketAddress) -> [Descriptor; 2] {
     let port = reactor.open_port();
@@ -158,7 +146,7 @@ fn cut(random: &mut Random, buffer: &Buffer, length: usize, most: usize) -> Vec<
 /// take and give less than asked.
 fn stream_bytes(reactor: &Reactor, [near, far]: [Descriptor; 2], seed: u64) {
     const TOTAL: usize = 3 << 20;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let content: Vec<u8> = (0..TOTAL + 65536).map(|_| random.below(256) as u8).collect();
     let (sender, receiver) = (reactor.open_port(), reactor.open_port());
     let (outgoing, incoming) = (reactor.pool().allocate(65536), reactor.pool().allocate(65536));
