@@ -11,7 +11,7 @@
 use super::index::Slot;
 use super::line::LineNumber;
 use super::sectors::SectorSet;
-use super::table::Table;
+use super::table::{Table, bucket};
 
 pub(crate) type FillIndex = u16;
 
@@ -157,7 +157,7 @@ impl Fills {
     }
 
     fn bucket(&self, line: LineNumber) -> usize {
-        (line.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & (self.heads.len() - 1)
+        bucket(line.0, self.heads.len())
     }
 }
 

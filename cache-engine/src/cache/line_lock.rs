@@ -11,6 +11,8 @@
 
 use block_io::Extent;
 
+use super::table::bucket;
+
 /// A piece's number in its owner's table; the lock table keeps its links under the same number.
 pub(crate) type PieceIndex = u16;
 
@@ -130,10 +132,7 @@ impl LockTable {
     }
 
     fn bucket(&self, offset: u64) -> usize {
-        let region = offset >> self.region_shift;
-        // Fibonacci hashing; the buckets are a power of two.
-        let hash = region.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        hash as usize & (self.heads.len() - 1)
+        bucket(offset >> self.region_shift, self.heads.len())
     }
 }
 

@@ -1,6 +1,14 @@
 //! A table of fixed capacity with small numbers as names: requests, pieces and fills in flight.
 //!
-//! Nothing is allocated after start, and a full table is an answer, not an error.
+//! Nothing is allocated after start, and a full table is an answer, not an error. Values that are
+//! looked up by something else hang in chains, which [`bucket`] chooses.
+
+/// Which of `buckets` chains, a power of two, a key belongs to: Fibonacci hashing, which spreads
+/// neighbours.
+pub(crate) fn bucket(key: u64, buckets: usize) -> usize {
+    debug_assert!(buckets.is_power_of_two());
+    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & (buckets - 1)
+}
 
 /// At most `capacity` values, each under a number below it.
 pub(crate) struct Table<Value> {
