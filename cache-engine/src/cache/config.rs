@@ -103,6 +103,13 @@ impl FromStr for LineSize {
     }
 }
 
+/// A volume's number in its cache: its place in the table of volumes, below [`VOLUMES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct VolumeId(pub u16);
+
+/// Volumes that one cache serves at the most.
+pub const VOLUMES_MAX: usize = 256;
+
 /// How a cache is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheConfig {

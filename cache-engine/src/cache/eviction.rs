@@ -12,7 +12,7 @@
 //! ```
 //! A hit sets one bit. Everything else happens here, on a miss, within one CPU cache line.
 
-use super::index::{Entry, Set, WAYS};
+use super::entry::{Entry, Set, WAYS};
 
 /// The small queue gives up a line before the main queue does once it holds this many: a tenth of
 /// the ways, as in the paper, rounded up to something that can hold a burst of two.
@@ -73,8 +73,8 @@ pub(crate) fn make_room(
         let way = oldest(set, !from_small)?;
         let entry = set.0[way];
         unlink(set, way);
-        if entry.is_referenced() || !may_go(entry) {
-            set.0[way].set_referenced(false);
+        if entry.frequency() > 0 || !may_go(entry) {
+            set.0[way].set_frequency(0);
             set.0[way].set_main();
             append(set, way);
             continue;
@@ -140,7 +140,7 @@ mod tests {
 
     fn hit(set: &mut Set, tag: u32) -> bool {
         let entry = set.0.iter_mut().find(|entry| entry.is_occupied() && entry.tag() == tag);
-        entry.map(|entry| entry.set_referenced(true)).is_some()
+        entry.map(|entry| entry.note_use(1)).is_some()
     }
 
     /// Orders of each queue are 0, 1, 2, … without gaps.

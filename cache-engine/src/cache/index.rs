@@ -5,19 +5,13 @@
 //! the valid sectors of every slot and, a set, sixteen fingerprints of lines that were evicted not
 //! long ago (the ghosts of [`super::eviction`]).
 //!
-//! ```text
-//!   bit  31      30   29 28       27   26..23  22      21..0
-//!        occupied busy (free) main  order   frequency  tag
-//! ```
 //! Absent: what is in flight. An entry only knows that its slot is being written (`busy`).
 
 use super::config::LineSize;
+use super::entry::{Entry, OCCUPIED, Set, TAG_MASK, WAYS};
 use super::eviction::{self, Ghosts};
-use super::line::{LineMap, LineNumber, Place, TAG_BITS};
+use super::line::{LineMap, LineNumber, Place};
 use super::sectors::{SectorMap, SectorSet};
-
-/// Ways in a set.
-pub(crate) const WAYS: usize = 16;
 
 /// A line's place on the cache device: `set * WAYS + way`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,57 +30,6 @@ impl Slot {
         self.0 as usize % WAYS
     }
 }
-
-/// One way of a set. Zero is an empty way.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Entry(u32);
-
-const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
-const FREQUENCY: u32 = 1 << 22;
-const ORDER_SHIFT: u32 = 23;
-const MAIN: u32 = 1 << 27;
-const BUSY: u32 = 1 << 30;
-const OCCUPIED: u32 = 1 << 31;
-
-impl Entry {
-    pub(crate) fn new(tag: u32, main: bool) -> Self {
-        debug_assert!(tag <= TAG_MASK);
-        Self(OCCUPIED | tag | if main { MAIN } else { 0 })
-    }
-    pub(crate) fn is_occupied(self) -> bool {
-        self.0 & OCCUPIED != 0
-    }
-    pub(crate) fn is_busy(self) -> bool {
-        self.0 & BUSY != 0
-    }
-    pub(crate) fn is_main(self) -> bool {
-        self.0 & MAIN != 0
-    }
-    pub(crate) fn is_referenced(self) -> bool {
-        self.0 & FREQUENCY != 0
-    }
-    pub(crate) fn order(self) -> u32 {
-        (self.0 >> ORDER_SHIFT) & 15
-    }
-    pub(crate) fn tag(self) -> u32 {
-        self.0 & TAG_MASK
-    }
-    pub(crate) fn set_order(&mut self, order: u32) {
-        debug_assert!(order < WAYS as u32);
-        self.0 = (self.0 & !(15 << ORDER_SHIFT)) | order << ORDER_SHIFT;
-    }
-    pub(crate) fn set_main(&mut self) {
-        self.0 |= MAIN;
-    }
-    pub(crate) fn set_referenced(&mut self, referenced: bool) {
-        self.0 = if referenced { self.0 | FREQUENCY } else { self.0 & !FREQUENCY };
-    }
-}
-
-/// Sixteen ways, on a CPU cache line of their own.
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-pub(crate) struct Set(pub(crate) [Entry; WAYS]);
 
 /// What an allocation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,10 +85,7 @@ impl Index {
 
     /// Notes a hit, for the eviction policy. Writes only when there is something new.
     pub(crate) fn touch(&mut self, slot: Slot) {
-        let entry = &mut self.sets[slot.set()].0[slot.way()];
-        if !entry.is_referenced() {
-            entry.set_referenced(true);
-        }
+        self.sets[slot.set()].0[slot.way()].note_use(1);
     }
 
     /// From now on these sectors of the slot may be served.
@@ -163,8 +103,7 @@ impl Index {
 
     /// Whether the slot is being written, which keeps it from being given away.
     pub(crate) fn set_busy(&mut self, slot: Slot, busy: bool) {
-        let entry = &mut self.sets[slot.set()].0[slot.way()];
-        entry.0 = if busy { entry.0 | BUSY } else { entry.0 & !BUSY };
+        self.sets[slot.set()].0[slot.way()].set_busy(busy);
     }
 
     pub(crate) fn is_busy(&self, slot: Slot) -> bool {
