@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use block_io::SECTOR_SIZE;
+use super::policy::PolicySettings;
 
 /// What the cache does with reads and writes; may be changed while requests are in flight, and
 /// takes effect for each request as it starts.
@@ -44,7 +44,7 @@ impl FromStr for CacheMode {
     }
 }
 
-/// Bytes in a cache line: the unit of lookup and eviction. Validity is kept per 512-byte sector.
+/// Bytes in a cache line: the unit of lookup and eviction. Validity is kept per 4 KiB block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LineSize(u32);
 
@@ -66,11 +66,6 @@ impl LineSize {
     /// In bytes.
     pub const fn bytes(self) -> u64 {
         self.0 as u64
-    }
-
-    /// In 512-byte sectors: 8 to 128.
-    pub const fn sectors(self) -> u32 {
-        self.0 / SECTOR_SIZE
     }
 
     pub(crate) const fn shift(self) -> u32 {
@@ -110,27 +105,71 @@ pub struct VolumeId(pub u16);
 /// Volumes that one cache serves at the most.
 pub const VOLUMES_MAX: usize = 256;
 
+/// When what the cache device returns is checked against the checksum of what was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Verification {
+    /// Not at all. After an unclean stop nothing can be trusted then, and the cache starts cold.
+    Never,
+    /// The first time that a line is read after an unclean stop.
+    #[default]
+    AfterUncleanStop,
+    /// Every time. Costs 1 MiB of memory a GiB of cache, and the time of the check.
+    Always,
+}
+
+impl Verification {
+    /// Every one, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Never, Self::AfterUncleanStop, Self::Always];
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Never => "never",
+            Self::AfterUncleanStop => "after-unclean-stop",
+            Self::Always => "always",
+        })
+    }
+}
+
+impl FromStr for Verification {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|when| when.to_string() == text).ok_or_else(|| {
+            format!("verification '{text}': must be never, after-unclean-stop or always")
+        })
+    }
+}
+
 /// How a cache is set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CacheConfig {
-    /// What is cached.
-    pub mode: CacheMode,
     /// Line size.
     pub line_size: LineSize,
-    /// Client requests in flight at the most; further ones are handed back.
+    /// When what is read from the cache device is checked.
+    pub verification: Verification,
+    /// Client requests in flight at the most, of all volumes; further ones are handed back.
     pub requests_max: usize,
     /// Stores into the cache device in flight at the most; further data is not cached. Bounds the
     /// memory that a slow cache device can hold on to.
     pub fills_max: usize,
+    /// Errors of the cache device within a minute of each other that it may have; one more, and
+    /// the cache is given up.
+    pub errors_max: u32,
+    /// What enters the cache, and what leaves it.
+    pub policy: PolicySettings,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {
-            mode: CacheMode::default(),
             line_size: LineSize::default(),
+            verification: Verification::default(),
             requests_max: 256,
             fills_max: 512,
+            errors_max: 64,
+            policy: PolicySettings::default(),
         }
     }
 }
@@ -147,6 +186,9 @@ mod tests {
         for size in LineSize::ALL {
             assert_eq!(size.to_string().parse(), Ok(size));
             assert_eq!(LineSize::from_bytes(size.bytes()), Ok(size));
+        }
+        for when in Verification::ALL {
+            assert_eq!(when.to_string().parse(), Ok(when));
         }
         assert!("writeback".parse::<CacheMode>().expect_err("unknown").contains("'writeback'"));
         assert!("12k".parse::<LineSize>().expect_err("unknown").contains("'12k'"));

@@ -33,12 +33,17 @@ impl Doubt {
         self.ranges.iter().any(|range| range.overlaps(extent))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.ranges.clear();
     }
 }
 
-fn may_land_late(error: IoError) -> bool {
+/// Whether a write that failed so may still reach the origin.
+pub(crate) fn may_land_late(error: IoError) -> bool {
     matches!(error, IoError::TimedOut | IoError::ConnectionLost | IoError::Cancelled)
 }
 

@@ -1,16 +1,16 @@
 //! Stores into the cache that are in flight, and how they can't go stale.
 //!
-//! A fill writes bytes into a slot and, when the cache device is done, makes them valid. It is
+//! A fill writes blocks into a slot and, when the cache device is done, makes them valid. It is
 //! begun while its piece still holds the bytes' lock, but outlives it: no client waits for a fill.
-//! So a later write may overlap it. That write *excludes* its sectors from the fill, which then
+//! So a later write may overlap it. That write *excludes* its blocks from the fill, which then
 //! never makes them valid; and as long as the fill is in flight nothing else is stored in those
-//! sectors of the slot, because the device might finish the two in either order.
+//! blocks of the slot, because the device might finish the two in either order.
 //!
 //! A fill of a write also waits for the origin's answer: only what the origin has is cached.
 
+use super::blocks::{BLOCKS_MAX, BlockSet};
 use super::index::Slot;
 use super::line::LineNumber;
-use super::sectors::SectorSet;
 use super::table::{Table, bucket};
 
 pub(crate) type FillIndex = u16;
@@ -18,26 +18,36 @@ pub(crate) type FillIndex = u16;
 /// No fill; the end of a chain.
 pub(crate) const NO_FILL: FillIndex = FillIndex::MAX;
 
-/// One store in flight.
-pub(crate) struct Fill {
+/// CRC32C of what is stored, by block of the line; those of other blocks mean nothing.
+pub(crate) type Checksums = [u32; BLOCKS_MAX];
+
+/// A store that is to begin.
+pub(crate) struct Store {
     pub(crate) line: LineNumber,
     pub(crate) slot: Slot,
     /// What the device is writing.
-    pub(crate) sectors: SectorSet,
+    pub(crate) blocks: BlockSet,
+    pub(crate) checksums: Checksums,
+    /// It is a write's: valid only when the origin has it too.
+    pub(crate) of_write: bool,
+}
+
+/// One store in flight.
+struct Fill {
+    store: Store,
     /// What becomes valid when all goes well.
-    install: SectorSet,
-    /// The origin has not answered the write that this stores.
+    install: BlockSet,
     awaits_origin: bool,
     awaits_cache: bool,
     /// Next fill of the same write piece.
-    pub(crate) next_of_piece: FillIndex,
+    next_of_piece: FillIndex,
     next_of_bucket: FillIndex,
 }
 
 /// What is left to do when a fill has ended.
 pub(crate) struct Ended {
-    pub(crate) slot: Slot,
-    pub(crate) install: SectorSet,
+    pub(crate) store: Store,
+    pub(crate) install: BlockSet,
     /// Another fill of the line is in flight.
     pub(crate) line_is_busy: bool,
 }
@@ -62,40 +72,37 @@ impl Fills {
         self.table.len()
     }
 
-    /// Begins a fill; the caller has seen that there is room and no overlap.
-    pub(crate) fn begin(
-        &mut self,
-        line: LineNumber,
-        slot: Slot,
-        sectors: SectorSet,
-        awaits_origin: bool,
-    ) -> FillIndex {
-        debug_assert!(!self.overlaps(line, sectors));
-        let bucket = self.bucket(line);
+    /// Begins a fill; the caller has seen that there is room and no overlap. `next_of_piece` is
+    /// the fill of the same write that was begun before, or [`NO_FILL`].
+    pub(crate) fn begin(&mut self, store: Store, next_of_piece: FillIndex) -> FillIndex {
+        debug_assert!(!self.overlaps(store.line, store.blocks));
+        let bucket = self.bucket(store.line);
         let fill = Fill {
-            line,
-            slot,
-            sectors,
-            install: sectors,
-            awaits_origin,
+            install: store.blocks,
+            awaits_origin: store.of_write,
             awaits_cache: true,
-            next_of_piece: NO_FILL,
+            next_of_piece,
             next_of_bucket: self.heads[bucket],
+            store,
         };
         self.heads[bucket] = self.table.insert(fill);
         self.heads[bucket]
     }
 
-    pub(crate) fn get_mut(&mut self, fill: FillIndex) -> &mut Fill {
-        &mut self.table[fill]
+    pub(crate) fn line(&self, fill: FillIndex) -> LineNumber {
+        self.table[fill].store.line
     }
 
-    /// Whether the device is writing any of these sectors of the line.
-    pub(crate) fn overlaps(&self, line: LineNumber, sectors: SectorSet) -> bool {
+    pub(crate) fn next_of_piece(&self, fill: FillIndex) -> FillIndex {
+        self.table[fill].next_of_piece
+    }
+
+    /// Whether the device is writing any of these blocks of the line.
+    pub(crate) fn overlaps(&self, line: LineNumber, blocks: BlockSet) -> bool {
         let mut at = self.heads[self.bucket(line)];
         while at != NO_FILL {
             let fill = &self.table[at];
-            if fill.line == line && fill.sectors.overlaps(sectors) {
+            if fill.store.line == line && fill.store.blocks.overlaps(blocks) {
                 return true;
             }
             at = fill.next_of_bucket;
@@ -103,15 +110,24 @@ impl Fills {
         false
     }
 
-    /// Keeps these sectors of the line from becoming valid by any fill in flight.
-    pub(crate) fn exclude(&mut self, line: LineNumber, sectors: SectorSet) {
+    /// Keeps these blocks of the line from becoming valid by any fill in flight.
+    pub(crate) fn exclude(&mut self, line: LineNumber, blocks: BlockSet) {
         let mut at = self.heads[self.bucket(line)];
         while at != NO_FILL {
             let fill = &mut self.table[at];
-            if fill.line == line {
-                fill.install = fill.install.without(sectors);
+            if fill.store.line == line {
+                fill.install = fill.install.without(blocks);
             }
             at = fill.next_of_bucket;
+        }
+    }
+
+    /// Keeps every line in a range of lines from becoming valid by any fill in flight.
+    pub(crate) fn exclude_lines(&mut self, lines: std::ops::Range<u64>) {
+        for fill in self.table.iter_mut() {
+            if lines.contains(&fill.store.line.0) {
+                fill.install = BlockSet::EMPTY;
+            }
         }
     }
 
@@ -120,7 +136,7 @@ impl Fills {
         let entry = &mut self.table[fill];
         entry.awaits_cache = false;
         if !stored {
-            entry.install = SectorSet::EMPTY;
+            entry.install = BlockSet::EMPTY;
         }
         (!entry.awaits_origin).then(|| self.end(fill))
     }
@@ -130,14 +146,15 @@ impl Fills {
         let entry = &mut self.table[fill];
         entry.awaits_origin = false;
         if !written {
-            entry.install = SectorSet::EMPTY;
+            entry.install = BlockSet::EMPTY;
         }
         (!entry.awaits_cache).then(|| self.end(fill))
     }
 
     fn end(&mut self, fill: FillIndex) -> Ended {
         let ended = self.table.remove(fill);
-        let bucket = self.bucket(ended.line);
+        let line = ended.store.line;
+        let bucket = self.bucket(line);
         if self.heads[bucket] == fill {
             self.heads[bucket] = ended.next_of_bucket;
         } else {
@@ -150,10 +167,10 @@ impl Fills {
         let mut at = self.heads[bucket];
         let mut line_is_busy = false;
         while at != NO_FILL {
-            line_is_busy |= self.table[at].line == ended.line;
+            line_is_busy |= self.table[at].store.line == line;
             at = self.table[at].next_of_bucket;
         }
-        Ended { slot: ended.slot, install: ended.install, line_is_busy }
+        Ended { store: ended.store, install: ended.install, line_is_busy }
     }
 
     fn bucket(&self, line: LineNumber) -> usize {
@@ -166,22 +183,26 @@ mod tests {
     use super::*;
 
     const LINE: LineNumber = LineNumber(5);
-    const SLOT: Slot = Slot(9);
 
-    fn sectors(first: u64, count: u64) -> SectorSet {
-        SectorSet::of_bytes(first * 512, count * 512)
+    fn store(blocks: u16, of_write: bool) -> Store {
+        let checksums = [0; BLOCKS_MAX];
+        Store { line: LINE, slot: Slot(9), blocks: BlockSet(blocks), checksums, of_write }
     }
 
     #[test]
-    fn excluded_sectors_are_not_installed() {
+    fn excluded_blocks_are_not_installed() {
         let mut fills = Fills::new(4);
-        let fill = fills.begin(LINE, SLOT, sectors(0, 4), false);
-        fills.exclude(LINE, sectors(1, 1));
-        fills.exclude(LineNumber(6), sectors(0, 8));
-        assert!(fills.overlaps(LINE, sectors(1, 1)), "the device still writes it");
+        let fill = fills.begin(store(0b1111, false), NO_FILL);
+        fills.exclude(LINE, BlockSet(0b10));
+        fills.exclude(LineNumber(6), BlockSet(u16::MAX));
+        assert!(fills.overlaps(LINE, BlockSet(0b10)), "the device still writes it");
         let ended = fills.cache_done(fill, true).expect("nothing else is awaited");
-        assert_eq!(ended.install, sectors(0, 4).without(sectors(1, 1)));
-        assert!(!fills.overlaps(LINE, sectors(0, 8)));
+        assert_eq!(ended.install, BlockSet(0b1101));
+        assert!(!fills.overlaps(LINE, BlockSet(u16::MAX)));
+        let fill = fills.begin(store(1, false), NO_FILL);
+        fills.exclude_lines(6..100);
+        fills.exclude_lines(5..6);
+        assert!(fills.cache_done(fill, true).expect("done").install.is_empty());
     }
 
     #[test]
@@ -189,7 +210,7 @@ mod tests {
         for (stored, written) in [(true, true), (true, false), (false, true)] {
             for origin_first in [true, false] {
                 let mut fills = Fills::new(4);
-                let fill = fills.begin(LINE, SLOT, sectors(0, 1), true);
+                let fill = fills.begin(store(1, true), NO_FILL);
                 let ended = if origin_first {
                     assert!(fills.origin_done(fill, written).is_none());
                     fills.cache_done(fill, stored)
@@ -206,8 +227,8 @@ mod tests {
     #[test]
     fn a_line_is_busy_until_its_last_fill() {
         let mut fills = Fills::new(4);
-        let first = fills.begin(LINE, SLOT, sectors(0, 1), false);
-        let second = fills.begin(LINE, SLOT, sectors(1, 1), false);
+        let first = fills.begin(store(1, false), NO_FILL);
+        let second = fills.begin(store(2, false), NO_FILL);
         assert!(fills.cache_done(first, true).expect("done").line_is_busy);
         assert!(!fills.cache_done(second, true).expect("done").line_is_busy);
         assert_eq!(fills.len(), 0);

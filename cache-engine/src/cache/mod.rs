@@ -1,66 +1,91 @@
-//! The cache: a state machine that turns clients' requests into requests for two devices.
+//! The cache: a state machine that turns clients' requests into requests for devices.
 //!
 //! ```text
-//!   submit ──▶ request ──cut at regions──▶ piece ──lock──▶ mode::{write_through, …}
-//!                                                              │
-//!              outbox { origin, cache, replies } ◀─────────────┤
-//!   complete ─────────────────────────────────────────────────▶│ ──▶ fill, reply, unlock
+//!   submit ──▶ one line, all valid? ──yes──▶ hit in place ────────────────┐
+//!                 └─no─▶ cut at regions ──▶ piece ──lock──▶ mode::{…}      │
+//!                                                              │           │
+//!              outbox { origin, cache, replies } ◀─────────────┴───────────┤
+//!   complete ─────────────────────────────────────────────────▶ fill, reply, unlock
 //! ```
-//! The types to know: [`Cache`], which owns everything; a *piece*, the part of a request within one
-//! lock region; a *fill*, a store into the cache device that no client waits for.
+//! The types to know: [`Cache`], which owns everything; a *volume*, a range of one flat space of
+//! bytes ([`volumes`]); a *piece*, the part of a request within one lock region; a *fill*, a store
+//! into the cache device that no client waits for; the *keeper* ([`persistence`]), which makes
+//! sure that what is on the device can be used after a crash.
 //!
 //! What keeps it right:
 //! * A piece holds the lock of its bytes from start to answer ([`line_lock`]), so that overlapping
 //!   requests happen one after another on both devices.
+//! * A hit in place holds no lock; it is thrown away when its set's version has changed ([`hit`]).
 //! * A write makes the cached copy invalid before it is sent to the origin, and valid again only
 //!   when origin and cache device both have it.
 //! * A fill never makes valid what a later write has touched ([`fill`]).
-//! * A slot changes its line only when nobody reads or writes the old one.
+//! * A slot changes its line only when nobody reads or writes the old one, or whoever reads it will
+//!   notice.
+//! * Before a write is sent to the origin, what the cache device says of its range is void after a
+//!   crash ([`keeping`]).
 //!
-//! Absent: I/O, clocks, threads, random numbers; metadata on the cache device (a cache starts
-//! cold); dirty data (the origin always has everything).
+//! Absent: I/O, clocks, threads, random numbers; dirty data (the origin always has everything).
 
-#[expect(dead_code, reason = "validity moves from sectors to blocks next")]
+mod administration;
 mod blocks;
+pub mod cipher;
 pub mod config;
+mod content;
 mod doubt;
 mod entry;
 mod eviction;
 mod fill;
+mod health;
+mod hit;
 mod index;
+mod keeping;
 mod line;
 mod line_lock;
+pub mod metadata;
+pub mod miss_ratio;
 mod mode;
 mod outbox;
+mod persistence;
 mod piece;
-mod sectors;
+pub mod policy;
 mod statistics;
-pub mod superblock;
+mod store;
 mod table;
+mod verification;
+mod volumes;
 
-pub use config::{CacheConfig, CacheMode, LineSize};
-pub use outbox::Outbox;
+pub use administration::VolumeSettings;
+pub use config::{CacheConfig, CacheMode, LineSize, Verification, VolumeId};
+pub use outbox::{Event, Outbox, Ticket};
 pub use statistics::Statistics;
+pub use volumes::Span;
 
 use std::collections::VecDeque;
 
-use block_io::{DeviceError, Extent, Geometry, IoError, Operation, Request, RequestId, Timestamp};
+use block_io::{
+    BufferPool, Completion, DeviceError, Extent, IoError, Operation, Request, RequestId, Timestamp,
+};
 
-use doubt::Doubt;
+use administration::Sweep;
+use blocks::BlockSet;
+use content::ChecksumTable;
 use entry::WAYS;
-use fill::{Ended, Fills};
+use fill::Fills;
+use health::Health;
+use hit::HitRead;
 use index::{Index, Slot};
 use line::LineNumber;
 use line_lock::{LockTable, PieceIndex};
 use outbox::Token;
+use persistence::Persistence;
 use piece::{ClientRequest, Piece};
+use policy::Policy;
 use table::Table;
+use verification::Verifications;
+use volumes::Volumes;
 
 /// A piece lies within one region of this size, or of the devices' largest transfer if smaller.
 const REGION_MAX: u64 = 1 << 20;
-
-/// Requests larger than this are refused; frontends know it from the geometry.
-const TRANSFER_MAX: u32 = 32 << 20;
 
 /// Where the lines lie on the cache device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,39 +98,49 @@ pub struct CacheSpace {
     pub transfer_max: u32,
 }
 
-/// The cache of one volume. See the module.
+/// A cache. See the module.
 pub struct Cache {
-    mode: CacheMode,
     line_size: LineSize,
+    verification: Verification,
     region: u64,
     data_offset: u64,
-    geometry: Geometry,
+    requests_max: usize,
+    errors_max: u32,
+    now: Timestamp,
+    pool: BufferPool,
+    volumes: Volumes,
     index: Index,
+    /// Of every block, where each read is checked.
+    checksums: Option<ChecksumTable>,
     locks: LockTable,
+    hits: Table<HitRead>,
     requests: Table<ClientRequest>,
     pieces: Table<Piece>,
     fills: Fills,
-    doubt: Doubt,
+    verifications: Verifications,
+    policy: Policy,
+    keeper: Option<Box<Persistence>>,
+    health: Health,
     /// Requests of which a part could not be cut yet, because the table of pieces was full.
     uncut: VecDeque<u16>,
     /// Pieces that hold their lock and are to be started.
     startable: Vec<PieceIndex>,
     /// A read's slots by line, kept for its memory.
     slots: Vec<Option<Slot>>,
-    statistics: Statistics,
+    sweeps: VecDeque<Sweep>,
+    tickets: u64,
     outbox: Outbox,
 }
 
 impl Cache {
-    /// A cold cache in `space` for an origin of geometry `origin`.
+    /// A cold cache in `space`, without volumes. Nothing of it outlives the process.
     ///
     /// # Errors
-    /// When the space is smaller than one set of lines, or too small for an origin of this size;
-    /// the message says how much is needed.
-    pub fn new(
+    /// When the space is smaller than one set of lines; the message says how much is needed.
+    pub fn in_memory(
         config: CacheConfig,
-        origin: Geometry,
         space: CacheSpace,
+        pool: BufferPool,
     ) -> Result<Self, DeviceError> {
         let line = config.line_size.bytes();
         let set = line * WAYS as u64;
@@ -117,63 +152,56 @@ impl Cache {
                 space.length, config.line_size
             )));
         }
-        let lines = origin.capacity.div_ceil(line).max(1);
-        let index = Index::new(lines, sets, config.line_size).map_err(|needed| {
-            DeviceError::new(format!(
-                "cache size: {sets} sets of lines of {} are too few for an origin of {} bytes; \
-                 at least {needed} sets ({} bytes) are needed",
-                config.line_size,
-                origin.capacity,
-                needed * set
-            ))
-        })?;
-        let transfer_max = u64::from(origin.transfer_max.min(space.transfer_max));
+        Self::new(config, sets, space, pool)
+    }
+
+    fn new(
+        config: CacheConfig,
+        sets: u32,
+        space: CacheSpace,
+        pool: BufferPool,
+    ) -> Result<Self, DeviceError> {
+        let line = config.line_size.bytes();
+        let transfer_max = u64::from(space.transfer_max);
         let region = (REGION_MAX.min(transfer_max) + 1).next_power_of_two() / 2;
         if region < line {
             return Err(DeviceError::new(format!(
-                "line size {}: a device takes transfers of {transfer_max} bytes at the most",
+                "line size {}: the cache device takes transfers of {transfer_max} bytes at the most",
                 config.line_size
             )));
         }
+        let index = Index::new(sets, config.line_size);
+        let blocks = BlockSet::all(config.line_size).count() as usize;
+        let checked = config.verification == Verification::Always;
         let pieces_max = config.requests_max * 2;
         Ok(Self {
-            mode: config.mode,
             line_size: config.line_size,
+            verification: config.verification,
             region,
             data_offset: space.data_offset,
-            geometry: Geometry { transfer_max: TRANSFER_MAX, zeroes_max: 1 << 32, ..origin },
+            requests_max: config.requests_max,
+            errors_max: config.errors_max,
+            now: Timestamp::default(),
+            pool,
+            volumes: Volumes::new(index.lines() << config.line_size.shift()),
+            checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
+            policy: Policy::new(&config.policy, index.slots(), config.line_size),
             index,
             locks: LockTable::new(pieces_max, region),
+            hits: Table::new(config.requests_max),
             requests: Table::new(config.requests_max),
             pieces: Table::new(pieces_max),
             fills: Fills::new(config.fills_max),
-            doubt: Doubt::default(),
+            verifications: Verifications::default(),
+            keeper: None,
+            health: Health::default(),
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
             slots: Vec::with_capacity((region / line) as usize),
-            statistics: Statistics::default(),
+            sweeps: VecDeque::new(),
+            tickets: 0,
             outbox: Outbox::default(),
         })
-    }
-
-    /// What the cached volume looks like to a client: the origin, with larger transfers.
-    pub fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    /// Counters since the start.
-    pub fn statistics(&self) -> Statistics {
-        self.statistics
-    }
-
-    /// The mode that requests starting now follow.
-    pub fn mode(&self) -> CacheMode {
-        self.mode
-    }
-
-    /// Changes the mode for every request that starts from now on.
-    pub fn set_mode(&mut self, mode: CacheMode) {
-        self.mode = mode;
     }
 
     /// The line size.
@@ -186,14 +214,16 @@ impl Cache {
         self.index.slots() * self.line_size.bytes()
     }
 
-    /// Bytes of memory that the index takes.
+    /// Bytes of memory that grow with the cache: the index, and checksums where each read is
+    /// checked.
     pub fn index_memory_bytes(&self) -> u64 {
-        self.index.memory_bytes()
+        let checksums = self.checksums.as_ref().map_or(0, ChecksumTable::memory_bytes);
+        self.index.memory_bytes() + checksums
     }
 
-    /// Client requests in flight.
+    /// Client requests in flight, of all volumes.
     pub fn in_flight(&self) -> usize {
-        self.requests.len()
+        self.requests.len() + self.hits.len()
     }
 
     /// Stores into the cache device in flight.
@@ -201,77 +231,91 @@ impl Cache {
         self.fills.len()
     }
 
-    /// Declares that no write that failed before this call can reach the origin any more (its
-    /// connection is fenced): ranges in doubt are cached again.
-    pub fn fence(&mut self) {
-        self.doubt.clear();
-    }
-
     /// Takes a client's request. Its answer appears in the outbox, at once or later.
     ///
     /// # Errors
     /// The request itself, when `requests_max` are in flight.
-    pub fn submit(&mut self, _now: Timestamp, request: Request) -> Result<(), Request> {
-        if self.requests.is_full() {
+    pub fn submit(
+        &mut self,
+        now: Timestamp,
+        id: VolumeId,
+        request: Request,
+    ) -> Result<(), Request> {
+        self.now = now;
+        if self.in_flight() >= self.requests_max {
             return Err(request);
         }
-        if let Err(error) = self.check(&request) {
-            self.outbox.replies.push(request.complete(Err(error)));
+        if let Err(error) = self.check(id, &request) {
+            self.outbox.replies.push((id, request.complete(Err(error))));
             return Ok(());
         }
-        let name = self.requests.insert(ClientRequest::new(request));
-        if self.requests[name].operation() == Operation::Flush {
-            self.outbox.origin.push(Request::flush(Token::Flush { request: name }.id()));
-        } else {
-            self.cut(name);
-            self.start_pieces();
-        }
+        self.volumes[id].in_flight += 1;
+        let (operation, extent) = (request.operation, request.extent);
+        let verdict = self.policy.observe(now, id, operation, extent);
+        let request = match operation {
+            Operation::Read => match self.try_hit(id, verdict, request) {
+                Ok(()) => return Ok(()),
+                Err(request) => request,
+            },
+            _ => request,
+        };
+        self.volumes[id].statistics.sequential_bypasses += u64::from(verdict.bypass);
+        self.begin(id, verdict, request);
+        self.hear_keeper();
         Ok(())
     }
 
-    /// Takes the answer of either device to a request from the outbox. Which device it was is in
-    /// the id. The buffer of the completion is the caller's to drop.
-    pub fn complete(&mut self, _now: Timestamp, id: RequestId, result: Result<(), IoError>) {
-        match Token::of(id) {
+    /// Takes the answer of any device to a request from the outbox. What it was is in the id.
+    pub fn complete(&mut self, now: Timestamp, completion: Completion) {
+        self.now = now;
+        let result = completion.result;
+        match Token::of(completion.id) {
+            Token::Hit { hit } => return self.hit_done(hit, completion),
             Token::Change { piece } => self.change_done(piece, result),
             Token::OriginRead { piece, first, count } => {
-                self.origin_read_done(piece, first, count, result);
+                self.origin_read_done(piece, first, count, completion);
             }
-            Token::CacheRead { piece, line } => self.cache_read_done(piece, line, result),
-            Token::Fill { fill } => {
-                if result.is_err() {
-                    self.statistics.cache_write_errors += 1;
-                }
-                if let Some(ended) = self.fills.cache_done(fill, result.is_ok()) {
-                    self.fill_ended(&ended);
-                }
-            }
+            Token::CacheRead { piece, line } => self.cache_read_done(piece, line, completion),
+            Token::Verification { piece, line } => self.line_read(piece, line, completion),
+            Token::Fill { fill } => self.fill_done(fill, result),
             Token::Flush { request } => {
                 self.requests[request].note(result);
                 self.answer(request);
             }
+            Token::Metadata { index } => self.metadata_done(index, completion),
         }
         self.start_pieces();
+        self.hear_keeper();
     }
 
-    /// What is to be done; take everything out after each call of `submit` and `complete`.
+    /// What is to be done; take everything out after each call of `submit`, `complete`, `tick` and
+    /// the administrative ones.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 
-    fn check(&self, request: &Request) -> Result<(), IoError> {
-        self.geometry.check(request.operation, request.extent)?;
+    fn check(&self, id: VolumeId, request: &Request) -> Result<(), IoError> {
+        let volume = self.volumes.get(id).ok_or(IoError::InvalidArgument)?;
+        volume.geometry.check(request.operation, request.extent)?;
         let length = request.buffer.as_ref().map(|buffer| buffer.len() as u64);
         let wanted = request.operation.carries_data().then_some(request.extent.length);
         if length == wanted { Ok(()) } else { Err(IoError::InvalidArgument) }
     }
 
-    fn fill_ended(&mut self, ended: &Ended) {
-        self.index.validate(ended.slot, ended.install);
-        self.index.set_busy(ended.slot, ended.line_is_busy);
+    fn fill_done(&mut self, fill: fill::FillIndex, result: Result<(), IoError>) {
+        if let Err(error) = result {
+            let line = self.fills.line(fill);
+            if let Some(id) = self.volumes.at(line.0 << self.line_size.shift()) {
+                self.volumes[id].statistics.cache_write_errors += 1;
+            }
+            self.device_failed("a store", error);
+        }
+        if let Some(ended) = self.fills.cache_done(fill, result.is_ok()) {
+            self.fill_ended(&ended);
+        }
     }
 
-    /// The lines that a piece touches, with the part of it in each.
+    /// The lines that a flat extent touches, with the part of it in each.
     fn line_parts(&self, extent: Extent) -> impl Iterator<Item = (LineNumber, Extent)> + use<> {
         let shift = self.line_size.shift();
         extent
@@ -279,15 +323,19 @@ impl Cache {
             .map(move |part| (LineNumber(part.offset >> shift), part))
     }
 
-    /// Where bytes of the volume lie on the cache device if their line is in `slot`.
-    fn cache_offset(&self, slot: Slot, volume_offset: u64) -> u64 {
+    /// Where flat bytes lie on the cache device if their line is in `slot`.
+    fn cache_offset(&self, slot: Slot, flat: u64) -> u64 {
         let line = self.line_size.bytes();
-        self.data_offset + u64::from(slot.0) * line + (volume_offset & (line - 1))
+        self.data_offset + u64::from(slot.0) * line + (flat & (line - 1))
     }
 
-    /// The sectors of `part`, which lies within one line.
-    fn sectors_of(&self, part: Extent) -> sectors::SectorSet {
-        sectors::SectorSet::of_bytes(part.offset & (self.line_size.bytes() - 1), part.length)
+    /// The blocks that `part`, which lies within one line, touches.
+    fn blocks_touched(&self, part: Extent) -> BlockSet {
+        BlockSet::touching(part.offset & (self.line_size.bytes() - 1), part.length)
+    }
+
+    fn all_blocks(&self) -> BlockSet {
+        BlockSet::all(self.line_size)
     }
 }
 

@@ -5,25 +5,52 @@
 
 use block_io::{Completion, Request, RequestId};
 
+use super::config::VolumeId;
 use super::line_lock::PieceIndex;
 
 /// Actions since the outbox was last emptied.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// For the origin, in this order.
-    pub origin: Vec<Request>,
+    /// For the origins of volumes, in this order.
+    pub origin: Vec<(VolumeId, Request)>,
     /// For the cache device; no order among them matters.
     pub cache: Vec<Request>,
-    /// For the clients.
-    pub replies: Vec<Completion>,
+    /// For the clients of volumes.
+    pub replies: Vec<(VolumeId, Completion)>,
+    /// For whoever runs the cache.
+    pub events: Vec<Event>,
 }
 
 impl Outbox {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.origin.is_empty() && self.cache.is_empty() && self.replies.is_empty()
+        self.origin.is_empty()
+            && self.cache.is_empty()
+            && self.replies.is_empty()
+            && self.events.is_empty()
     }
 }
+
+/// Something that whoever runs the cache should know, or has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// What an administrator asked for under this ticket is done, and will stay so after a crash.
+    Done(Ticket),
+    /// The sweep over what an earlier run left has ended: every line of it is in use or dropped.
+    Loaded,
+    /// The cache device failed too often, or answers no more. Everything passes through, and the
+    /// cache will not come back warm; what it held is dropped. The text says what happened.
+    Degraded(String),
+    /// The device can't be told that it is not to be used warm: the record outside it has to say
+    /// so. Writes wait until [`Cache::disowned`](super::Cache::disowned) is called.
+    Disown,
+    /// All is on the device that a warm start needs; it may be closed.
+    Stopped,
+}
+
+/// Names something that takes a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
 
 /// What a device request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +61,16 @@ pub(crate) enum Token {
     OriginRead { piece: PieceIndex, first: u16, count: u16 },
     /// A piece's read of one of its lines from the cache.
     CacheRead { piece: PieceIndex, line: u16 },
+    /// A piece's read of a whole line that is unverified, from the cache.
+    Verification { piece: PieceIndex, line: u16 },
+    /// A read that is served in place.
+    Hit { hit: u16 },
     /// A store into the cache.
     Fill { fill: u16 },
     /// A client's flush, passed on.
     Flush { request: u16 },
+    /// A read or write of what the cache keeps about its lines.
+    Metadata { index: u16 },
 }
 
 impl Token {
@@ -51,6 +84,9 @@ impl Token {
             Self::CacheRead { piece, line } => pack(2, piece, line, 0),
             Self::Fill { fill } => pack(3, fill, 0, 0),
             Self::Flush { request } => pack(4, request, 0, 0),
+            Self::Hit { hit } => pack(5, hit, 0, 0),
+            Self::Metadata { index } => pack(6, index, 0, 0),
+            Self::Verification { piece, line } => pack(7, piece, line, 0),
         }
     }
 
@@ -64,6 +100,9 @@ impl Token {
             2 => Self::CacheRead { piece: a, line: b },
             3 => Self::Fill { fill: a },
             4 => Self::Flush { request: a },
+            5 => Self::Hit { hit: a },
+            6 => Self::Metadata { index: a },
+            7 => Self::Verification { piece: a, line: b },
             _ => panic!("a device completed request {}, which the cache never made", id.0),
         }
     }
@@ -79,8 +118,11 @@ mod tests {
             Token::Change { piece: 7 },
             Token::OriginRead { piece: 65534, first: 255, count: 256 },
             Token::CacheRead { piece: 1, line: 200 },
+            Token::Verification { piece: 1, line: 200 },
+            Token::Hit { hit: 9 },
             Token::Fill { fill: 511 },
             Token::Flush { request: 3 },
+            Token::Metadata { index: 65535 },
         ] {
             assert_eq!(Token::of(token.id()), token);
         }

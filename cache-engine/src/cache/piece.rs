@@ -1,15 +1,21 @@
-//! The life of a request: cut into pieces, each piece started when it holds its lock, answered
-//! when the last one has ended.
+//! The life of a request that is not a hit in place: cut into pieces, each piece started when it
+//! holds its lock, answered when the last one has ended.
 
 use block_io::{Buffer, Completion, Extent, IoError, Operation, Request};
 
+use super::blocks::BLOCK_SIZE;
+use super::config::{CacheMode, VolumeId};
 use super::fill::{FillIndex, NO_FILL};
 use super::line_lock::PieceIndex;
+use super::policy::Verdict;
+use super::outbox::Token;
 use super::{Cache, mode};
 
 /// A client's request in flight.
 pub(crate) struct ClientRequest {
+    pub(crate) volume: VolumeId,
     request: Request,
+    pub(crate) verdict: Verdict,
     /// How much of the extent has been cut into pieces.
     cut: u64,
     pieces: u32,
@@ -26,10 +32,6 @@ pub(crate) struct Seen {
 }
 
 impl ClientRequest {
-    pub(crate) fn new(request: Request) -> Self {
-        Self { request, cut: 0, pieces: 0, result: Ok(()), seen: Seen::default() }
-    }
-
     pub(crate) fn operation(&self) -> Operation {
         self.request.operation
     }
@@ -50,9 +52,12 @@ impl ClientRequest {
     }
 }
 
-/// The part of a request that lies within one lock region.
+/// The part of a request that lies within one lock region. Extents are flat.
 pub(crate) struct Piece {
     pub(crate) request: u16,
+    /// What the client wants.
+    pub(crate) wanted: Extent,
+    /// What is locked: for a read that may fill, the blocks (or lines) around what is wanted.
     pub(crate) extent: Extent,
     /// Device requests that the piece waits for.
     pub(crate) waits_for: u16,
@@ -63,10 +68,31 @@ pub(crate) struct Piece {
 }
 
 impl Cache {
+    /// Takes a request in; there is room for it.
+    pub(super) fn begin(&mut self, volume: VolumeId, verdict: Verdict, request: Request) {
+        let flush = request.operation == Operation::Flush;
+        let name = self.requests.insert(ClientRequest {
+            volume,
+            request,
+            verdict,
+            cut: 0,
+            pieces: 0,
+            result: Ok(()),
+            seen: Seen::default(),
+        });
+        if flush {
+            let id = Token::Flush { request: name }.id();
+            self.outbox.origin.push((volume, Request::flush(id)));
+        } else {
+            self.cut(name);
+            self.start_pieces();
+        }
+    }
+
     /// Cuts a request into as many pieces as there is room for.
-    pub(super) fn cut(&mut self, name: u16) {
+    fn cut(&mut self, name: u16) {
         loop {
-            let request = &mut self.requests[name];
+            let request = &self.requests[name];
             if request.is_cut() {
                 return;
             }
@@ -74,15 +100,20 @@ impl Cache {
                 self.uncut.push_back(name);
                 return;
             }
+            let volume = &self.volumes[request.volume];
             let whole = request.request.extent;
-            let offset = whole.offset + request.cut;
-            let room = self.region - (offset & (self.region - 1));
-            let extent = Extent::new(offset, room.min(whole.end() - offset));
-            request.cut += extent.length;
+            let offset = volume.base() + whole.offset + request.cut;
+            let room = volume.piece_max - (offset & (volume.piece_max - 1));
+            let length = room.min(whole.length - request.cut);
+            let wanted = Extent::new(offset, length);
+            let extent = self.extent_to_lock(request, wanted);
+            let request = &mut self.requests[name];
+            request.cut += length;
             request.pieces += 1;
             let exclusive = request.operation().changes_content();
             let piece = self.pieces.insert(Piece {
                 request: name,
+                wanted,
                 extent,
                 waits_for: 0,
                 fills: false,
@@ -94,9 +125,32 @@ impl Cache {
         }
     }
 
-    /// Starts every piece that holds its lock, in order. A started piece always has device
-    /// requests in flight, so nothing ends, and nothing else becomes startable, meanwhile.
+    /// A read that may fill locks all that it may read: whole blocks, and more where the policy
+    /// says so. Everything else locks what it wants.
+    fn extent_to_lock(&self, request: &ClientRequest, wanted: Extent) -> Extent {
+        let volume = &self.volumes[request.volume];
+        if request.operation() != Operation::Read || volume.mode == CacheMode::PassThrough {
+            return wanted;
+        }
+        let blocks = wanted.align_outward(BLOCK_SIZE);
+        let extent = if request.verdict.bypass {
+            blocks
+        } else {
+            let line = self.line_size.bytes();
+            let widened = self.policy.fill_extent(request.volume, &request.verdict, blocks, line);
+            debug_assert!(widened.contains(blocks) && wanted.align_outward(line).contains(widened));
+            widened
+        };
+        extent.intersection(volume.extent())
+    }
+
+    /// Starts every piece that holds its lock, in order. A started piece has device requests in
+    /// flight, or waits for leave to change something, so nothing ends, and nothing else becomes
+    /// startable, meanwhile.
     pub(super) fn start_pieces(&mut self) {
+        if self.startable.is_empty() {
+            return;
+        }
         let mut startable = std::mem::take(&mut self.startable);
         for piece in startable.drain(..) {
             mode::start(self, piece);
@@ -105,11 +159,28 @@ impl Cache {
         self.startable = startable;
     }
 
-    /// The bytes of the request's buffer that belong to `part` of it.
-    pub(super) fn buffer_of(&self, name: u16, part: Extent) -> Buffer {
-        let request = &self.requests[name].request;
-        let buffer = request.buffer.as_ref().expect("a read or write has a buffer, see check");
-        buffer.slice((part.offset - request.extent.offset) as usize, part.length as usize)
+    /// The volume of a piece.
+    pub(super) fn volume_of(&self, name: PieceIndex) -> VolumeId {
+        self.requests[self.pieces[name].request].volume
+    }
+
+    /// The bytes of the client's buffer that belong to `part`, which is wanted by the piece.
+    pub(super) fn client_buffer(&self, name: PieceIndex, part: Extent) -> Buffer {
+        let request = &self.requests[self.pieces[name].request];
+        let flat = self.volumes[request.volume].base() + request.request.extent.offset;
+        let buffer = request.request.buffer.as_ref();
+        let buffer = buffer.expect("a read or write has a buffer, see check");
+        buffer.slice((part.offset - flat) as usize, part.length as usize)
+    }
+
+    /// Copies what the client wants of `extent`, whose bytes are in `source`.
+    pub(super) fn copy_to_client(&self, name: PieceIndex, extent: Extent, source: &Buffer) {
+        let part = extent.intersection(self.pieces[name].wanted);
+        if !part.is_empty() {
+            let at = (part.offset - extent.offset) as usize;
+            let bytes = source.slice(at, part.length as usize);
+            self.client_buffer(name, part).copy_from(&bytes);
+        }
     }
 
     /// One of the piece's device requests has ended.
@@ -139,13 +210,21 @@ impl Cache {
 
     /// Sends a request's answer and forgets it.
     pub(super) fn answer(&mut self, name: u16) {
-        let ClientRequest { request, result, seen, .. } = self.requests.remove(name);
-        self.count(&request, result, seen);
-        self.outbox.replies.push(Completion { id: request.id, result, buffer: request.buffer });
+        let ClientRequest { volume, request, result, seen, .. } = self.requests.remove(name);
+        self.count(volume, &request, result, seen);
+        self.volumes[volume].in_flight -= 1;
+        let reply = Completion { id: request.id, result, buffer: request.buffer };
+        self.outbox.replies.push((volume, reply));
     }
 
-    fn count(&mut self, request: &Request, result: Result<(), IoError>, seen: Seen) {
-        let statistics = &mut self.statistics;
+    fn count(
+        &mut self,
+        volume: VolumeId,
+        request: &Request,
+        result: Result<(), IoError>,
+        seen: Seen,
+    ) {
+        let statistics = &mut self.volumes[volume].statistics;
         let length = request.extent.length;
         match request.operation {
             Operation::Read => {

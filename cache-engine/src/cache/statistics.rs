@@ -37,6 +37,16 @@ pub struct Statistics {
     /// Pieces of lines not stored, because every way of the set was in use, the sectors were being
     /// stored already, or `fills_max` stores were in flight.
     pub fills_dropped: u64,
+    /// Pieces of lines not stored, because the policy said so.
+    pub fills_refused: u64,
+    /// Reads served in place that had to start again, because the line changed meanwhile.
+    pub hit_retries: u64,
+    /// Lines of an earlier run that were checked when they were first read, and were right.
+    pub lines_verified: u64,
+    /// Lines or blocks that were not what had been stored, and were dropped unread.
+    pub checksum_mismatches: u64,
+    /// Requests that were part of a long sequential run and not stored.
+    pub sequential_bypasses: u64,
     /// Bytes stored in the cache.
     pub fill_bytes: u64,
     /// Lines with valid data given up for others.
@@ -57,7 +67,7 @@ pub struct Statistics {
 
 impl Statistics {
     /// Every counter with its name, in the order of the fields, for tables and JSON.
-    pub fn named(&self) -> [(&'static str, u64); 23] {
+    pub fn named(&self) -> [(&'static str, u64); 28] {
         [
             ("reads", self.reads),
             ("read_bytes", self.read_bytes),
@@ -74,6 +84,11 @@ impl Statistics {
             ("read_fills", self.read_fills),
             ("write_fills", self.write_fills),
             ("fills_dropped", self.fills_dropped),
+            ("fills_refused", self.fills_refused),
+            ("hit_retries", self.hit_retries),
+            ("lines_verified", self.lines_verified),
+            ("checksum_mismatches", self.checksum_mismatches),
+            ("sequential_bypasses", self.sequential_bypasses),
             ("fill_bytes", self.fill_bytes),
             ("evictions", self.evictions),
             ("cache_read_bytes", self.cache_read_bytes),

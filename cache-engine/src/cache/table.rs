@@ -39,6 +39,11 @@ impl<Value> Table<Value> {
         name
     }
 
+    /// Every value in use, in the order of their names.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        self.places.iter_mut().flatten()
+    }
+
     pub(crate) fn remove(&mut self, name: u16) -> Value {
         let value = self.places[usize::from(name)].take().expect("a name in use");
         self.free.push(name);

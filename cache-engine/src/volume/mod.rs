@@ -1,27 +1,26 @@
-//! A cached volume: the cache's decisions carried out on an origin and a cache device.
+//! Cached volumes: the cache's decisions carried out on a cache device and one origin a volume.
 //!
-//! It is a [`BlockQueue`] made of two, so it can stand wherever a device can: behind a frontend,
-//! behind another cache, on simulated disks. It adds nothing to what the cache decides; it only
-//! moves requests and completions, and keeps what a full queue handed back.
+//! ```text
+//!   CachedVolume ─┐                      ┌─▶ origin of volume 0
+//!   CachedVolume ─┼─▶ engine { Cache } ──┼─▶ origin of volume 1
+//!   CachedVolume ─┘                      └─▶ cache device
+//! ```
+//! A [`CachedVolume`] is a [`BlockQueue`], so it can stand wherever a device can: behind a frontend,
+//! behind another cache, on simulated disks. All volumes of one [`CacheEngine`] live on one core.
+//! The engine adds nothing to what the cache decides; it only moves requests and completions, and
+//! keeps what a full queue handed back.
 //!
 //! Absent: opening devices ([`cache_device`] and the backends do that).
 
 pub mod cache_device;
 
+use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
-use block_io::{BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
+use block_io::{BlockQueue, Completion, DeviceError, Extent, Geometry, Request, Timestamp};
 
-use crate::cache::{Cache, CacheConfig, CacheMode, CacheSpace, Statistics};
-
-/// One cached volume on one core.
-pub struct CachedVolume<Origin, CacheDevice> {
-    cache: Cache,
-    origin: Device<Origin>,
-    cache_device: Device<CacheDevice>,
-    replies: Vec<Completion>,
-    now: Timestamp,
-}
+use crate::cache::{Cache, CacheMode, Event, Statistics, Ticket, VolumeId, VolumeSettings};
 
 /// A queue with what it had no room for, in order. Bounded by what the cache has in flight.
 struct Device<Queue> {
@@ -35,20 +34,13 @@ impl<Queue: BlockQueue> Device<Queue> {
         Self { queue, waiting: VecDeque::new(), completions: Vec::new() }
     }
 
-    fn send(&mut self, requests: &mut Vec<Request>) {
+    fn send(&mut self, request: Request) {
         if self.waiting.is_empty() {
-            let mut refused = None;
-            let mut rest = requests.drain(..);
-            for request in rest.by_ref() {
-                if let Err(request) = self.queue.submit(request) {
-                    refused = Some(request);
-                    break;
-                }
+            if let Err(refused) = self.queue.submit(request) {
+                self.waiting.push_back(refused);
             }
-            self.waiting.extend(refused);
-            self.waiting.extend(rest);
         } else {
-            self.waiting.extend(requests.drain(..));
+            self.waiting.push_back(request);
             self.retry();
         }
     }
@@ -61,107 +53,235 @@ impl<Queue: BlockQueue> Device<Queue> {
             }
         }
     }
+
+    /// Hands what has completed to `take`. Returns whether anything moved.
+    fn poll(&mut self, now: Timestamp, mut take: impl FnMut(Completion)) -> bool {
+        if !self.waiting.is_empty() {
+            self.retry();
+        }
+        let progress = self.queue.poll(now, &mut self.completions);
+        for completion in self.completions.drain(..) {
+            take(completion);
+        }
+        progress
+    }
 }
 
-impl<Origin: BlockQueue, CacheDevice: BlockQueue> CachedVolume<Origin, CacheDevice> {
-    /// A volume with a cold cache.
+/// One volume's side of an engine.
+struct Side<Origin> {
+    origin: Device<Origin>,
+    replies: Vec<Completion>,
+}
+
+/// A cache with its devices.
+struct Engine<Origin, CacheDevice> {
+    cache: Cache,
+    cache_device: Device<CacheDevice>,
+    /// By volume.
+    sides: Vec<Option<Side<Origin>>>,
+    events: VecDeque<Event>,
+    now: Timestamp,
+}
+
+impl<Origin: BlockQueue, CacheDevice: BlockQueue> Engine<Origin, CacheDevice> {
+    fn empty_outbox(&mut self) {
+        let outbox = self.cache.outbox();
+        for request in outbox.cache.drain(..) {
+            self.cache_device.send(request);
+        }
+        for (id, request) in outbox.origin.drain(..) {
+            side(&mut self.sides, id).origin.send(request);
+        }
+        for (id, reply) in outbox.replies.drain(..) {
+            side(&mut self.sides, id).replies.push(reply);
+        }
+        self.events.extend(outbox.events.drain(..));
+    }
+
+    /// Moves every device on. Returns whether anything happened.
+    fn poll(&mut self, now: Timestamp) -> bool {
+        self.now = now;
+        let cache = &mut self.cache;
+        let mut progress = self.cache_device.poll(now, |done| cache.complete(now, done));
+        for side in self.sides.iter_mut().flatten() {
+            progress |= side.origin.poll(now, |done| cache.complete(now, done));
+        }
+        progress |= cache.tick(now);
+        self.empty_outbox();
+        progress
+    }
+
+    fn is_idle(&self) -> bool {
+        self.cache.in_flight() == 0
+            && self.cache.fills_in_flight() == 0
+            && self.cache_device.queue.in_flight() == 0
+    }
+}
+
+fn side<Origin>(sides: &mut [Option<Side<Origin>>], id: VolumeId) -> &mut Side<Origin> {
+    sides[usize::from(id.0)].as_mut().expect("a volume of this engine")
+}
+
+/// A cache with its devices on one core. Clones are the same one.
+pub struct CacheEngine<Origin, CacheDevice>(Rc<RefCell<Engine<Origin, CacheDevice>>>);
+
+impl<Origin, CacheDevice> Clone for CacheEngine<Origin, CacheDevice> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevice> {
+    /// `cache` on `cache_device`, whose space the cache was made with.
+    pub fn new(cache: Cache, cache_device: CacheDevice) -> Self {
+        Self(Rc::new(RefCell::new(Engine {
+            cache,
+            cache_device: Device::new(cache_device),
+            sides: Vec::new(),
+            events: VecDeque::new(),
+            now: Timestamp::default(),
+        })))
+    }
+
+    /// Adds a volume on `origin`. The geometry in `settings` is replaced by the queue's.
     ///
     /// # Errors
-    /// As [`Cache::new`].
-    pub fn new(
-        config: CacheConfig,
+    /// See [`Cache::add_volume`].
+    pub fn add_volume(
+        &self,
         origin: Origin,
-        cache_device: CacheDevice,
-        space: CacheSpace,
-    ) -> Result<Self, DeviceError> {
-        Ok(Self {
-            cache: Cache::new(config, origin.geometry(), space)?,
-            origin: Device::new(origin),
-            cache_device: Device::new(cache_device),
-            replies: Vec::new(),
-            now: Timestamp::default(),
-        })
+        settings: VolumeSettings,
+    ) -> Result<CachedVolume<Origin, CacheDevice>, DeviceError> {
+        let mut engine = self.0.borrow_mut();
+        let geometry = origin.geometry();
+        let id = engine.cache.add_volume(VolumeSettings { geometry, ..settings })?;
+        let at = usize::from(id.0);
+        if engine.sides.len() <= at {
+            engine.sides.resize_with(at + 1, || None);
+        }
+        engine.sides[at] = Some(Side { origin: Device::new(origin), replies: Vec::new() });
+        Ok(CachedVolume { engine: self.clone(), id })
     }
 
-    /// Counters since the start.
-    pub fn statistics(&self) -> Statistics {
-        self.cache.statistics()
+    /// The cache, for its sizes, settings and counters.
+    pub fn cache(&self) -> Ref<'_, Cache> {
+        Ref::map(self.0.borrow(), |engine| &engine.cache)
     }
 
-    /// Changes the mode for requests that start from now on.
-    pub fn set_mode(&mut self, mode: CacheMode) {
-        self.cache.set_mode(mode);
+    /// Changes something about the cache, and does what follows from it.
+    pub fn change<Value>(&self, change: impl FnOnce(&mut Cache) -> Value) -> Value {
+        let mut engine = self.0.borrow_mut();
+        let value = change(&mut engine.cache);
+        engine.empty_outbox();
+        value
     }
 
-    /// The cache, for its sizes and settings.
-    pub fn cache(&self) -> &Cache {
-        &self.cache
+    /// The next thing that the cache has to say.
+    pub fn next_event(&self) -> Option<Event> {
+        self.0.borrow_mut().events.pop_front()
     }
 
-    /// See [`Cache::fence`].
-    pub fn fence(&mut self) {
-        self.cache.fence();
-    }
-
-    /// The queue of the origin.
-    pub fn origin(&mut self) -> &mut Origin {
-        &mut self.origin.queue
+    /// Moves every device on, for times without a volume to poll. Returns whether anything
+    /// happened.
+    pub fn poll(&self, now: Timestamp) -> bool {
+        self.0.borrow_mut().poll(now)
     }
 
     /// Whether nothing is in flight, stores into the cache included: the devices may be closed.
     pub fn is_idle(&self) -> bool {
-        self.cache.in_flight() == 0 && self.cache.fills_in_flight() == 0
+        self.0.borrow().is_idle()
     }
 
-    fn empty_outbox(&mut self) {
-        let outbox = self.cache.outbox();
-        if !outbox.cache.is_empty() {
-            self.cache_device.send(&mut outbox.cache);
-        }
-        if !outbox.origin.is_empty() {
-            self.origin.send(&mut outbox.origin);
-        }
-        self.replies.append(&mut outbox.replies);
+    /// When somebody has to poll at the latest, even if no device has anything to say.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.0.borrow().cache.next_deadline()
+    }
+}
+
+/// One cached volume.
+pub struct CachedVolume<Origin, CacheDevice> {
+    engine: CacheEngine<Origin, CacheDevice>,
+    id: VolumeId,
+}
+
+impl<Origin: BlockQueue, CacheDevice: BlockQueue> CachedVolume<Origin, CacheDevice> {
+    /// The engine that it belongs to.
+    pub fn engine(&self) -> &CacheEngine<Origin, CacheDevice> {
+        &self.engine
     }
 
-    fn poll_device<Queue: BlockQueue>(
-        cache: &mut Cache,
-        device: &mut Device<Queue>,
-        now: Timestamp,
-    ) -> bool {
-        if !device.waiting.is_empty() {
-            device.retry();
+    /// Its number in the cache.
+    pub fn id(&self) -> VolumeId {
+        self.id
+    }
+
+    /// Counters since it was added.
+    pub fn statistics(&self) -> Statistics {
+        self.engine.cache().statistics(self.id).unwrap_or_default()
+    }
+
+    /// Changes the mode for requests that start from now on.
+    pub fn set_mode(&self, mode: CacheMode) {
+        self.engine.change(|cache| cache.set_mode(self.id, mode));
+    }
+
+    /// See [`Cache::fence`].
+    pub fn fence(&self) {
+        self.engine.change(|cache| cache.fence(self.id));
+    }
+
+    /// See [`Cache::invalidate`].
+    ///
+    /// # Errors
+    /// When the volume has been removed.
+    pub fn invalidate(&self, extent: Extent) -> Result<Ticket, DeviceError> {
+        self.engine.change(|cache| cache.invalidate(self.id, extent))
+    }
+
+    /// Whether nothing of the engine is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.engine.is_idle()
+    }
+
+    /// Takes the volume out of the cache; gives its origin's queue back.
+    ///
+    /// # Errors
+    /// When requests of it are in flight; the volume is as it was then.
+    pub fn remove(self) -> Result<Origin, (Self, DeviceError)> {
+        let removed = self.engine.change(|cache| cache.remove_volume(self.id));
+        if let Err(error) = removed {
+            return Err((self, error));
         }
-        let progress = device.queue.poll(now, &mut device.completions);
-        for completion in device.completions.drain(..) {
-            cache.complete(now, completion.id, completion.result);
-        }
-        progress
+        let side = self.engine.0.borrow_mut().sides[usize::from(self.id.0)].take();
+        Ok(side.expect("a volume of this engine").origin.queue)
     }
 }
 
 impl<Origin: BlockQueue, CacheDevice: BlockQueue> BlockQueue for CachedVolume<Origin, CacheDevice> {
     fn geometry(&self) -> Geometry {
-        self.cache.geometry()
+        self.engine.cache().geometry(self.id).expect("a volume of this engine")
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
-        self.cache.submit(self.now, request)?;
-        self.empty_outbox();
+        let mut engine = self.engine.0.borrow_mut();
+        let now = engine.now;
+        engine.cache.submit(now, self.id, request)?;
+        engine.empty_outbox();
         Ok(())
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
-        self.now = now;
-        let mut progress = Self::poll_device(&mut self.cache, &mut self.cache_device, now);
-        progress |= Self::poll_device(&mut self.cache, &mut self.origin, now);
-        self.empty_outbox();
-        progress |= !self.replies.is_empty();
-        completions.append(&mut self.replies);
+        let mut engine = self.engine.0.borrow_mut();
+        let mut progress = engine.poll(now);
+        let replies = &mut side(&mut engine.sides, self.id).replies;
+        progress |= !replies.is_empty();
+        completions.append(replies);
         progress
     }
 
     fn in_flight(&self) -> usize {
-        self.cache.in_flight() + self.replies.len()
+        let engine = self.engine.0.borrow();
+        let replies = engine.sides[usize::from(self.id.0)].as_ref();
+        engine.cache.in_flight_of(self.id) + replies.map_or(0, |side| side.replies.len())
     }
 }

@@ -7,7 +7,9 @@ mod devices;
 use block_io::sim::ReferenceDisk;
 use block_io::sim::fill_pattern;
 use block_io::{BufferPool, Extent, Geometry, IoError, Operation, Request, RequestId, Timestamp};
-use cache_engine::cache::{Cache, CacheConfig, CacheMode, CacheSpace, LineSize};
+use cache_engine::cache::{
+    Cache, CacheConfig, CacheMode, CacheSpace, LineSize, VolumeId, VolumeSettings,
+};
 
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
@@ -21,6 +23,7 @@ const SECTOR: u64 = 512;
 const WAYS: u64 = 16;
 const REQUESTS_MAX: usize = 24;
 const STEP_LENGTH: usize = 4;
+const VOLUME: VolumeId = VolumeId(0);
 
 struct Harness {
     cache: Cache,
@@ -56,16 +59,25 @@ impl Harness {
         // Two to four times the cache, and not in whole lines.
         let capacity = set * u64::from(2 + (sizes >> 1 & 3)) + u64::from(sizes >> 3 & 1) * SECTOR;
         let config = CacheConfig {
-            mode: CacheMode::ALL[usize::from(mode) % 3],
             line_size,
             requests_max: REQUESTS_MAX,
             fills_max: 8,
+            errors_max: u32::MAX,
+            ..CacheConfig::default()
         };
         let space = CacheSpace { data_offset: 4096, length, transfer_max: 128 << 10 };
-        let cache = Cache::new(config, Geometry::new(capacity), space).expect("sound sizes");
+        let pool = BufferPool::heap();
+        let mut cache = Cache::in_memory(config, space, pool.clone()).expect("sound sizes");
+        let settings = VolumeSettings {
+            geometry: Geometry::new(capacity),
+            mode: CacheMode::ALL[usize::from(mode) % 3],
+            span: None,
+            cipher: None,
+        };
+        assert_eq!(cache.add_volume(settings).expect("room"), VOLUME);
         Self {
             cache,
-            pool: BufferPool::heap(),
+            pool,
             reference: ReferenceDisk::new(0, capacity).with_late_writes(true),
             origin: Device::new("origin", capacity, true),
             cache_device: Device::new("cache device", 4096 + length, false),
@@ -91,7 +103,7 @@ impl Harness {
             _ => match a % 5 {
                 3 => self.origin.land_late(usize::from(b)),
                 4 => self.fence(),
-                mode => self.cache.set_mode(CacheMode::ALL[usize::from(mode)]),
+                mode => self.cache.set_mode(VOLUME, CacheMode::ALL[usize::from(mode)]),
             },
         }
     }
@@ -120,20 +132,20 @@ impl Harness {
             Operation::WriteZeroes => Request::write_zeroes(id, extent),
         };
         if self.cache.in_flight() == REQUESTS_MAX {
-            let refused = self.cache.submit(Timestamp(0), request);
+            let refused = self.cache.submit(Timestamp(0), VOLUME, request);
             assert_eq!(refused.expect_err("the cache is full").id, id);
             return;
         }
         self.next += 1;
         self.reference.begin(&request);
-        self.cache.submit(Timestamp(0), request).expect("the cache has room");
+        self.cache.submit(Timestamp(0), VOLUME, request).expect("the cache has room");
         self.empty_outbox();
     }
 
     fn complete_origin(&mut self, which: u8, result: Result<(), IoError>, landing: Landing) {
-        if let Some(id) = self.origin.complete(usize::from(which), landing) {
+        if let Some(request) = self.origin.complete(usize::from(which), landing) {
             self.origin_failed |= result.is_err();
-            self.cache.complete(Timestamp(0), id, result);
+            self.cache.complete(Timestamp(0), request.complete(result));
             self.empty_outbox();
         }
     }
@@ -150,8 +162,8 @@ impl Harness {
     }
 
     fn complete_cache(&mut self, which: u8, result: Result<(), IoError>, landing: Landing) {
-        if let Some(id) = self.cache_device.complete(usize::from(which), landing) {
-            self.cache.complete(Timestamp(0), id, result);
+        if let Some(request) = self.cache_device.complete(usize::from(which), landing) {
+            self.cache.complete(Timestamp(0), request.complete(result));
             self.empty_outbox();
         }
     }
@@ -160,14 +172,14 @@ impl Harness {
     fn fence(&mut self) {
         self.origin.forget_late();
         self.reference.fence();
-        self.cache.fence();
+        self.cache.fence(VOLUME);
     }
 
     fn empty_outbox(&mut self) {
         let outbox = self.cache.outbox();
-        outbox.origin.drain(..).for_each(|request| self.origin.submit(request));
+        outbox.origin.drain(..).for_each(|(_, request)| self.origin.submit(request));
         outbox.cache.drain(..).for_each(|request| self.cache_device.submit(request));
-        for reply in outbox.replies.drain(..) {
+        for (_, reply) in outbox.replies.drain(..) {
             self.observer.note(reply.result.is_ok());
             if let Err(error) = reply.result {
                 let by_origin = self.origin_failed;
@@ -181,9 +193,9 @@ impl Harness {
 
     fn finish(&mut self) {
         self.drain();
-        let statistics = self.cache.statistics();
+        let statistics = self.cache.statistics(VOLUME).expect("the volume is there");
         self.fence();
-        self.cache.set_mode(CacheMode::WriteThrough);
+        self.cache.set_mode(VOLUME, CacheMode::WriteThrough);
         // Twice: what the first filled, the second reads from the cache device.
         for _ in 0..2 {
             for extent in Extent::new(0, self.capacity).split(64 << 10) {

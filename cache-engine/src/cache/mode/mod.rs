@@ -15,38 +15,72 @@ mod zeroes;
 use block_io::{Extent, IoError, Operation};
 
 use super::Cache;
+use super::blocks::BlockSet;
 use super::config::CacheMode;
+use super::doubt;
 use super::fill::NO_FILL;
 use super::line_lock::PieceIndex;
 
-/// Starts a piece that holds its lock. At least one device request is in flight for it afterwards.
+/// Starts a piece that holds its lock. Afterwards at least one device request is in flight for it,
+/// or it waits for leave to change what it wants to change.
 pub(super) fn start(cache: &mut Cache, piece: PieceIndex) {
-    let extent = cache.pieces[piece].extent;
     let operation = cache.requests[cache.pieces[piece].request].operation();
-    // Nothing of a range in doubt may enter the cache or be trusted from it.
-    let mode = if cache.doubt.covers(extent) { CacheMode::PassThrough } else { cache.mode };
-    match (operation, mode) {
-        (Operation::Read, CacheMode::PassThrough) => pass_through::read(cache, piece),
-        (Operation::Read, _) => read::start(cache, piece),
+    if operation == Operation::Read {
+        match mode_for(cache, piece) {
+            CacheMode::PassThrough => pass_through::read(cache, piece),
+            _ => read::start(cache, piece),
+        }
+    } else if cache.may_change(piece) {
+        start_change(cache, piece);
+    }
+}
+
+/// Starts a piece that changes content and has leave to.
+pub(super) fn start_change(cache: &mut Cache, piece: PieceIndex) {
+    let operation = cache.requests[cache.pieces[piece].request].operation();
+    match (operation, mode_for(cache, piece)) {
         (Operation::Write, CacheMode::WriteThrough) => write_through::start(cache, piece),
         (Operation::Write, _) => write_around::start(cache, piece),
         (Operation::Discard | Operation::WriteZeroes, _) => zeroes::start(cache, piece),
-        (Operation::Flush, _) => unreachable!("a flush has no pieces"),
+        (Operation::Read | Operation::Flush, _) => unreachable!("they change nothing"),
+    }
+}
+
+/// Nothing of a range in doubt may enter the cache or be trusted from it.
+fn mode_for(cache: &Cache, piece: PieceIndex) -> CacheMode {
+    let volume = &cache.volumes[cache.volume_of(piece)];
+    match volume.doubt.covers(cache.pieces[piece].extent) {
+        true => CacheMode::PassThrough,
+        false => volume.mode,
     }
 }
 
 impl Cache {
     /// From now on nothing of `extent` is served from the cache, nor becomes so by a fill in
-    /// flight. The piece that calls this holds the extent exclusively.
+    /// flight. Whoever calls this holds the extent exclusively. Each line that lost something is
+    /// recorded as it is now, unless `recorded_later` says that a store will do so.
     fn invalidate(&mut self, extent: Extent) {
         for (line, part) in self.line_parts(extent) {
-            let sectors = self.sectors_of(part);
-            if let Some(slot) = self.index.find(line) {
-                self.index.invalidate(slot, sectors);
-                if self.index.is_busy(slot) {
-                    self.fills.exclude(line, sectors);
-                }
-            }
+            self.invalidate_part(line, part);
+        }
+    }
+
+    fn invalidate_part(&mut self, line: super::LineNumber, part: Extent) {
+        let Some(slot) = self.index.find(line) else { return };
+        let touched = self.blocks_touched(part);
+        // What is left of an unverified line could not be told from what was written since.
+        let lost = if self.index.is_unverified(slot) { self.all_blocks() } else { touched };
+        if self.index.is_busy(slot) {
+            self.fills.exclude(line, touched);
+        }
+        self.drop_blocks(slot, lost);
+    }
+
+    /// The blocks of the slot are not served any more, and what is kept about the line says so.
+    pub(super) fn drop_blocks(&mut self, slot: super::Slot, blocks: BlockSet) {
+        if self.index.valid(slot).overlaps(blocks) {
+            self.index.invalidate(slot, blocks);
+            self.record(slot, BlockSet::EMPTY, &[0; super::blocks::BLOCKS_MAX]);
         }
     }
 
@@ -54,16 +88,19 @@ impl Cache {
     pub(super) fn change_done(&mut self, name: PieceIndex, result: Result<(), IoError>) {
         let piece = &self.pieces[name];
         let (extent, mut fill) = (piece.extent, piece.first_fill);
+        let in_doubt = result.is_err_and(doubt::may_land_late);
         if let Err(error) = result {
-            self.doubt.note(extent, error);
+            let id = self.volume_of(name);
+            self.volumes[id].doubt.note(extent, error);
         }
         while fill != NO_FILL {
-            let next = self.fills.get_mut(fill).next_of_piece;
+            let next = self.fills.next_of_piece(fill);
             if let Some(ended) = self.fills.origin_done(fill, result.is_ok()) {
                 self.fill_ended(&ended);
             }
             fill = next;
         }
+        self.change_ended(extent, in_doubt);
         self.piece_progress(name, result);
     }
 }

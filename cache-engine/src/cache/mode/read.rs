@@ -1,16 +1,21 @@
-//! A read in the modes that cache: lines that hold every wanted sector come from the cache, runs
-//! of other lines from the origin, all at once, each straight into its place in the buffer.
+//! A read in the modes that cache: lines that hold every wanted block come from the cache, runs of
+//! other lines from the origin, all at once.
 //!
 //! ```text
 //!   start ─▶ cache reads ──ok──────────────────────┐
 //!       │        └─failed─▶ origin read of the line │
+//!       ├─▶ verifications ──ok─────────────────────┤
+//!       │        └─wrong──▶ origin read of the line │
 //!       └──▶ origin reads ─▶ fills (nobody waits) ──┴─▶ answer
 //! ```
+//! What is read goes straight into its place in the client's buffer, unless more has to be read
+//! than the client wants (whole blocks, or a line): then into a buffer of its own, from which the
+//! client's part is copied.
 
-use block_io::{Extent, IoError, Request};
+use block_io::{Buffer, Completion, Extent, Request};
 
 use super::super::Cache;
-use super::super::fill::FillIndex;
+use super::super::blocks::BLOCK_SIZE;
 use super::super::index::Slot;
 use super::super::line::LineNumber;
 use super::super::line_lock::PieceIndex;
@@ -21,11 +26,13 @@ use super::super::outbox::Token;
 const ORIGIN_RUNS_MAX: usize = 8;
 
 pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
-    let extent = cache.pieces[name].extent;
-    cache.pieces[name].fills = true;
+    let (extent, wanted) = (cache.pieces[name].extent, cache.pieces[name].wanted);
+    let request = &cache.requests[cache.pieces[name].request];
+    cache.pieces[name].fills = !request.verdict.bypass;
     let mut slots = std::mem::take(&mut cache.slots);
     slots.clear();
-    slots.extend(cache.line_parts(extent).map(|(line, part)| cache.hit(line, part)));
+    let parts = cache.line_parts(extent);
+    slots.extend(parts.map(|(line, part)| cache.slot_of_hit(line, part.intersection(wanted))));
     let runs = slots.chunk_by(|left, right| left.is_none() && right.is_none());
     if runs.filter(|run| run[0].is_none()).count() > ORIGIN_RUNS_MAX {
         slots.fill(None);
@@ -37,7 +44,7 @@ pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
             Some(slot) => {
                 cache.read_run(name, index - missing, missing);
                 missing = 0;
-                cache.read_hit(name, index as u16, slot, part);
+                cache.read_hit(name, index as u16, slot, part.intersection(wanted));
             }
         }
     }
@@ -47,39 +54,53 @@ pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
 
 impl Cache {
     /// The line's slot if all of `part` is valid in it.
-    fn hit(&self, line: LineNumber, part: Extent) -> Option<Slot> {
+    fn slot_of_hit(&self, line: LineNumber, part: Extent) -> Option<Slot> {
         let slot = self.index.find(line)?;
-        self.index.valid(slot).contains(self.sectors_of(part)).then_some(slot)
+        self.index.valid(slot).contains(self.blocks_touched(part)).then_some(slot)
     }
 
     fn read_hit(&mut self, name: PieceIndex, line: u16, slot: Slot, part: Extent) {
-        self.index.touch(slot);
-        let piece = &mut self.pieces[name];
-        piece.waits_for += 1;
-        let request = piece.request;
+        let request = self.pieces[name].request;
         self.requests[request].seen.hit = true;
-        self.statistics.cache_read_bytes += part.length;
-        let buffer = self.buffer_of(request, part);
-        let offset = self.cache_offset(slot, part.offset);
+        self.index.touch(slot);
+        if self.index.is_unverified(slot) {
+            self.begin_verification(name, line, slot);
+            return;
+        }
+        self.pieces[name].waits_for += 1;
+        let volume = self.volume_of(name);
+        let whole = if self.sees_blocks_whole(volume) { self.whole_blocks(part) } else { part };
+        let buffer = if whole == part {
+            self.client_buffer(name, part)
+        } else {
+            self.pool.allocate(whole.length as usize)
+        };
+        let offset = self.cache_offset(slot, whole.offset);
         let id = Token::CacheRead { piece: name, line }.id();
         self.outbox.cache.push(Request::read(id, offset, buffer));
     }
 
     /// Reads `count` lines of the piece from its `first` on from the origin; none is fine.
-    pub(super) fn read_run(&mut self, name: PieceIndex, first: usize, count: usize) {
+    pub(in super::super) fn read_run(&mut self, name: PieceIndex, first: usize, count: usize) {
         if count == 0 {
             return;
         }
         let (first, count) = (first as u16, count as u16);
         let piece = &mut self.pieces[name];
         piece.waits_for += 1;
-        let (request, extent) = (piece.request, piece.extent);
+        let (request, extent, wanted) = (piece.request, piece.extent, piece.wanted);
         self.requests[request].seen.miss = true;
         let run = self.run_extent(extent, first, count);
-        self.statistics.origin_read_bytes += run.length;
-        let buffer = self.buffer_of(request, run);
-        let id = Token::OriginRead { piece: name, first, count }.id();
-        self.outbox.origin.push(Request::read(id, run.offset, buffer));
+        let id = self.requests[request].volume;
+        self.volumes[id].statistics.origin_read_bytes += run.length;
+        let buffer = if wanted.contains(run) {
+            self.client_buffer(name, run)
+        } else {
+            self.pool.allocate(run.length as usize)
+        };
+        let token = Token::OriginRead { piece: name, first, count }.id();
+        let offset = run.offset - self.volumes[id].base();
+        self.outbox.origin.push((id, Request::read(token, offset, buffer)));
     }
 
     /// The bytes of `count` lines of a piece from its `first` on.
@@ -90,19 +111,47 @@ impl Cache {
         piece.intersection(lines)
     }
 
+    /// The part that the client wants of a line of a piece, and its line's number.
+    pub(in super::super) fn wanted_of_line(
+        &self,
+        name: PieceIndex,
+        line: u16,
+    ) -> (LineNumber, Extent) {
+        let piece = &self.pieces[name];
+        let part = self.run_extent(piece.extent, line, 1).intersection(piece.wanted);
+        (LineNumber(part.offset >> self.line_size.shift()), part)
+    }
+
     pub(in super::super) fn cache_read_done(
         &mut self,
         name: PieceIndex,
         line: u16,
-        result: Result<(), IoError>,
+        completion: Completion,
     ) {
-        if result.is_err() {
-            self.statistics.cache_read_errors += 1;
-            let part = self.run_extent(self.pieces[name].extent, line, 1);
-            let number = LineNumber(part.offset >> self.line_size.shift());
-            if let Some(slot) = self.index.find(number) {
-                self.index.invalidate(slot, self.sectors_of(part));
+        let (number, part) = self.wanted_of_line(name, line);
+        let volume = self.volume_of(name);
+        let slot = self.index.find(number);
+        let served = match (completion.result, slot) {
+            (Ok(()), Some(slot)) => {
+                let buffer = completion.buffer.expect("a device gives a read's buffer back");
+                let whole = buffer.len() as u64 != part.length;
+                let start = if whole { part.offset & !(BLOCK_SIZE - 1) } else { part.offset };
+                let extent = Extent::new(start, buffer.len() as u64);
+                let opened = self.open_blocks(volume, slot, extent, &buffer);
+                if opened && whole {
+                    self.copy_to_client(name, extent, &buffer);
+                }
+                opened
             }
+            (Ok(()), None) => false,
+            (Err(error), _) => {
+                self.cache_read_failed(volume, part, error);
+                false
+            }
+        };
+        if served {
+            self.volumes[volume].statistics.cache_read_bytes += part.length;
+        } else {
             // Asked for before the failed read is taken off, so that the piece does not end.
             self.read_run(name, usize::from(line), 1);
         }
@@ -114,84 +163,27 @@ impl Cache {
         name: PieceIndex,
         first: u16,
         count: u16,
-        result: Result<(), IoError>,
+        completion: Completion,
     ) {
         let piece = &self.pieces[name];
-        if result.is_ok() && piece.fills {
+        if completion.result.is_ok() {
+            let (fills, wanted) = (piece.fills, piece.wanted);
             let run = self.run_extent(piece.extent, first, count);
-            for (line, part) in self.line_parts(run) {
-                self.store_missing(name, line, part);
+            let buffer = completion.buffer.expect("a device gives a read's buffer back");
+            if !wanted.contains(run) {
+                self.copy_to_client(name, run, &buffer);
+            }
+            if fills {
+                for (line, part) in self.line_parts(run) {
+                    self.store_missing(name, line, part, &source_of(part, run, &buffer));
+                }
             }
         }
-        self.piece_progress(name, result);
+        self.piece_progress(name, completion.result);
     }
+}
 
-    /// Begins to store what is not valid of `part`. What is valid is left alone: others may be
-    /// reading it, and a store that fails may leave anything behind.
-    fn store_missing(&mut self, name: PieceIndex, line: LineNumber, part: Extent) {
-        let wanted = self.sectors_of(part);
-        let missing = match self.index.find(line) {
-            Some(slot) => wanted.without(self.index.valid(slot)),
-            None => wanted,
-        };
-        let start = line.0 << self.line_size.shift();
-        for run in missing.runs() {
-            let run = Extent::new(start + run.offset, run.length);
-            if self.store(name, line, run, false).is_some() {
-                self.statistics.read_fills += 1;
-            }
-        }
-    }
-
-    /// Begins to store `part` of a line, no sector of which is valid, from the buffer of the piece
-    /// that holds these bytes, unless there is no room.
-    pub(super) fn store(
-        &mut self,
-        name: PieceIndex,
-        line: LineNumber,
-        part: Extent,
-        awaits_origin: bool,
-    ) -> Option<FillIndex> {
-        let sectors = self.sectors_of(part);
-        let found = self.index.find(line);
-        debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(sectors)));
-        let slot = self.slot_to_fill(name, line, found, part);
-        let Some(slot) = slot else {
-            self.statistics.fills_dropped += 1;
-            return None;
-        };
-        let fill = self.fills.begin(line, slot, sectors, awaits_origin);
-        self.index.set_busy(slot, true);
-        self.statistics.fill_bytes += part.length;
-        let buffer = self.buffer_of(self.pieces[name].request, part);
-        let offset = self.cache_offset(slot, part.offset);
-        self.outbox.cache.push(Request::write(Token::Fill { fill }.id(), offset, buffer));
-        Some(fill)
-    }
-
-    fn slot_to_fill(
-        &mut self,
-        name: PieceIndex,
-        line: LineNumber,
-        found: Option<Slot>,
-        part: Extent,
-    ) -> Option<Slot> {
-        if self.fills.is_full() {
-            return None;
-        }
-        if let Some(slot) = found {
-            let sectors = self.sectors_of(part);
-            let stored = self.index.is_busy(slot) && self.fills.overlaps(line, sectors);
-            // Another piece may still be reading sectors that became invalid when a read of them
-            // failed; a store over them that fails too would be what it reads.
-            return (!stored && !self.locks.is_shared(name, part)).then_some(slot);
-        }
-        let (locks, line_size) = (&self.locks, self.line_size);
-        let in_use = |other: LineNumber| {
-            locks.is_held(Extent::new(other.0 << line_size.shift(), line_size.bytes()))
-        };
-        let allocation = self.index.allocate(line, in_use)?;
-        self.statistics.evictions += u64::from(allocation.evicted);
-        Some(allocation.slot)
-    }
+/// The bytes of `part` in the buffer that holds `run`.
+fn source_of(part: Extent, run: Extent, buffer: &Buffer) -> Buffer {
+    buffer.slice((part.offset - run.offset) as usize, part.length as usize)
 }

@@ -20,12 +20,12 @@ pub(super) fn write_origin(cache: &mut Cache, name: PieceIndex) {
     let piece = &mut cache.pieces[name];
     piece.waits_for += 1;
     let (request, extent) = (piece.request, piece.extent);
-    cache.statistics.origin_write_bytes += extent.length;
-    let write = Request::write(
-        Token::Change { piece: name }.id(),
-        extent.offset,
-        cache.buffer_of(request, extent),
-    );
+    let buffer = cache.client_buffer(name, extent);
     let force_unit_access = cache.requests[request].force_unit_access();
-    cache.outbox.origin.push(write.with_force_unit_access(force_unit_access));
+    let id = cache.requests[request].volume;
+    let volume = &mut cache.volumes[id];
+    volume.statistics.origin_write_bytes += extent.length;
+    let token = Token::Change { piece: name }.id();
+    let write = Request::write(token, extent.offset - volume.base(), buffer);
+    cache.outbox.origin.push((id, write.with_force_unit_access(force_unit_access)));
 }

@@ -5,7 +5,7 @@
 //!                                └─▶ fills ──both sides done──▶ valid
 //! ```
 //! The client's answer is the origin's. A store that takes longer, or fails, costs a later miss
-//! and nothing else.
+//! and nothing else. Blocks that are written in part only are dropped.
 
 use super::super::Cache;
 use super::super::line_lock::PieceIndex;
@@ -13,13 +13,9 @@ use super::write_around;
 
 pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
     let extent = cache.pieces[name].extent;
-    cache.invalidate(extent);
     for (line, part) in cache.line_parts(extent) {
-        if let Some(fill) = cache.store(name, line, part, true) {
-            cache.statistics.write_fills += 1;
-            cache.fills.get_mut(fill).next_of_piece = cache.pieces[name].first_fill;
-            cache.pieces[name].first_fill = fill;
-        }
+        cache.invalidate_part(line, part);
+        cache.store_written(name, line, part);
     }
     write_around::write_origin(cache, name);
 }

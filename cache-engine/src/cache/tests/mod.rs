@@ -9,10 +9,19 @@ use block_io::{
     BufferPool, Completion, Extent, Geometry, IoError, Operation, Request, RequestId, Timestamp,
 };
 
-use super::{Cache, CacheConfig, CacheMode, CacheSpace, LineSize, Statistics};
+use super::{
+    Cache, CacheConfig, CacheMode, CacheSpace, LineSize, Statistics, VolumeId, VolumeSettings,
+};
 
 const NOW: Timestamp = Timestamp(0);
+/// The first volume of a cache; its range begins at flat byte 0.
+const VOLUME: VolumeId = VolumeId(0);
 const LINE: u64 = 4096;
+
+fn volume(capacity: u64) -> VolumeSettings {
+    let (geometry, mode) = (Geometry::new(capacity), CacheMode::WriteThrough);
+    VolumeSettings { geometry, mode, span: None, cipher: None }
+}
 
 /// A cache, and what it has asked for and not been answered.
 struct Desk {
@@ -27,16 +36,22 @@ struct Desk {
 impl Desk {
     /// Lines of 4 KiB, 16 MiB origin, `sets` sets.
     fn new(mode: CacheMode, sets: u64) -> Self {
-        Self::with(CacheConfig { mode, line_size: LineSize::ALL[0], ..Default::default() }, sets)
+        let config = CacheConfig { line_size: LineSize::ALL[0], ..Default::default() };
+        let mut desk = Self::with(config, sets);
+        desk.set_mode(mode);
+        desk
     }
 
     fn with(config: CacheConfig, sets: u64) -> Self {
         let length = sets * 16 * config.line_size.bytes();
         let space = CacheSpace { data_offset: 0, length, transfer_max: 1 << 20 };
-        let cache = Cache::new(config, Geometry::new(16 << 20), space).expect("sizes are right");
+        let pool = BufferPool::heap();
+        let mut cache = Cache::in_memory(config, space, pool.clone()).expect("sizes are right");
+        let id = cache.add_volume(volume(16 << 20)).expect("room");
+        assert_eq!(id, VOLUME);
         Self {
             cache,
-            pool: BufferPool::heap(),
+            pool,
             origin: Vec::new(),
             device: Vec::new(),
             replies: Vec::new(),
@@ -64,16 +79,16 @@ impl Desk {
 
     fn submit(&mut self, request: Request) -> RequestId {
         let id = request.id;
-        self.cache.submit(NOW, request).expect("room");
+        self.cache.submit(NOW, VOLUME, request).expect("room");
         self.collect();
         id
     }
 
     fn collect(&mut self) {
         let outbox = self.cache.outbox();
-        self.origin.append(&mut outbox.origin);
+        self.origin.extend(outbox.origin.drain(..).map(|(_, request)| request));
         self.device.append(&mut outbox.cache);
-        self.replies.append(&mut outbox.replies);
+        self.replies.extend(outbox.replies.drain(..).map(|(_, reply)| reply));
     }
 
     /// Answers the oldest request to the origin; reads get `value` in every byte.
@@ -81,6 +96,13 @@ impl Desk {
         assert!(!self.origin.is_empty(), "the cache asks nothing of the origin");
         let request = self.origin.remove(0);
         self.answer(request, value, result)
+    }
+
+    /// Answers the oldest request to the origin with what its buffer holds.
+    fn origin_answers_as_it_is(&mut self) {
+        let request = self.origin.remove(0);
+        self.cache.complete(NOW, request.complete(Ok(())));
+        self.collect();
     }
 
     /// Likewise for the cache device.
@@ -95,7 +117,7 @@ impl Desk {
             request.buffer.as_ref().expect("a read has a buffer").fill(value);
         }
         let operation = request.operation;
-        self.cache.complete(NOW, request.id, result);
+        self.cache.complete(NOW, request.complete(result));
         self.collect();
         operation
     }
@@ -136,7 +158,11 @@ impl Desk {
     }
 
     fn statistics(&self) -> Statistics {
-        self.cache.statistics()
+        self.cache.statistics(VOLUME).expect("the volume is there")
+    }
+
+    fn set_mode(&mut self, mode: CacheMode) {
+        self.cache.set_mode(VOLUME, mode);
     }
 
     fn quiet(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What each mode does, one request at a time.
 
+use super::super::policy::{FillWidth, PolicySettings};
 use super::*;
 
 #[test]
@@ -27,11 +28,11 @@ fn a_written_line_is_a_hit_in_write_through_and_a_miss_in_the_others() {
     for mode in CacheMode::ALL {
         let mut desk = Desk::new(CacheMode::WriteThrough, 4);
         desk.warm(0);
-        desk.cache.set_mode(mode);
+        desk.set_mode(mode);
         let id = desk.write(0, 4096, 9);
         desk.settle(0);
         desk.reply(id).result.expect("both devices answer");
-        desk.cache.set_mode(CacheMode::WriteThrough);
+        desk.set_mode(CacheMode::WriteThrough);
         assert_eq!(desk.is_hit(0, 4096), mode == CacheMode::WriteThrough, "{mode}");
     }
 }
@@ -40,13 +41,13 @@ fn a_written_line_is_a_hit_in_write_through_and_a_miss_in_the_others() {
 fn pass_through_reads_leave_the_cache_alone_and_it_is_warm_afterwards() {
     let mut desk = Desk::new(CacheMode::WriteThrough, 4);
     desk.warm(0);
-    desk.cache.set_mode(CacheMode::PassThrough);
+    desk.set_mode(CacheMode::PassThrough);
     let id = desk.read(0, 4096);
     assert!(desk.device.is_empty());
     desk.settle(3);
     desk.reply(id);
     assert_eq!(desk.statistics().read_pass_through, 1);
-    desk.cache.set_mode(CacheMode::WriteAround);
+    desk.set_mode(CacheMode::WriteAround);
     assert!(desk.is_hit(0, 4096));
 }
 
@@ -56,7 +57,7 @@ fn a_partial_hit_takes_each_line_from_where_it_is() {
     desk.warm(4096);
     let id = desk.read(512, 3 * 4096);
     let extents: Vec<_> = desk.origin.iter().map(|request| request.extent).collect();
-    assert_eq!(extents, [Extent::new(512, 3584), Extent::new(8192, 4608)]);
+    assert_eq!(extents, [Extent::new(0, 4096), Extent::new(8192, 8192)], "whole blocks");
     assert_eq!(desk.device.len(), 1);
     desk.device_answers(5, Ok(()));
     desk.origin_answers(6, Ok(()));
@@ -77,17 +78,63 @@ fn a_request_in_many_fragments_is_read_whole_from_the_origin() {
 }
 
 #[test]
-fn validity_is_kept_by_sector() {
-    for line_size in LineSize::ALL {
-        let mut desk = Desk::with(CacheConfig { line_size, ..Default::default() }, 4);
-        let id = desk.write(512, 1024, 1);
+fn validity_is_kept_by_block() {
+    for line_size in LineSize::ALL.into_iter().skip(1) {
+        let policy = PolicySettings { fill_width: FillWidth::Requested, ..Default::default() };
+        let mut desk = Desk::with(CacheConfig { line_size, policy, ..Default::default() }, 4);
+        let id = desk.write(4096, 4096, 1);
         desk.settle(0);
         desk.reply(id);
-        assert!(desk.is_hit(512, 1024), "lines of {line_size}");
-        assert!(desk.is_hit(1024, 512));
-        assert!(!desk.is_hit(0, 1024), "sector 0 was never cached");
-        assert!(desk.is_hit(0, 1536), "and now it is");
+        assert!(desk.is_hit(4096, 4096), "lines of {line_size}");
+        assert!(desk.is_hit(4608, 512));
+        assert!(!desk.is_hit(0, 8192), "block 0 was never cached");
+        assert!(desk.is_hit(0, 8192), "and now it is");
     }
+}
+
+#[test]
+fn a_write_of_part_of_a_block_drops_the_block() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+    desk.warm(0);
+    desk.warm(LINE);
+    let id = desk.write(512, 4096, 1);
+    assert!(desk.device.is_empty(), "neither block is covered");
+    desk.settle(0);
+    desk.reply(id);
+    assert!(!desk.is_hit(0, 512) && !desk.is_hit(LINE + 2048, 512));
+}
+
+#[test]
+fn a_read_of_part_of_a_block_stores_the_block_and_returns_the_part() {
+    let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+    let id = desk.read(512, 1024);
+    assert_eq!(desk.origin[0].extent, Extent::new(0, 4096));
+    let bytes: Vec<u8> = (0..4096).map(|at| (at / 512) as u8).collect();
+    desk.origin[0].buffer.as_ref().expect("a buffer of its own").copy_from_slice(&bytes);
+    desk.origin_answers_as_it_is();
+    let got = desk.reply(id).buffer.expect("given back").to_vec();
+    assert_eq!(got, bytes[512..1536]);
+    assert_eq!(desk.device[0].buffer.as_ref().expect("data").to_vec(), bytes);
+    desk.settle(0);
+    assert!(desk.is_hit(0, 4096));
+}
+
+#[test]
+fn the_last_block_of_a_volume_may_be_short() {
+    let mut desk = Desk::with(CacheConfig::default(), 4);
+    let id = desk.cache.add_volume(volume((1 << 20) + 1536)).expect("room");
+    let buffer = desk.pool.allocate(1024);
+    desk.cache.submit(NOW, id, Request::read(RequestId(1), (1 << 20) + 512, buffer)).expect("room");
+    desk.collect();
+    let extent = desk.origin[0].extent;
+    assert!(extent.end() == (1 << 20) + 1536 && extent.offset <= 1 << 20, "{extent:?}");
+    desk.settle(5);
+    assert_eq!(desk.reply(RequestId(1)).result, Ok(()));
+    let buffer = desk.pool.allocate(1536);
+    desk.cache.submit(NOW, id, Request::read(RequestId(2), 1 << 20, buffer)).expect("room");
+    desk.collect();
+    assert!(desk.origin.is_empty(), "a hit");
+    desk.settle(5);
 }
 
 #[test]
@@ -112,7 +159,7 @@ fn discard_and_zeroes_drop_the_cached_copy_in_every_mode() {
             let mut desk = Desk::new(CacheMode::WriteThrough, 64);
             desk.warm(0);
             desk.warm(LINE);
-            desk.cache.set_mode(mode);
+            desk.set_mode(mode);
             let (id, extent) = (desk.id(), Extent::new(512, 2 << 20));
             desk.submit(match zeroes {
                 true => Request::write_zeroes(id, extent),
@@ -121,7 +168,7 @@ fn discard_and_zeroes_drop_the_cached_copy_in_every_mode() {
             assert_eq!(desk.origin.len(), 3, "cut at regions of 1 MiB");
             desk.settle(0);
             desk.reply(id).result.expect("done");
-            desk.cache.set_mode(CacheMode::WriteThrough);
+            desk.set_mode(CacheMode::WriteThrough);
             assert!(!desk.is_hit(512, 512) && !desk.is_hit(LINE, 4096));
         }
     }
@@ -141,7 +188,7 @@ fn large_requests_are_cut_within_the_bounds() {
         desk.read(0, 512);
     }
     let refused = Request::flush(RequestId(99));
-    assert_eq!(desk.cache.submit(NOW, refused).expect_err("full").id, RequestId(99));
+    assert_eq!(desk.cache.submit(NOW, VOLUME, refused).expect_err("full").id, RequestId(99));
 }
 
 #[test]
@@ -162,10 +209,11 @@ fn malformed_requests_are_answered_with_the_error_and_go_nowhere() {
 fn sizes_that_cannot_work_are_refused_with_what_would() {
     let config = CacheConfig { line_size: LineSize::ALL[4], ..Default::default() };
     let space = CacheSpace { data_offset: 0, length: 1 << 20, transfer_max: 1 << 20 };
-    assert!(Cache::new(config, Geometry::new(1 << 30), space).is_ok());
+    let made = |space| Cache::in_memory(config.clone(), space, BufferPool::heap());
+    let mut cache = made(space).expect("one set");
     let small = CacheSpace { length: (1 << 20) - 1, ..space };
-    let error = Cache::new(config, Geometry::new(1 << 30), small).err().expect("under one set");
+    let error = made(small).err().expect("under one set");
     assert!(error.to_string().contains("one set of 16 lines of 64k (1048576 bytes)"), "{error}");
-    let error = Cache::new(config, Geometry::new(1 << 50), space).err().expect("too few sets");
-    assert!(error.to_string().contains("at least 4096 sets"), "{error}");
+    let error = cache.add_volume(volume(1 << 50)).expect_err("too few sets");
+    assert!(error.to_string().contains("274877906944 bytes in all"), "{error}");
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use block_io::{Extent, Operation, Request, RequestId};
+use block_io::{Extent, Operation, Request};
 
 /// What becomes of a completed request's change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ impl Device {
         &self.bytes
     }
 
-    /// Ends one of the requests in flight and returns its name; nothing when there is none.
-    pub(super) fn complete(&mut self, which: usize, landing: Landing) -> Option<RequestId> {
+    /// Ends one of the requests in flight and returns it; nothing when there is none.
+    pub(super) fn complete(&mut self, which: usize, landing: Landing) -> Option<Request> {
         let count = self.in_flight.len().max(1);
         let request = self.in_flight.remove(which % count)?;
         let Request { operation, extent, buffer, .. } = &request;
@@ -79,7 +79,7 @@ impl Device {
                 self.land(*operation, *extent, bytes, landing);
             }
         }
-        Some(request.id)
+        Some(request)
     }
 
     fn land(&mut self, operation: Operation, extent: Extent, bytes: Vec<u8>, landing: Landing) {

@@ -1,0 +1,278 @@
+//! Changes to a running cache: volumes come, go and change, ranges are invalidated.
+//!
+//! What touches many lines is done by *sweeps*, a bounded number of sets a step, while requests go
+//! on. A sweep that must hold after a crash is done when what it dropped is recorded.
+
+use block_io::{DeviceError, Extent, Geometry, Timestamp};
+
+use super::cipher::LineCipher;
+use super::config::{CacheMode, VolumeId};
+use super::doubt::Doubt;
+use super::line::LineNumber;
+use super::outbox::{Event, Ticket};
+use super::policy::PolicySettings;
+use super::statistics::Statistics;
+use super::volumes::{Span, Volume};
+use super::Cache;
+
+/// Requests larger than this are refused; frontends know it from the geometry.
+const TRANSFER_MAX: u32 = 32 << 20;
+
+/// Sets that a sweep looks at in one step: tens of microseconds.
+const SETS_A_STEP: u32 = 512;
+
+/// What a volume is.
+pub struct VolumeSettings {
+    /// Of its origin.
+    pub geometry: Geometry,
+    /// What is cached.
+    pub mode: CacheMode,
+    /// Its range of the cache's space, when the cache knows the volume and its lines are to be
+    /// used; a fresh range otherwise.
+    pub span: Option<Span>,
+    /// Encrypts what is on the cache device.
+    pub cipher: Option<LineCipher>,
+}
+
+/// A pass over the index that drops the lines of a range.
+pub(crate) struct Sweep {
+    lines: std::ops::Range<u64>,
+    next_set: u32,
+    ticket: Ticket,
+    /// All is dropped; what was recorded by then has to be durable.
+    barrier: Option<u64>,
+}
+
+impl Cache {
+    /// Takes a volume in.
+    ///
+    /// # Errors
+    /// When the cache is too small for an origin of this size, or for its largest transfers.
+    pub fn add_volume(&mut self, settings: VolumeSettings) -> Result<VolumeId, DeviceError> {
+        let VolumeSettings { geometry, mode, span, cipher } = settings;
+        let line = self.line_size.bytes();
+        let transfer_max = u64::from(geometry.transfer_max);
+        let piece_max = (self.region.min(transfer_max) + 1).next_power_of_two() / 2;
+        if piece_max < line {
+            return Err(DeviceError::new(format!(
+                "line size {}: the origin takes transfers of {transfer_max} bytes at the most",
+                self.line_size
+            )));
+        }
+        let span = match span {
+            Some(span) => span,
+            None => self.volumes.free_span(geometry.capacity)?,
+        };
+        self.volumes.insert(Volume {
+            span,
+            geometry: Geometry { transfer_max: TRANSFER_MAX, zeroes_max: 1 << 32, ..geometry },
+            piece_max,
+            mode,
+            doubt: Doubt::default(),
+            cipher: cipher.map(Box::new),
+            statistics: Statistics::default(),
+            in_flight: 0,
+        })
+    }
+
+    /// Forgets a volume. Its lines are left where they are: found again by whoever adds a volume
+    /// in its range, and given up for others first.
+    ///
+    /// # Errors
+    /// When there is no such volume, or requests of it are in flight.
+    pub fn remove_volume(&mut self, id: VolumeId) -> Result<Span, DeviceError> {
+        let volume = self.volume(id)?;
+        if volume.in_flight > 0 {
+            return Err(DeviceError::new(format!(
+                "volume {}: {} requests are in flight; end them first",
+                id.0, volume.in_flight
+            )));
+        }
+        let span = volume.span;
+        self.stop_filling(span.base..span.base + span.length);
+        self.volumes.remove(id);
+        Ok(span)
+    }
+
+    /// Drops what is cached of `extent` of a volume, because somebody else may have changed the
+    /// origin there. Nothing that was read from the origin before this call is served after
+    /// [`Event::Done`].
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn invalidate(&mut self, id: VolumeId, extent: Extent) -> Result<Ticket, DeviceError> {
+        let whole = self.volume(id)?.extent();
+        let flat = Extent::new(whole.offset.saturating_add(extent.offset), extent.length);
+        let flat = flat.intersection(whole).align_outward(self.line_size.bytes());
+        Ok(self.drop_range(flat.offset..flat.end()))
+    }
+
+    /// The origin of a volume has another size now. Lines beyond the smaller of both ends, and the
+    /// one at it, are dropped.
+    ///
+    /// # Errors
+    /// When there is no such volume, it outgrows the room it was given and can't be moved while
+    /// requests are in flight, or the cache is too small.
+    pub fn resize_volume(&mut self, id: VolumeId, capacity: u64) -> Result<Ticket, DeviceError> {
+        let volume = self.volume(id)?;
+        let old = volume.geometry.capacity;
+        let (span, busy) = (volume.span, volume.in_flight > 0);
+        let line = self.line_size.bytes();
+        if capacity > span.length {
+            if busy {
+                return Err(DeviceError::new(format!(
+                    "volume {}: it grows beyond the {} bytes that it was given room for, which \
+                     can't be done while requests are in flight",
+                    id.0, span.length
+                )));
+            }
+            let next = self.volumes.free_span(capacity)?;
+            self.volumes.move_to(id, next);
+            self.volumes[id].geometry.capacity = capacity;
+            return Ok(self.drop_range(span.base..span.base + span.length));
+        }
+        self.volumes[id].geometry.capacity = capacity;
+        let from = (span.base + old.min(capacity)) & !(line - 1);
+        let to = (span.base + old.max(capacity)).next_multiple_of(line);
+        Ok(self.drop_range(from..to.max(from + line)))
+    }
+
+    /// Changes a volume's mode for every request that starts from now on.
+    pub fn set_mode(&mut self, id: VolumeId, mode: CacheMode) {
+        if let Some(volume) = self.volumes.get_mut(id) {
+            volume.mode = mode;
+        }
+    }
+
+    /// The mode that a volume's requests starting now follow.
+    pub fn mode(&self, id: VolumeId) -> Option<CacheMode> {
+        self.volumes.get(id).map(|volume| volume.mode)
+    }
+
+    /// Declares that no write to the volume that failed before this call can reach the origin any
+    /// more (its connection is fenced): ranges in doubt are cached again.
+    pub fn fence(&mut self, id: VolumeId) {
+        if let Some(volume) = self.volumes.get_mut(id) {
+            volume.doubt.clear();
+            let extent = volume.extent();
+            if let Some(keeper) = &mut self.keeper {
+                keeper.fence(extent);
+            }
+        }
+    }
+
+    /// Changes what enters the cache and what leaves it, for requests from now on.
+    pub fn set_policy(&mut self, settings: &PolicySettings) {
+        self.policy.set(settings);
+    }
+
+    /// What the volume looks like to a client: the origin, with larger transfers.
+    pub fn geometry(&self, id: VolumeId) -> Option<Geometry> {
+        self.volumes.get(id).map(|volume| volume.geometry)
+    }
+
+    /// Counters of a volume since it was added.
+    pub fn statistics(&self, id: VolumeId) -> Option<Statistics> {
+        self.volumes.get(id).map(|volume| volume.statistics)
+    }
+
+    /// Client requests of a volume in flight.
+    pub fn in_flight_of(&self, id: VolumeId) -> usize {
+        self.volumes.get(id).map_or(0, |volume| volume.in_flight as usize)
+    }
+
+    /// The volumes of the cache.
+    pub fn volume_ids(&self) -> impl Iterator<Item = VolumeId> {
+        self.volumes.ids()
+    }
+
+    /// Lets time pass: timers, and a step of whatever takes many. True when there is more to do at
+    /// once.
+    pub fn tick(&mut self, now: Timestamp) -> bool {
+        self.now = now;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.tick(now);
+        }
+        self.sweep_step();
+        self.purge_step();
+        self.hear_keeper();
+        self.sweeps.iter().any(|sweep| sweep.barrier.is_none())
+    }
+
+    /// When [`tick`](Self::tick) is due at the latest.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
+        keeper.into_iter().chain(self.policy.next_deadline()).min()
+    }
+
+    fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {
+        self.volumes
+            .get(id)
+            .ok_or_else(|| DeviceError::new(format!("volume {}: the cache has none such", id.0)))
+    }
+
+    /// Whatever is on its way into the cache of these flat bytes does not get there.
+    fn stop_filling(&mut self, flat: std::ops::Range<u64>) {
+        let shift = self.line_size.shift();
+        self.fills.exclude_lines(flat.start >> shift..flat.end >> shift);
+        for piece in self.pieces.iter_mut() {
+            if piece.extent.offset < flat.end && flat.start < piece.extent.end() {
+                piece.fills = false;
+            }
+        }
+    }
+
+    /// Drops the lines of a range of flat bytes.
+    fn drop_range(&mut self, flat: std::ops::Range<u64>) -> Ticket {
+        let shift = self.line_size.shift();
+        self.stop_filling(flat.clone());
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let lines = flat.start >> shift..flat.end >> shift;
+        let mut sweep = Sweep { lines: lines.clone(), next_set: 0, ticket, barrier: None };
+        if lines.end - lines.start <= u64::from(SETS_A_STEP) {
+            for line in lines {
+                self.drop_line(LineNumber(line));
+            }
+            sweep.next_set = self.index.sets();
+        }
+        self.sweeps.push_back(sweep);
+        self.sweep_step();
+        ticket
+    }
+
+    fn drop_line(&mut self, line: LineNumber) {
+        if let Some(slot) = self.index.find(line) {
+            self.drop_blocks(slot, self.all_blocks());
+        }
+    }
+
+    fn sweep_step(&mut self) {
+        let Some(mut sweep) = self.sweeps.pop_front() else { return };
+        let end = self.index.sets().min(sweep.next_set.saturating_add(SETS_A_STEP));
+        for set in sweep.next_set..end {
+            for line in self.index.lines_of_set(set) {
+                if sweep.lines.contains(&line.0) {
+                    self.drop_line(line);
+                }
+            }
+        }
+        sweep.next_set = end;
+        if sweep.next_set == self.index.sets() && sweep.barrier.is_none() {
+            sweep.barrier = self.keeper.as_mut().map(|keeper| keeper.barrier());
+            if self.keeper.is_none() {
+                self.outbox.events.push(Event::Done(sweep.ticket));
+                return;
+            }
+        }
+        let durable = |barrier| self.keeper.as_ref().is_none_or(|keeper| keeper.is_durable(barrier));
+        match sweep.barrier {
+            Some(barrier) if durable(barrier) => {
+                self.outbox.events.push(Event::Done(sweep.ticket));
+            }
+            _ => self.sweeps.push_front(sweep),
+        }
+    }
+
+    fn purge_step(&mut self) {}
+}

@@ -1,0 +1,76 @@
+//! How well the cache device is: single errors drop what they touch, many end the cache.
+//!
+//! Errors are counted in a window of time. Too many, and the cache *degrades*: its content is
+//! dropped, everything passes through, and what is on the device is made unusable for a warm start,
+//! durably, before any write relies on it. A cache that has degraded stays so until it is given
+//! another device.
+
+use std::time::Duration;
+
+use block_io::{Extent, IoError, Timestamp};
+
+use super::config::VolumeId;
+use super::line::LineNumber;
+use super::outbox::Event;
+use super::Cache;
+
+/// Errors are forgotten after this long without another.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The device's record.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    errors: u32,
+    last: Timestamp,
+    degraded: bool,
+}
+
+impl Health {
+    /// Notes an error. True when it is one too many.
+    fn note(&mut self, now: Timestamp, errors_max: u32) -> bool {
+        if now.0.saturating_sub(self.last.0) > WINDOW.as_nanos() as u64 {
+            self.errors = 0;
+        }
+        self.errors = self.errors.saturating_add(1);
+        self.last = now;
+        !self.degraded && self.errors > errors_max
+    }
+
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+}
+
+impl Cache {
+    /// A read of the cache device failed: what it was to bring is dropped.
+    pub(super) fn cache_read_failed(&mut self, id: VolumeId, part: Extent, error: IoError) {
+        self.volumes[id].statistics.cache_read_errors += 1;
+        let line = LineNumber(part.offset >> self.line_size.shift());
+        if let Some(slot) = self.index.find(line) {
+            self.drop_blocks(slot, self.blocks_touched(part));
+        }
+        self.device_failed("a read", error);
+    }
+
+    /// Something on the cache device failed.
+    pub(super) fn device_failed(&mut self, what: &str, error: IoError) {
+        if self.health.note(self.now, self.errors_max) {
+            let errors = self.health.errors;
+            self.degrade(format!("{errors} errors, the last one: {what} failed: {error}"));
+        }
+    }
+
+    /// Gives the cache up: see the module.
+    pub(super) fn degrade(&mut self, why: String) {
+        if self.health.degraded {
+            return;
+        }
+        self.health.degraded = true;
+        self.index.clear();
+        self.fills.exclude_lines(0..u64::MAX);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.degrade();
+        }
+        self.outbox.events.push(Event::Degraded(why));
+    }
+}

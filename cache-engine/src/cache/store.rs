@@ -1,0 +1,185 @@
+//! What enters the cache: from a read of the origin, or beside a write.
+//!
+//! ```text
+//!   blocks wanted ─ policy admits? ─ room in the set? ─▶ encrypt, checksum ─▶ cache device
+//!                        └─no: a later miss └─no              fill ended ─▶ valid, recorded
+//! ```
+//! Only what is not valid is stored, and never over what somebody reads: a store that fails may
+//! leave anything in the blocks that it was given.
+
+use block_io::{Buffer, Extent, Request};
+
+use super::blocks::{BLOCK_SIZE, BLOCKS_MAX, BlockSet};
+use super::fill::{Checksums, Ended, FillIndex, NO_FILL, Store};
+use super::index::{Rank, Slot};
+use super::line::LineNumber;
+use super::line_lock::PieceIndex;
+use super::outbox::Token;
+use super::Cache;
+
+/// What is to be stored, and where it comes from.
+struct Bytes<'a> {
+    line: LineNumber,
+    /// An unbroken run.
+    blocks: BlockSet,
+    /// Flat; exactly the bytes of the blocks.
+    extent: Extent,
+    source: &'a Buffer,
+}
+
+impl Cache {
+    /// Begins to store what is not valid of `part`, whose bytes are `source`.
+    pub(super) fn store_missing(
+        &mut self,
+        name: PieceIndex,
+        line: LineNumber,
+        part: Extent,
+        source: &Buffer,
+    ) {
+        let covered = self.blocks_covered(name, part);
+        let missing = match self.index.find(line) {
+            Some(slot) if self.index.is_unverified(slot) => {
+                self.drop_blocks(slot, self.all_blocks());
+                covered
+            }
+            Some(slot) => covered.without(self.index.valid(slot)),
+            None => covered,
+        };
+        let volume = self.volume_of(name);
+        for run in missing.runs() {
+            let extent = self.extent_of_run(name, line, run);
+            let at = (extent.offset - part.offset) as usize;
+            let bytes = source.slice(at, extent.length as usize);
+            let blocks = BlockSet::touching(run.offset, run.length);
+            if self.store(name, Bytes { line, blocks, extent, source: &bytes }, false).is_some() {
+                self.volumes[volume].statistics.read_fills += 1;
+            }
+        }
+    }
+
+    /// Begins to store the blocks that a write covers in one of its lines, none of which is valid.
+    pub(super) fn store_written(&mut self, name: PieceIndex, line: LineNumber, part: Extent) {
+        let blocks = self.blocks_covered(name, part);
+        let Some(run) = blocks.runs().next() else { return };
+        let extent = self.extent_of_run(name, line, run);
+        let source = self.client_buffer(name, extent);
+        if let Some(fill) = self.store(name, Bytes { line, blocks, extent, source: &source }, true) {
+            self.pieces[name].first_fill = fill;
+            let volume = self.volume_of(name);
+            self.volumes[volume].statistics.write_fills += 1;
+        }
+    }
+
+    fn store(&mut self, name: PieceIndex, bytes: Bytes<'_>, of_write: bool) -> Option<FillIndex> {
+        let volume = self.volume_of(name);
+        let Bytes { line, blocks, extent, source } = bytes;
+        let found = self.index.find(line);
+        debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(blocks)));
+        let verdict = self.requests[self.pieces[name].request].verdict;
+        if !self.policy.admit(self.now, &verdict, line, extent.length, found.is_some()) {
+            self.volumes[volume].statistics.fills_refused += 1;
+            return None;
+        }
+        let Some(slot) = self.slot_to_fill(name, line, found, blocks, extent) else {
+            self.volumes[volume].statistics.fills_dropped += 1;
+            return None;
+        };
+        let buffer = self.seal(volume, extent, source);
+        let checksums = self.checksums_of(extent, &buffer);
+        if of_write {
+            self.change_begun_again(extent);
+        }
+        let next_of_piece = if of_write { self.pieces[name].first_fill } else { NO_FILL };
+        let fill = self.fills.begin(Store { line, slot, blocks, checksums, of_write }, next_of_piece);
+        self.index.set_busy(slot, true);
+        self.volumes[volume].statistics.fill_bytes += extent.length;
+        let offset = self.cache_offset(slot, extent.offset);
+        self.outbox.cache.push(Request::write(Token::Fill { fill }.id(), offset, buffer));
+        Some(fill)
+    }
+
+    fn slot_to_fill(
+        &mut self,
+        name: PieceIndex,
+        line: LineNumber,
+        found: Option<Slot>,
+        blocks: BlockSet,
+        extent: Extent,
+    ) -> Option<Slot> {
+        if self.fills.is_full() || !self.has_room_to_store(line) {
+            return None;
+        }
+        if let Some(slot) = found {
+            let stored = self.index.is_busy(slot) && self.fills.overlaps(line, blocks);
+            // Another piece may still be reading blocks that became invalid when a read of them
+            // failed; a store over them that fails too would be what it reads.
+            return (!stored && !self.locks.is_shared(name, extent)).then_some(slot);
+        }
+        let volume = self.volume_of(name);
+        let class = self.requests[self.pieces[name].request].verdict.class;
+        let (locks, line_size) = (&self.locks, self.line_size);
+        let (policy, volumes) = (&self.policy, &self.volumes);
+        let rank = |other: LineNumber, slot: Slot| {
+            let flat = other.0 << line_size.shift();
+            if locks.is_held(Extent::new(flat, line_size.bytes())) {
+                return Rank::Never;
+            }
+            match volumes.at(flat) {
+                Some(owner) => policy.victim_rank(owner, other, slot),
+                None => Rank::First,
+            }
+        };
+        let allocation = self.index.allocate(line, rank)?;
+        if let Some(evicted) = allocation.evicted {
+            self.line_lost(allocation.slot, evicted);
+            self.volumes[volume].statistics.evictions += 1;
+        }
+        self.policy.line_inserted(allocation.slot, volume, class);
+        // What is kept about the slot still names the old line.
+        self.record(allocation.slot, BlockSet::EMPTY, &[0; BLOCKS_MAX]);
+        Some(allocation.slot)
+    }
+
+    /// A slot's line is gone: evicted or dropped.
+    pub(super) fn line_lost(&mut self, slot: Slot, line: LineNumber) {
+        let owner = self.volumes.at(line.0 << self.line_size.shift());
+        self.policy.line_removed(slot, owner);
+    }
+
+    pub(super) fn fill_ended(&mut self, ended: &Ended) {
+        let Store { slot, of_write, line, blocks, ref checksums } = ended.store;
+        self.index.validate(slot, ended.install);
+        self.index.set_busy(slot, ended.line_is_busy);
+        if !ended.install.is_empty() {
+            self.keep_checksums(slot, ended.install, checksums);
+            self.record(slot, ended.install, checksums);
+        }
+        if of_write {
+            let run = blocks.runs().next().expect("a fill stores something");
+            let flat = (line.0 << self.line_size.shift()) + run.offset;
+            self.change_ended(Extent::new(flat, run.length), false);
+        }
+    }
+
+    /// The blocks whose every byte is in `part` of a line of the piece. The last block of a volume
+    /// may be short.
+    fn blocks_covered(&self, name: PieceIndex, part: Extent) -> BlockSet {
+        let line_start = part.offset & !(self.line_size.bytes() - 1);
+        let volume_end = self.volumes[self.volume_of(name)].end();
+        if part.end() > volume_end {
+            // The volume has shrunk under a request in flight.
+            return BlockSet::EMPTY;
+        }
+        let first = (part.offset - line_start).next_multiple_of(BLOCK_SIZE);
+        let end = part.end() - line_start;
+        let end = if part.end() == volume_end { end } else { end & !(BLOCK_SIZE - 1) };
+        if first < end { BlockSet::touching(first, end - first) } else { BlockSet::EMPTY }
+    }
+
+    /// The flat bytes of a run of blocks of a line, as far as the volume goes.
+    fn extent_of_run(&self, name: PieceIndex, line: LineNumber, run: Extent) -> Extent {
+        let flat = (line.0 << self.line_size.shift()) + run.offset;
+        let volume = &self.volumes[self.volume_of(name)];
+        Extent::new(flat, run.length).intersection(volume.extent())
+    }
+}

@@ -1,0 +1,261 @@
+//! The volumes of a cache, side by side in one flat space of bytes.
+//!
+//! ```text
+//!   flat space  0 ────────────────────────────────────────────────────────▶ 2^22 lines a set
+//!                 [ volume 0 ......│spare ][ volume 1 ..│spare ]   [ volume 2 ...
+//!                 base             end     base + span
+//! ```
+//! Everything below the frontends' offsets (lines, locks, fills, what is on the device) is flat, so
+//! a line of one volume cannot be found for another: the index stores exact line numbers. A volume
+//! that starts cold gets a range that nothing lives in; what an old range held is never asked for
+//! again and goes the way of all lines.
+//!
+//! Absent: devices. The origin of a volume is its number in the outbox.
+
+use block_io::{DeviceError, Extent, Geometry};
+
+use super::cipher::LineCipher;
+use super::config::{CacheMode, VOLUMES_MAX, VolumeId};
+use super::doubt::Doubt;
+use super::statistics::Statistics;
+
+/// Bases and spans are multiples of this: of every extent that anything else counts in.
+pub(crate) const SPAN_UNIT: u64 = 64 << 20;
+
+/// A range of the flat space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First flat byte.
+    pub base: u64,
+    /// Bytes reserved, of which the volume's capacity are in use.
+    pub length: u64,
+}
+
+/// One volume.
+pub(crate) struct Volume {
+    pub(crate) span: Span,
+    /// What a client sees: the origin, with larger transfers.
+    pub(crate) geometry: Geometry,
+    /// Pieces are cut at multiples of this power of two.
+    pub(crate) piece_max: u64,
+    pub(crate) mode: CacheMode,
+    pub(crate) doubt: Doubt,
+    pub(crate) cipher: Option<Box<LineCipher>>,
+    pub(crate) statistics: Statistics,
+    /// Client requests in flight.
+    pub(crate) in_flight: u32,
+}
+
+impl Volume {
+    /// First flat byte.
+    pub(crate) fn base(&self) -> u64 {
+        self.span.base
+    }
+
+    /// First flat byte after the volume's content.
+    pub(crate) fn end(&self) -> u64 {
+        self.span.base + self.geometry.capacity
+    }
+
+    /// The volume's bytes in the flat space.
+    pub(crate) fn extent(&self) -> Extent {
+        Extent::new(self.span.base, self.geometry.capacity)
+    }
+}
+
+/// All volumes of one cache.
+pub(crate) struct Volumes {
+    table: Vec<Option<Volume>>,
+    /// Ranges in use, ascending, to find the volume of a line.
+    ranges: Vec<(Span, VolumeId)>,
+    /// Bytes of the flat space.
+    space: u64,
+    /// Where the search for a free range begins: after the last one given out, so that a range is
+    /// used again as late as can be.
+    next_base: u64,
+}
+
+impl Volumes {
+    pub(crate) fn new(space: u64) -> Self {
+        Self { table: Vec::new(), ranges: Vec::new(), space, next_base: 0 }
+    }
+
+    /// Room that a volume of `capacity` bytes is given: with some to grow into.
+    fn span_of(capacity: u64) -> u64 {
+        (capacity + capacity / 4).max(1).next_multiple_of(SPAN_UNIT)
+    }
+
+    /// A range of the flat space that no volume has, for `capacity` bytes.
+    ///
+    /// # Errors
+    /// When the cache is too small for so much to lie behind it.
+    pub(crate) fn free_span(&self, capacity: u64) -> Result<Span, DeviceError> {
+        let room = |base: u64, length: u64| {
+            let end = base.checked_add(length)?;
+            let next = self.ranges.iter().find(|(span, _)| span.base + span.length > base);
+            let free = end <= self.space && next.is_none_or(|(span, _)| span.base >= end);
+            free.then_some(Span { base, length })
+        };
+        let least = capacity.max(1).next_multiple_of(SPAN_UNIT);
+        let bases = || {
+            let ends = self.ranges.iter().map(|(span, _)| span.base + span.length);
+            let after = ends.clone().filter(|end| *end >= self.next_base);
+            std::iter::once(self.next_base).chain(after).chain(std::iter::once(0)).chain(ends)
+        };
+        [Self::span_of(capacity), least]
+            .into_iter()
+            .flat_map(|length| bases().map(move |base| (base, length)))
+            .find_map(|(base, length)| room(base, length))
+            .ok_or_else(|| {
+                DeviceError::new(format!(
+                    "volume size: {capacity} bytes; this cache can stand before {} bytes in all, \
+                     and no range of it is free for so much; make the cache or its lines larger",
+                    self.space
+                ))
+            })
+    }
+
+    /// Takes a volume in, in the range that it names.
+    ///
+    /// # Errors
+    /// When the range is not free, or there are [`VOLUMES_MAX`] volumes.
+    pub(crate) fn insert(&mut self, volume: Volume) -> Result<VolumeId, DeviceError> {
+        let span = volume.span;
+        let taken = self.ranges.iter().any(|(other, _)| {
+            other.base < span.base + span.length && span.base < other.base + other.length
+        });
+        if taken || span.base + span.length > self.space {
+            return Err(DeviceError::new(format!(
+                "volume: its range {}+{} of the cache's space is not free",
+                span.base, span.length
+            )));
+        }
+        let id = match self.table.iter().position(Option::is_none) {
+            Some(free) => free,
+            None if self.table.len() < VOLUMES_MAX => {
+                self.table.push(None);
+                self.table.len() - 1
+            }
+            None => {
+                return Err(DeviceError::new(format!(
+                    "volumes: this cache has {VOLUMES_MAX} of them already; remove one first"
+                )));
+            }
+        };
+        self.table[id] = Some(volume);
+        let id = VolumeId(id as u16);
+        let at = self.ranges.partition_point(|(other, _)| other.base < span.base);
+        self.ranges.insert(at, (span, id));
+        self.next_base = span.base + span.length;
+        Ok(id)
+    }
+
+    /// Forgets a volume.
+    pub(crate) fn remove(&mut self, id: VolumeId) -> Option<Volume> {
+        let volume = self.table.get_mut(usize::from(id.0))?.take()?;
+        self.ranges.retain(|(_, other)| *other != id);
+        Some(volume)
+    }
+
+    /// Moves a volume into another range.
+    pub(crate) fn move_to(&mut self, id: VolumeId, span: Span) {
+        self.ranges.retain(|(_, other)| *other != id);
+        let at = self.ranges.partition_point(|(other, _)| other.base < span.base);
+        self.ranges.insert(at, (span, id));
+        self[id].span = span;
+        self.next_base = span.base + span.length;
+    }
+
+    pub(crate) fn get(&self, id: VolumeId) -> Option<&Volume> {
+        self.table.get(usize::from(id.0))?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: VolumeId) -> Option<&mut Volume> {
+        self.table.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    /// The volume that a flat byte belongs to; none when it is nobody's any more.
+    pub(crate) fn at(&self, flat: u64) -> Option<VolumeId> {
+        let after = self.ranges.partition_point(|(span, _)| span.base <= flat);
+        let (span, id) = self.ranges.get(after.checked_sub(1)?)?;
+        (flat < span.base + span.length).then_some(*id)
+    }
+
+    /// Every volume.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = VolumeId> {
+        self.ranges.iter().map(|(_, id)| *id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ranges.len()
+    }
+}
+
+impl std::ops::Index<VolumeId> for Volumes {
+    type Output = Volume;
+    fn index(&self, id: VolumeId) -> &Volume {
+        self.get(id).expect("a volume of this cache")
+    }
+}
+
+impl std::ops::IndexMut<VolumeId> for Volumes {
+    fn index_mut(&mut self, id: VolumeId) -> &mut Volume {
+        self.get_mut(id).expect("a volume of this cache")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(span: Span, capacity: u64) -> Volume {
+        Volume {
+            span,
+            geometry: Geometry::new(capacity),
+            piece_max: 1 << 20,
+            mode: CacheMode::default(),
+            doubt: Doubt::default(),
+            cipher: None,
+            statistics: Statistics::default(),
+            in_flight: 0,
+        }
+    }
+
+    fn add(volumes: &mut Volumes, capacity: u64) -> VolumeId {
+        let span = volumes.free_span(capacity).expect("room");
+        assert!(span.length >= capacity && span.base.is_multiple_of(SPAN_UNIT));
+        volumes.insert(volume(span, capacity)).expect("free")
+    }
+
+    #[test]
+    fn ranges_are_apart_and_found_by_any_of_their_bytes() {
+        let mut volumes = Volumes::new(1 << 40);
+        let ids = [1, 100 << 20, 3 << 30].map(|capacity| add(&mut volumes, capacity));
+        for id in ids {
+            let span = volumes[id].span;
+            for flat in [span.base, span.base + span.length - 1] {
+                assert_eq!(volumes.at(flat), Some(id));
+            }
+        }
+        assert_eq!(volumes.at(1 << 39), None);
+        let taken = volumes[ids[1]].span;
+        assert!(volumes.insert(volume(taken, 512)).is_err());
+    }
+
+    #[test]
+    fn a_range_is_used_again_as_late_as_can_be() {
+        let mut volumes = Volumes::new(4 * SPAN_UNIT);
+        let first = add(&mut volumes, 512);
+        let base = volumes[first].base();
+        volumes.remove(first).expect("there");
+        assert_eq!(volumes.at(base), None, "nobody's");
+        let mut bases = Vec::new();
+        for _ in 0..4 {
+            let id = add(&mut volumes, 512);
+            bases.push(volumes[id].base() / SPAN_UNIT);
+        }
+        assert_eq!(bases, [1, 2, 3, 0]);
+        let error = volumes.free_span(512).expect_err("full").to_string();
+        assert!(error.contains("512 bytes"), "{error}");
+    }
+}
