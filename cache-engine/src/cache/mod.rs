@@ -30,6 +30,7 @@ mod fill;
 mod index;
 mod line;
 mod line_lock;
+pub mod metadata;
 mod mode;
 mod outbox;
 mod piece;
@@ -38,7 +39,7 @@ mod statistics;
 pub mod superblock;
 mod table;
 
-pub use config::{CacheConfig, CacheMode, LineSize};
+pub use config::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, VolumeId};
 pub use outbox::Outbox;
 pub use statistics::Statistics;
 
