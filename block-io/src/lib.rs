@@ -25,7 +25,7 @@ mod request;
 pub mod sim;
 mod time;
 
-pub use buffer::{BUFFER_ALIGNMENT, Buffer, BufferPool, PoolLayout};
+pub use buffer::{BUFFER_ALIGNMENT, Buffer, BufferPool, CHECKSUM_BLOCK, Crc32c, PoolLayout};
 pub use device::{BlockDevice, BlockQueue};
 pub use error::{DeviceError, IoError};
 pub use extent::Extent;

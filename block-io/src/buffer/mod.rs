@@ -11,8 +11,10 @@
 //!
 //! What is absent: sending a buffer to another core.
 
+mod checksum;
 mod pool;
 
+pub use checksum::{CHECKSUM_BLOCK, Crc32c};
 pub use pool::{BufferPool, PoolLayout};
 
 use std::cell::Cell;

@@ -55,7 +55,7 @@ mod verification;
 mod volumes;
 
 pub use administration::VolumeSettings;
-pub use config::{CacheConfig, CacheMode, LineSize, Verification, VolumeId};
+pub use config::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, Verification, VolumeId};
 pub use outbox::{Event, Outbox, Ticket};
 pub use statistics::Statistics;
 pub use volumes::Span;

@@ -8,7 +8,7 @@
 //! Little-endian. This version records no cached lines: whatever lies behind it, the cache starts
 //! cold. Absent: reading and writing it, which is [`crate::volume::cache_device`]'s.
 
-use block_io::DeviceError;
+use block_io::{Crc32c, DeviceError};
 
 use super::config::LineSize;
 
@@ -58,7 +58,7 @@ impl Superblock {
         block[16..24].copy_from_slice(&self.capacity.to_le_bytes());
         block[24..40].copy_from_slice(&self.identity);
         block[40..48].copy_from_slice(&DATA_OFFSET.to_le_bytes());
-        let checksum = crc32c::crc32c(&block[..CHECKSUM_AT]);
+        let checksum = Crc32c::new().update(&block[..CHECKSUM_AT]).value();
         block[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         block
     }
@@ -98,7 +98,7 @@ pub fn probe(start: &[u8]) -> Probe {
             "a Forebay cache of format version {version}; this program knows version {VERSION}"
         ));
     }
-    if word(CHECKSUM_AT) != crc32c::crc32c(&block[..CHECKSUM_AT]) {
+    if word(CHECKSUM_AT) != Crc32c::new().update(&block[..CHECKSUM_AT]).value() {
         return Probe::Foreign("a Forebay cache whose superblock has a wrong checksum".into());
     }
     let line_size = match LineSize::from_bytes(u64::from(word(12))) {

@@ -1,6 +1,7 @@
 //! The start of a cache device, as somebody else may have left it: probing never panics, says why
 //! it refuses, and what it takes for ours reads as it was written.
 
+use block_io::Crc32c;
 use cache_engine::cache::superblock::{Probe, SUPERBLOCK_SIZE, Superblock, probe};
 
 use crate::Target;
@@ -16,7 +17,7 @@ fn run(input: &[u8]) -> Behaviour {
     let mut start = start.to_vec();
     if control & 1 == 1 && start.len() >= SUPERBLOCK_SIZE {
         let (body, checksum) = start[..SUPERBLOCK_SIZE].split_at_mut(SUPERBLOCK_SIZE - 4);
-        checksum.copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        checksum.copy_from_slice(&Crc32c::new().update(body).value().to_le_bytes());
     }
     match probe(&start) {
         Probe::Zeroed => {

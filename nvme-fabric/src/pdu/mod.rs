@@ -24,10 +24,11 @@ mod termination;
 #[cfg(test)]
 mod tests;
 
+pub use block_io::Crc32c;
 pub use capsule::{COMMAND_LENGTH, COMPLETION_LENGTH, CommandCapsule};
 pub use data::DataHeader;
 pub use decoder::{Decoded, Decoder, Limits};
-pub use digest::{Crc32c, Digests};
+pub use digest::Digests;
 pub use encoder::{COPY_MAX, Encoder};
 pub use header::{CommonHeader, HEADER_LENGTH_MAX, PduType};
 pub use initialize::{DATA_ALIGNMENT_MAX, InitializeRequest, InitializeResponse};
