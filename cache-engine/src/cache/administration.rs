@@ -5,6 +5,7 @@
 
 use block_io::{DeviceError, Extent, Geometry, Timestamp};
 
+use super::Cache;
 use super::cipher::LineCipher;
 use super::config::{CacheMode, VolumeId};
 use super::doubt::Doubt;
@@ -13,7 +14,6 @@ use super::outbox::{Event, Ticket};
 use super::policy::PolicySettings;
 use super::statistics::Statistics;
 use super::volumes::{Span, Volume};
-use super::Cache;
 
 /// Requests larger than this are refused; frontends know it from the geometry.
 const TRANSFER_MAX: u32 = 32 << 20;
@@ -251,7 +251,8 @@ impl Cache {
         let Some(mut sweep) = self.sweeps.pop_front() else { return };
         let end = self.index.sets().min(sweep.next_set.saturating_add(SETS_A_STEP));
         for set in sweep.next_set..end {
-            for line in self.index.lines_of_set(set) {
+            let lines: Vec<_> = self.index.lines_of_set(set).collect();
+            for (_, line) in lines {
                 if sweep.lines.contains(&line.0) {
                     self.drop_line(line);
                 }
@@ -265,7 +266,8 @@ impl Cache {
                 return;
             }
         }
-        let durable = |barrier| self.keeper.as_ref().is_none_or(|keeper| keeper.is_durable(barrier));
+        let durable =
+            |barrier| self.keeper.as_ref().is_none_or(|keeper| keeper.is_durable(barrier));
         match sweep.barrier {
             Some(barrier) if durable(barrier) => {
                 self.outbox.events.push(Event::Done(sweep.ticket));

@@ -5,13 +5,13 @@
 
 use block_io::{Buffer, Completion, Extent, Request};
 
+use super::Cache;
 use super::blocks::{BLOCK_SIZE, BLOCKS_MAX, BlockSet};
 use super::config::{Verification, VolumeId};
 use super::fill::Checksums;
 use super::index::Slot;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
-use super::Cache;
 
 /// CRC32C of every block of a cache, where each read is to be checked.
 pub(crate) struct ChecksumTable {
@@ -126,7 +126,7 @@ impl Cache {
         let buffer = self.pool.allocate(extent.length as usize);
         let token = Token::Verification { piece: name, line }.id();
         let offset = self.cache_offset(slot, extent.offset);
-        self.verifications.begin(name, line, slot, self.index.version(slot));
+        self.verifications.begin(name, line, self.index.hold(slot));
         self.ask_for_checksums(slot);
         self.outbox.cache.push(Request::read(token, offset, buffer));
     }
@@ -150,8 +150,8 @@ impl Cache {
 
     fn end_verifications(&mut self) {
         while let Some(done) = self.verifications.next_done() {
-            let (name, line, slot) = (done.piece, done.line, done.slot);
-            let unchanged = self.index.version(slot) == done.version;
+            let (name, line, slot) = (done.piece, done.line, done.hit.slot);
+            let unchanged = self.index.still(done.hit);
             let right = unchanged && self.is_right(slot, &done.bytes, &done.checksums);
             if unchanged && !right {
                 self.drop_blocks(slot, self.all_blocks());

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use block_io::{Extent, IoError, Timestamp};
 
+use super::Cache;
 use super::config::VolumeId;
 use super::line::LineNumber;
 use super::outbox::Event;
-use super::Cache;
 
 /// Errors are forgotten after this long without another.
 const WINDOW: Duration = Duration::from_secs(60);

@@ -15,13 +15,13 @@
 
 use block_io::{Completion, Extent, IoError, Request, RequestId};
 
+use super::Cache;
 use super::blocks::BlockSet;
 use super::config::{CacheMode, VolumeId};
 use super::index::Hit;
 use super::line::LineNumber;
 use super::outbox::Token;
 use super::policy::Verdict;
-use super::Cache;
 
 /// A hit in flight.
 pub(crate) struct HitRead {
@@ -68,7 +68,7 @@ impl Cache {
         let buffer = completion.buffer.expect("a device gives a read's buffer back");
         if let Err(error) = completion.result {
             self.cache_read_failed(volume, extent, error);
-        } else if !self.index.still(&hit) {
+        } else if !self.index.still(hit) {
             self.volumes[volume].statistics.hit_retries += 1;
         } else if self.open_blocks(volume, hit.slot, extent, &buffer) {
             let volume_entry = &mut self.volumes[volume];

@@ -8,7 +8,6 @@ use super::fill::Checksums;
 use super::index::Slot;
 use super::line::LineNumber;
 use super::line_lock::PieceIndex;
-use super::outbox::Event;
 use super::persistence::Change;
 use super::{Cache, mode};
 
@@ -72,11 +71,8 @@ impl Cache {
         for piece in activated.drain(..) {
             mode::start_change(self, piece);
         }
-        self.give_back_activated(activated);
-        self.load();
-        while let Some((slot, checksums)) = self.next_checksums() {
-            self.checksums_read(slot, checksums);
+        if let Some(keeper) = &mut self.keeper {
+            *keeper.activated() = activated;
         }
-        self.hear_about_device();
     }
 }

@@ -27,6 +27,8 @@
 //! Absent: I/O, clocks, threads, random numbers; dirty data (the origin always has everything).
 
 mod administration;
+mod atomics;
+mod block_map;
 mod blocks;
 pub mod cipher;
 pub mod config;
@@ -42,7 +44,6 @@ mod keeping;
 mod line;
 mod line_lock;
 pub mod metadata;
-pub mod miss_ratio;
 mod mode;
 mod outbox;
 mod persistence;
@@ -50,6 +51,7 @@ mod piece;
 pub mod policy;
 mod statistics;
 mod store;
+pub mod superblock;
 mod table;
 mod verification;
 mod volumes;
@@ -63,7 +65,7 @@ pub use volumes::Span;
 use std::collections::VecDeque;
 
 use block_io::{
-    BufferPool, Completion, DeviceError, Extent, IoError, Operation, Request, RequestId, Timestamp,
+    BufferPool, Completion, DeviceError, Extent, IoError, Operation, Request, Timestamp,
 };
 
 use administration::Sweep;
@@ -74,7 +76,7 @@ use fill::Fills;
 use health::Health;
 use hit::HitRead;
 use index::{Index, Slot};
-use line::LineNumber;
+use line::{LineMap, LineNumber};
 use line_lock::{LockTable, PieceIndex};
 use outbox::Token;
 use persistence::Persistence;
@@ -170,7 +172,8 @@ impl Cache {
                 config.line_size
             )));
         }
-        let index = Index::new(sets, config.line_size);
+        let lines = LineMap::lines_for(sets);
+        let index = Index::new(lines, sets, config.line_size).expect("as many as the tags allow");
         let blocks = BlockSet::all(config.line_size).count() as usize;
         let checked = config.verification == Verification::Always;
         let pieces_max = config.requests_max * 2;
@@ -183,7 +186,7 @@ impl Cache {
             errors_max: config.errors_max,
             now: Timestamp::default(),
             pool,
-            volumes: Volumes::new(index.lines() << config.line_size.shift()),
+            volumes: Volumes::new(lines << config.line_size.shift()),
             checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
             policy: Policy::new(&config.policy, index.slots(), config.line_size),
             index,

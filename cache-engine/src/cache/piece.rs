@@ -7,8 +7,8 @@ use super::blocks::BLOCK_SIZE;
 use super::config::{CacheMode, VolumeId};
 use super::fill::{FillIndex, NO_FILL};
 use super::line_lock::PieceIndex;
-use super::policy::Verdict;
 use super::outbox::Token;
+use super::policy::Verdict;
 use super::{Cache, mode};
 
 /// A client's request in flight.

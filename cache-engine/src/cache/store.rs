@@ -9,13 +9,13 @@
 
 use block_io::{Buffer, Extent, Request};
 
+use super::Cache;
 use super::blocks::{BLOCK_SIZE, BLOCKS_MAX, BlockSet};
-use super::fill::{Checksums, Ended, FillIndex, NO_FILL, Store};
+use super::fill::{Ended, FillIndex, NO_FILL, Store};
 use super::index::{Rank, Slot};
 use super::line::LineNumber;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
-use super::Cache;
 
 /// What is to be stored, and where it comes from.
 struct Bytes<'a> {
@@ -63,7 +63,8 @@ impl Cache {
         let Some(run) = blocks.runs().next() else { return };
         let extent = self.extent_of_run(name, line, run);
         let source = self.client_buffer(name, extent);
-        if let Some(fill) = self.store(name, Bytes { line, blocks, extent, source: &source }, true) {
+        if let Some(fill) = self.store(name, Bytes { line, blocks, extent, source: &source }, true)
+        {
             self.pieces[name].first_fill = fill;
             let volume = self.volume_of(name);
             self.volumes[volume].statistics.write_fills += 1;
@@ -90,7 +91,8 @@ impl Cache {
             self.change_begun_again(extent);
         }
         let next_of_piece = if of_write { self.pieces[name].first_fill } else { NO_FILL };
-        let fill = self.fills.begin(Store { line, slot, blocks, checksums, of_write }, next_of_piece);
+        let fill =
+            self.fills.begin(Store { line, slot, blocks, checksums, of_write }, next_of_piece);
         self.index.set_busy(slot, true);
         self.volumes[volume].statistics.fill_bytes += extent.length;
         let offset = self.cache_offset(slot, extent.offset);
@@ -129,7 +131,7 @@ impl Cache {
                 None => Rank::First,
             }
         };
-        let allocation = self.index.allocate(line, rank)?;
+        let allocation = self.index.allocate_ranked(line, rank)?;
         if let Some(evicted) = allocation.evicted {
             self.line_lost(allocation.slot, evicted);
             self.volumes[volume].statistics.evictions += 1;
@@ -148,9 +150,9 @@ impl Cache {
 
     pub(super) fn fill_ended(&mut self, ended: &Ended) {
         let Store { slot, of_write, line, blocks, ref checksums } = ended.store;
-        self.index.validate(slot, ended.install);
         self.index.set_busy(slot, ended.line_is_busy);
         if !ended.install.is_empty() {
+            self.index.validate(slot, ended.install);
             self.keep_checksums(slot, ended.install, checksums);
             self.record(slot, ended.install, checksums);
         }

@@ -6,16 +6,15 @@
 use block_io::Buffer;
 
 use super::fill::Checksums;
-use super::index::Slot;
+use super::index::{Hit, Slot};
 use super::line_lock::PieceIndex;
 
 /// A line that a piece waits for.
 struct Waiting {
     piece: PieceIndex,
     line: u16,
-    slot: Slot,
-    /// Of the slot's set when the reads began.
-    version: u32,
+    /// The slot as it was when the reads began.
+    hit: Hit,
     bytes: Option<Option<Buffer>>,
     checksums: Option<Option<Checksums>>,
 }
@@ -24,8 +23,7 @@ struct Waiting {
 pub(crate) struct Done {
     pub(crate) piece: PieceIndex,
     pub(crate) line: u16,
-    pub(crate) slot: Slot,
-    pub(crate) version: u32,
+    pub(crate) hit: Hit,
     pub(crate) bytes: Option<Buffer>,
     pub(crate) checksums: Option<Checksums>,
 }
@@ -35,8 +33,8 @@ pub(crate) struct Done {
 pub(crate) struct Verifications(Vec<Waiting>);
 
 impl Verifications {
-    pub(crate) fn begin(&mut self, piece: PieceIndex, line: u16, slot: Slot, version: u32) {
-        self.0.push(Waiting { piece, line, slot, version, bytes: None, checksums: None });
+    pub(crate) fn begin(&mut self, piece: PieceIndex, line: u16, hit: Hit) {
+        self.0.push(Waiting { piece, line, hit, bytes: None, checksums: None });
     }
 
     pub(crate) fn bytes_read(&mut self, piece: PieceIndex, line: u16, bytes: Option<Buffer>) {
@@ -46,21 +44,15 @@ impl Verifications {
 
     /// For every piece that waits for this slot's.
     pub(crate) fn checksums_read(&mut self, slot: Slot, checksums: Option<Checksums>) {
-        for entry in self.0.iter_mut().filter(|one| one.slot == slot) {
+        for entry in self.0.iter_mut().filter(|one| one.hit.slot == slot) {
             entry.checksums = Some(checksums);
         }
     }
 
     pub(crate) fn next_done(&mut self) -> Option<Done> {
         let at = self.0.iter().position(|one| one.bytes.is_some() && one.checksums.is_some())?;
-        let Waiting { piece, line, slot, version, bytes, checksums } = self.0.swap_remove(at);
-        Some(Done {
-            piece,
-            line,
-            slot,
-            version,
-            bytes: bytes.flatten(),
-            checksums: checksums.flatten(),
-        })
+        let Waiting { piece, line, hit, bytes, checksums } = self.0.swap_remove(at);
+        let (bytes, checksums) = (bytes.flatten(), checksums.flatten());
+        Some(Done { piece, line, hit, bytes, checksums })
     }
 }

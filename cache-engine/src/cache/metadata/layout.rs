@@ -20,6 +20,7 @@ use super::PAGE_SIZE;
 use crate::cache::blocks::{BLOCK_SIZE, BLOCKS_MAX};
 use crate::cache::config::LineSize;
 use crate::cache::entry::WAYS;
+use crate::cache::line::LineMap;
 
 /// Bytes kept for each of the two superblocks.
 pub const SUPERBLOCK_REGION: u64 = 64 << 10;
@@ -215,9 +216,8 @@ impl Layout {
 
     /// Bytes of the flat address space: 2^22 lines for each set, as an entry's tag can tell.
     pub const fn flat_length(&self) -> u64 {
-        let lines = (self.sets as u64) << crate::cache::line::TAG_BITS;
         // Devices above 64 TiB have more than a u64 can tell.
-        lines.saturating_mul(self.line_size.bytes())
+        LineMap::lines_for(self.sets).saturating_mul(self.line_size.bytes())
     }
 }
 

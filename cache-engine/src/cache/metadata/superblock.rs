@@ -26,7 +26,7 @@ use super::volume_record::VolumeRecord;
 use super::{FormatId, PAGE_SIZE, array, u16_at, u32_at, u64_at};
 use crate::cache::config::{LineSize, VOLUMES_MAX, VolumeId};
 
-use block_io::DeviceError;
+use block_io::{Crc32c, DeviceError};
 
 /// The version that this program writes.
 pub const VERSION: u32 = 2;
@@ -410,7 +410,7 @@ fn check_apart(first: &VolumeRecord, second: &VolumeRecord) -> Result<(), String
 }
 
 fn decode_version_1(bytes: &[u8]) -> Undecodable {
-    let checksum = crc32c::crc32c(&bytes[..VERSION_1_CHECKSUM_AT]);
+    let checksum = Crc32c::new().update(&bytes[..VERSION_1_CHECKSUM_AT]).value();
     if checksum != u32_at(bytes, VERSION_1_CHECKSUM_AT) {
         return Undecodable::Damaged("whose superblock has a wrong checksum".into());
     }
@@ -422,9 +422,8 @@ fn decode_version_1(bytes: &[u8]) -> Undecodable {
 
 /// The CRC32C of a superblock, its own place taken as zero.
 fn checksum(bytes: &[u8]) -> u32 {
-    let before = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
-    let itself = crc32c::crc32c_append(before, &[0; 4]);
-    crc32c::crc32c_append(itself, &bytes[CHECKSUM_AT + 4..])
+    let before = Crc32c::new().update(&bytes[..CHECKSUM_AT]);
+    before.update(&[0; 4]).update(&bytes[CHECKSUM_AT + 4..]).value()
 }
 
 /// Feature bits by name.

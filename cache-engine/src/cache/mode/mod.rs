@@ -57,15 +57,14 @@ fn mode_for(cache: &Cache, piece: PieceIndex) -> CacheMode {
 
 impl Cache {
     /// From now on nothing of `extent` is served from the cache, nor becomes so by a fill in
-    /// flight. Whoever calls this holds the extent exclusively. Each line that lost something is
-    /// recorded as it is now, unless `recorded_later` says that a store will do so.
-    fn invalidate(&mut self, extent: Extent) {
+    /// flight. Whoever calls this holds the extent exclusively.
+    fn forget(&mut self, extent: Extent) {
         for (line, part) in self.line_parts(extent) {
-            self.invalidate_part(line, part);
+            self.forget_part(line, part);
         }
     }
 
-    fn invalidate_part(&mut self, line: super::LineNumber, part: Extent) {
+    fn forget_part(&mut self, line: super::LineNumber, part: Extent) {
         let Some(slot) = self.index.find(line) else { return };
         let touched = self.blocks_touched(part);
         // What is left of an unverified line could not be told from what was written since.

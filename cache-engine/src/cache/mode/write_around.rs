@@ -11,7 +11,7 @@ pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
     let piece = &cache.pieces[name];
     let (request, extent) = (piece.request, piece.extent);
     cache.requests[request].seen.pass_through = true;
-    cache.invalidate(extent);
+    cache.forget(extent);
     write_origin(cache, name);
 }
 

@@ -14,7 +14,7 @@ use super::write_around;
 pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
     let extent = cache.pieces[name].extent;
     for (line, part) in cache.line_parts(extent) {
-        cache.invalidate_part(line, part);
+        cache.forget_part(line, part);
         cache.store_written(name, line, part);
     }
     write_around::write_origin(cache, name);

@@ -11,7 +11,7 @@ pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
     let piece = &mut cache.pieces[name];
     piece.waits_for += 1;
     let (request, flat) = (piece.request, piece.extent);
-    cache.invalidate(flat);
+    cache.forget(flat);
     let token = Token::Change { piece: name }.id();
     let id = cache.requests[request].volume;
     let extent = Extent::new(flat.offset - cache.volumes[id].base(), flat.length);

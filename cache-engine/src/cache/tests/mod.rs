@@ -49,14 +49,7 @@ impl Desk {
         let mut cache = Cache::in_memory(config, space, pool.clone()).expect("sizes are right");
         let id = cache.add_volume(volume(16 << 20)).expect("room");
         assert_eq!(id, VOLUME);
-        Self {
-            cache,
-            pool,
-            origin: Vec::new(),
-            device: Vec::new(),
-            replies: Vec::new(),
-            next: 0,
-        }
+        Self { cache, pool, origin: Vec::new(), device: Vec::new(), replies: Vec::new(), next: 0 }
     }
 
     fn read(&mut self, offset: u64, length: u64) -> RequestId {

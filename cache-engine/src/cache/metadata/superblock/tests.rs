@@ -228,7 +228,7 @@ fn version_1(line_size: LineSize) -> Vec<u8> {
     block[16..24].copy_from_slice(&(1_u64 << 30).to_le_bytes());
     block[24..40].copy_from_slice(&[7; 16]);
     block[40..48].copy_from_slice(&(64_u64 << 10).to_le_bytes());
-    let checksum = crc32c::crc32c(&block[..4092]);
+    let checksum = block_io::Crc32c::new().update(&block[..4092]).value();
     block[4092..].copy_from_slice(&checksum.to_le_bytes());
     block
 }
