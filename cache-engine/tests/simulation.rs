@@ -11,8 +11,10 @@ use block_io::sim::{DiskFaults, Random, ReferenceDisk, SimDisk, SimQueue, World,
 use block_io::{
     BlockDevice, BlockQueue, BufferPool, Completion, Extent, Geometry, IoError, Request, RequestId,
 };
-use cache_engine::cache::{CacheConfig, CacheMode, CacheSpace, LineSize, Statistics};
-use cache_engine::volume::CachedVolume;
+use cache_engine::cache::{
+    Cache, CacheConfig, CacheMode, CacheSpace, LineSize, Statistics, VolumeSettings,
+};
+use cache_engine::volume::{CacheEngine, CachedVolume};
 
 type Volume = CachedVolume<SimQueue, SimQueue>;
 
@@ -165,7 +167,9 @@ impl Run {
         cache.set_faults((scenario.cache)(&mut random));
         let requests_max = random.range(1..=64) as usize;
         let fills_max = random.range(1..=64) as usize;
-        let config = CacheConfig { mode, line_size, requests_max, fills_max };
+        let errors_max = u32::MAX;
+        let config =
+            CacheConfig { line_size, requests_max, fills_max, errors_max, ..Default::default() };
         let space = CacheSpace { data_offset, length, transfer_max: 1 << 20 };
         // Shallow device queues, so that refusals happen too.
         let open = |disk: &SimDisk, depth: u64| {
@@ -173,8 +177,7 @@ impl Run {
         };
         let origin_queue = open(&origin, random.range(1..=64));
         let cache_queue = open(&cache, random.range(1..=64));
-        let volume = CachedVolume::new(config, origin_queue, cache_queue, space)
-            .expect("the sizes are possible");
+        let volume = volume(config, mode, space, origin_queue, cache_queue);
         let depth = random.range(1..=40) as usize;
         Self {
             scenario,
@@ -346,6 +349,18 @@ impl Run {
     }
 }
 
+fn volume(
+    config: CacheConfig,
+    mode: CacheMode,
+    space: CacheSpace,
+    origin: SimQueue,
+    cache_device: SimQueue,
+) -> Volume {
+    let cache = Cache::in_memory(config, space, BufferPool::heap()).expect("the sizes fit");
+    let settings = VolumeSettings { geometry: origin.geometry(), mode, span: None, cipher: None };
+    CacheEngine::new(cache, cache_device).add_volume(origin, settings).expect("room")
+}
+
 #[test]
 fn misses_and_writes_do_not_wait_for_a_cache_device_that_hangs() {
     let world = World::new(1);
@@ -355,8 +370,8 @@ fn misses_and_writes_do_not_wait_for_a_cache_device_that_hangs() {
     let config = CacheConfig { fills_max: 8, ..Default::default() };
     let space = CacheSpace { data_offset: 0, length: 1 << 20, transfer_max: 1 << 20 };
     let open = |disk: &SimDisk| disk.open_queue(&world, 4).expect("opens");
-    let mut volume =
-        CachedVolume::new(config, open(&origin), open(&cache), space).expect("the sizes fit");
+    let mode = CacheMode::default();
+    let mut volume = volume(config, mode, space, open(&origin), open(&cache));
     let pool = BufferPool::heap();
     let mut completions = Vec::new();
     for number in 0..200u64 {
@@ -376,5 +391,5 @@ fn misses_and_writes_do_not_wait_for_a_cache_device_that_hangs() {
     }
     assert_eq!(completions.len(), 200);
     assert!(completions.iter().all(|completion| completion.result == Ok::<(), IoError>(())));
-    assert_eq!(volume.cache().fills_in_flight(), 8, "the memory held is bounded");
+    assert_eq!(volume.engine().cache().fills_in_flight(), 8, "the memory held is bounded");
 }
