@@ -12,7 +12,9 @@ use block_io::sim::Random;
 use block_io::{
     Buffer, BufferPool, Completion, Geometry, Operation, Request, RequestId, Timestamp,
 };
-use cache_engine::cache::{Cache, CacheConfig, CacheMode, CacheSpace, LineSize};
+use cache_engine::cache::{
+    Cache, CacheConfig, CacheMode, CacheSpace, LineSize, VolumeId, VolumeSettings,
+};
 use criterion::Criterion;
 use serde::Deserialize;
 
@@ -20,6 +22,7 @@ use crate::results::Results;
 use crate::{Failure, Plan};
 
 const NOW: Timestamp = Timestamp(0);
+const VOLUME: VolumeId = VolumeId(0);
 /// Criterion's least.
 const SAMPLES_MIN: usize = 10;
 /// Bytes for lines.
@@ -117,14 +120,17 @@ struct Bench {
 impl Bench {
     fn new(case: &Case) -> Result<Self, Failure> {
         let config = CacheConfig {
-            mode: case.mode,
             line_size: LineSize::from_bytes(case.line_size as u64)?,
             ..CacheConfig::default()
         };
         let space = CacheSpace { data_offset: 0, length: CACHE_BYTES, transfer_max: 1 << 20 };
-        let cache = Cache::new(config, Geometry::new(case.working_set.max(4 << 30)), space)
-            .map_err(|error| error.to_string())?;
         let pool = BufferPool::heap();
+        let mut cache =
+            Cache::in_memory(config, space, pool.clone()).map_err(|error| error.to_string())?;
+        let geometry = Geometry::new(case.working_set.max(4 << 30));
+        let settings = VolumeSettings { geometry, mode: case.mode, span: None, cipher: None };
+        let id = cache.add_volume(settings).map_err(|error| error.to_string())?;
+        debug_assert_eq!(id, VOLUME);
         let buffers = (0..case.depth).map(|_| pool.allocate(case.length as usize)).collect();
         Ok(Self { cache, buffers, replies: Vec::with_capacity(case.depth) })
     }
@@ -135,7 +141,7 @@ impl Bench {
         let pool = BufferPool::heap();
         for offset in (0..length).step_by(chunk) {
             let request = Request::read(RequestId(0), offset, pool.allocate(chunk));
-            self.cache.submit(NOW, request).expect("nothing is in flight");
+            self.cache.submit(NOW, VOLUME, request).expect("nothing is in flight");
             self.serve();
             self.replies.clear();
         }
@@ -160,7 +166,7 @@ impl Bench {
                     Operation::Write => Request::write(id, offset, buffer),
                     _ => Request::read(id, offset, buffer),
                 };
-                self.cache.submit(NOW, request).expect("fewer in flight than there may be");
+                self.cache.submit(NOW, VOLUME, request).expect("fewer in flight than there may be");
             }
             self.serve();
             for reply in self.replies.drain(..) {
@@ -175,17 +181,16 @@ impl Bench {
         loop {
             // The device's part: the last request first, which costs it the least.
             let outbox = self.cache.outbox();
-            self.replies.append(&mut outbox.replies);
-            let Some(request) = outbox.cache.pop().or_else(|| outbox.origin.pop()) else { return };
-            let id = request.id;
-            drop(request);
-            self.cache.complete(NOW, id, Ok(()));
+            self.replies.extend(outbox.replies.drain(..).map(|(_, reply)| reply));
+            let request = outbox.cache.pop();
+            let Some(request) = request.or_else(|| Some(outbox.origin.pop()?.1)) else { return };
+            self.cache.complete(NOW, request.complete(Ok(())));
         }
     }
 
     /// That the benchmark measured what it says.
     fn check(&self, case: &Case) -> Result<(), Failure> {
-        let statistics = self.cache.statistics();
+        let statistics = self.cache.statistics(VOLUME).expect("the volume is there");
         let hits = statistics.read_hits as f64 / statistics.reads.max(1) as f64;
         let right = match case.operation {
             Operation::Write => statistics.writes > 0,

@@ -69,11 +69,8 @@ fn open_volume(arguments: &RunArguments, reactor: &Reactor) -> Result<Volume, Fa
         address: address.clone(),
         size: arguments.cache_size,
         force_format: arguments.force_format,
-        config: CacheConfig {
-            mode: arguments.mode,
-            line_size: arguments.line_size,
-            ..CacheConfig::default()
-        },
+        mode: arguments.mode,
+        config: CacheConfig { line_size: arguments.line_size, ..CacheConfig::default() },
     };
     let (volume, notices) = Volume::cached(&origin, &settings, reactor)?;
     notices.into_iter().for_each(output::notice);

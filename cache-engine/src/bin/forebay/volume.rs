@@ -9,9 +9,9 @@ use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, Geometry, Operation, Request, Timestamp};
 use cache_engine::backend::address::{CacheAddress, Size};
 use cache_engine::backend::{Backend, BackendQueue};
-use cache_engine::cache::{CacheConfig, Statistics};
-use cache_engine::volume::CachedVolume;
+use cache_engine::cache::{Cache, CacheConfig, CacheMode, Statistics, VolumeSettings};
 use cache_engine::volume::cache_device::{self, Found, PrepareOptions};
+use cache_engine::volume::{CacheEngine, CachedVolume};
 
 use crate::failure::Failure;
 
@@ -24,6 +24,7 @@ pub(crate) struct CacheSettings {
     pub(crate) address: CacheAddress,
     pub(crate) size: Option<Size>,
     pub(crate) force_format: bool,
+    pub(crate) mode: CacheMode,
     pub(crate) config: CacheConfig,
 }
 
@@ -84,7 +85,11 @@ impl Volume {
             Found::Forced => "held something else and is formatted by force",
         };
         notices.push(format!("{address}: {state}; the cache starts cold"));
-        let volume = CachedVolume::new(cache.config, origin_queue, queue, space)?;
+        let pool = reactor.pool().clone();
+        let engine = CacheEngine::new(Cache::in_memory(cache.config.clone(), space, pool)?, queue);
+        let geometry = origin_queue.geometry();
+        let settings = VolumeSettings { geometry, mode: cache.mode, span: None, cipher: None };
+        let volume = engine.add_volume(origin_queue, settings)?;
         let queue = VolumeQueue::Cached(Box::new(volume));
         Ok((Self { origin: origin.clone(), queue }, notices))
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use block_io::reactor::{MailSender, Reactor, ReactorConfig};
 use cache_engine::backend::Backend;
 use cache_engine::backend::address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
-use cache_engine::cache::{CacheConfig, LineSize, Statistics};
+use cache_engine::cache::{CacheConfig, CacheMode, LineSize, Statistics};
 use cache_engine::frontend::nbd::Transport;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
@@ -139,6 +139,7 @@ fn volumes(
         address: CacheAddress::File(settings.cache.clone()),
         size: Some(settings.cache_size),
         force_format: false,
+        mode: CacheMode::default(),
         // The workload's requests are of 4 KiB and far apart: larger lines would lie half empty.
         config: CacheConfig { line_size: LineSize::ALL[0], ..CacheConfig::default() },
     };
