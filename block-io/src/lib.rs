@@ -7,6 +7,7 @@
 //!      ├─ memory    RAM disk
 //!      ├─ null      completes at once
 //!      └─ shared    one queue, many users on a core
+//!   huge_pages                             large tables
 //!   reactor                                one io_uring a core: files, sockets, timers, mailboxes
 //!   sim                                    seeded clock, disk, network, reference disk
 //! ```
@@ -20,6 +21,7 @@ pub mod device;
 mod error;
 mod extent;
 mod geometry;
+pub mod huge_pages;
 pub mod reactor;
 mod request;
 pub mod sim;

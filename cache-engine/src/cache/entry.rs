@@ -19,7 +19,7 @@ pub(crate) const TAG_MASK: u32 = (1 << TAG_BITS) - 1;
 const ORDER_SHIFT: u32 = 22;
 const MAIN: u32 = 1 << 26;
 const FREQUENCY_SHIFT: u32 = 27;
-const UNVERIFIED: u32 = 1 << 29;
+pub(crate) const UNVERIFIED: u32 = 1 << 29;
 const BUSY: u32 = 1 << 30;
 pub(crate) const OCCUPIED: u32 = 1 << 31;
 
@@ -39,7 +39,6 @@ impl Entry {
     }
     /// Whether its content came from an earlier run that did not end in order, and has not been
     /// checked since.
-    #[expect(dead_code, reason = "set by a warm start")]
     pub(crate) fn is_unverified(self) -> bool {
         self.0 & UNVERIFIED != 0
     }
@@ -59,7 +58,6 @@ impl Entry {
     pub(crate) fn set_busy(&mut self, busy: bool) {
         self.0 = if busy { self.0 | BUSY } else { self.0 & !BUSY };
     }
-    #[expect(dead_code, reason = "set by a warm start")]
     pub(crate) fn set_unverified(&mut self, unverified: bool) {
         self.0 = if unverified { self.0 | UNVERIFIED } else { self.0 & !UNVERIFIED };
     }

@@ -11,25 +11,8 @@ use super::config::LineSize;
 use super::entry::{Entry, OCCUPIED, Set, TAG_MASK, WAYS};
 use super::eviction::{self, Ghosts};
 use super::line::{LineMap, LineNumber, Place};
+pub(crate) use super::line_index::Slot;
 use super::sectors::{SectorMap, SectorSet};
-
-/// A line's place on the cache device: `set * WAYS + way`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Slot(pub(crate) u32);
-
-impl Slot {
-    fn new(set: u32, way: usize) -> Self {
-        Self(set * WAYS as u32 + way as u32)
-    }
-
-    fn set(self) -> usize {
-        self.0 as usize / WAYS
-    }
-
-    fn way(self) -> usize {
-        self.0 as usize % WAYS
-    }
-}
 
 /// What an allocation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
