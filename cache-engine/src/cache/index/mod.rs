@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!                        shared memory, changed by one core
-//!   Index, the owner ──▶ ways     16 x 4 B a set: tag, queue, order, uses, busy     ◀── IndexReader
-//!     │                  blocks   version of the set, valid blocks of its slots         on any core
+//!   Index, the owner ──▶ ways     16 x 4 B a set: tag, queue, order, uses, busy   ◀── IndexReader
+//!     │                  blocks   version of the set, valid blocks of its slots       on any core
 //!     └─ ghosts          2 B a line, the owner's own
 //! ```
 //! Sixteen ways of four bytes are one CPU cache line, so a lookup is one access to memory, and one
@@ -19,8 +19,6 @@
 mod reader;
 mod ways;
 
-#[cfg(all(test, loom))]
-mod interleavings;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

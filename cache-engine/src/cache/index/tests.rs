@@ -1,3 +1,7 @@
+//! The index on one core: what is found, what goes, what a change does to hits.
+//!
+//! Absent: other cores at the same time, see `interleavings.rs`.
+
 use super::*;
 
 const NOTHING_IN_USE: fn(LineNumber) -> bool = |_| false;
