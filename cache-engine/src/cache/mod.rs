@@ -33,6 +33,8 @@ mod line_lock;
 mod mode;
 mod outbox;
 mod piece;
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine takes up the policies next"))]
+pub mod policy;
 mod sectors;
 mod statistics;
 pub mod superblock;
