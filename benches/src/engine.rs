@@ -128,7 +128,13 @@ impl Bench {
         let mut cache =
             Cache::in_memory(config, space, pool.clone()).map_err(|error| error.to_string())?;
         let geometry = Geometry::new(case.working_set.max(4 << 30));
-        let settings = VolumeSettings { geometry, mode: case.mode, span: None, cipher: None };
+        let settings = VolumeSettings {
+            name: "volume".into(),
+            geometry,
+            mode: case.mode,
+            span: None,
+            cipher: None,
+        };
         let id = cache.add_volume(settings).map_err(|error| error.to_string())?;
         debug_assert_eq!(id, VOLUME);
         let buffers = (0..case.depth).map(|_| pool.allocate(case.length as usize)).collect();

@@ -11,7 +11,7 @@ use super::config::{CacheMode, VolumeId};
 use super::doubt::Doubt;
 use super::line::LineNumber;
 use super::outbox::{Event, Ticket};
-use super::policy::PolicySettings;
+use super::policy::{PolicySettings, PolicyStatistics};
 use super::statistics::Statistics;
 use super::volumes::{Span, Volume};
 
@@ -23,6 +23,8 @@ const SETS_A_STEP: u32 = 512;
 
 /// What a volume is.
 pub struct VolumeSettings {
+    /// Its name, as the policies' rules know it; no other volume of the cache has it.
+    pub name: String,
     /// Of its origin.
     pub geometry: Geometry,
     /// What is cached.
@@ -43,13 +45,27 @@ pub(crate) struct Sweep {
     barrier: Option<u64>,
 }
 
+/// Lines to be dropped, wherever they are.
+#[derive(Debug, Default)]
+pub(crate) struct Purge {
+    lines: u64,
+    next_set: u32,
+    /// Sets seen since a line was last found that may go.
+    barren: u32,
+}
+
 impl Cache {
     /// Takes a volume in.
     ///
     /// # Errors
     /// When the cache is too small for an origin of this size, or for its largest transfers.
     pub fn add_volume(&mut self, settings: VolumeSettings) -> Result<VolumeId, DeviceError> {
-        let VolumeSettings { geometry, mode, span, cipher } = settings;
+        let VolumeSettings { name, geometry, mode, span, cipher } = settings;
+        if self.volumes.named(&name).is_some() {
+            return Err(DeviceError::new(format!(
+                "volume '{name}': the cache has one of that name already"
+            )));
+        }
         let line = self.line_size.bytes();
         let transfer_max = u64::from(geometry.transfer_max);
         let piece_max = (self.region.min(transfer_max) + 1).next_power_of_two() / 2;
@@ -63,7 +79,8 @@ impl Cache {
             Some(span) => span,
             None => self.volumes.free_span(geometry.capacity)?,
         };
-        self.volumes.insert(Volume {
+        let id = self.volumes.insert(Volume {
+            name,
             span,
             geometry: Geometry { transfer_max: TRANSFER_MAX, zeroes_max: 1 << 32, ..geometry },
             piece_max,
@@ -72,7 +89,9 @@ impl Cache {
             cipher: cipher.map(Box::new),
             statistics: Statistics::default(),
             in_flight: 0,
-        })
+        })?;
+        self.volumes_changed();
+        Ok(id)
     }
 
     /// Forgets a volume. Its lines are left where they are: found again by whoever adds a volume
@@ -91,7 +110,17 @@ impl Cache {
         let span = volume.span;
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
+        self.orphans = self.index.occupied();
+        self.volumes_changed();
         Ok(span)
+    }
+
+    /// The rules of the policies name volumes, which have other numbers now.
+    fn volumes_changed(&mut self) {
+        let settings = self.policy.settings().clone();
+        let volumes = &self.volumes;
+        let set = self.policy.set(self.now, &settings, |name| volumes.named(name));
+        debug_assert!(set.is_ok(), "they were right before: {set:?}");
     }
 
     /// Drops what is cached of `extent` of a volume, because somebody else may have changed the
@@ -162,8 +191,22 @@ impl Cache {
     }
 
     /// Changes what enters the cache and what leaves it, for requests from now on.
-    pub fn set_policy(&mut self, settings: &PolicySettings) {
-        self.policy.set(settings);
+    ///
+    /// # Errors
+    /// When the settings contradict each other or don't fit this cache; nothing has changed then.
+    pub fn set_policy(&mut self, settings: &PolicySettings) -> Result<(), DeviceError> {
+        let volumes = &self.volumes;
+        self.policy.set(self.now, settings, |name| volumes.named(name)).map_err(DeviceError::new)
+    }
+
+    /// The settings in force.
+    pub fn policy(&self) -> &PolicySettings {
+        self.policy.settings()
+    }
+
+    /// What the policies counted.
+    pub fn policy_statistics(&self) -> PolicyStatistics {
+        self.policy.statistics(self.now)
     }
 
     /// What the volume looks like to a client: the origin, with larger transfers.
@@ -196,7 +239,7 @@ impl Cache {
         self.sweep_step();
         self.purge_step();
         self.hear_keeper();
-        self.sweeps.iter().any(|sweep| sweep.barrier.is_none())
+        self.purge.lines > 0 || self.sweeps.iter().any(|sweep| sweep.barrier.is_none())
     }
 
     /// When [`tick`](Self::tick) is due at the latest.
@@ -276,5 +319,27 @@ impl Cache {
         }
     }
 
-    fn purge_step(&mut self) {}
+    /// Drops what the policy wants dropped, a bounded number of sets a step.
+    fn purge_step(&mut self) {
+        self.purge.lines += self.policy.tick(self.now).lines;
+        let sets = self.index.sets();
+        for _ in 0..SETS_A_STEP.min(sets) {
+            if self.purge.lines == 0 {
+                return;
+            }
+            let set = self.purge.next_set % sets;
+            self.purge.next_set = set + 1;
+            if let Some(slot) = self.oldest_victim(set, None) {
+                self.vacate(slot);
+                self.purge.lines -= 1;
+                self.purge.barren = 0;
+            } else {
+                self.purge.barren += 1;
+            }
+            if self.purge.barren > sets {
+                // Nothing that is left may go.
+                self.purge = Purge { next_set: self.purge.next_set, ..Purge::default() };
+            }
+        }
+    }
 }

@@ -68,7 +68,7 @@ use block_io::{
     BufferPool, Completion, DeviceError, Extent, IoError, Operation, Request, Timestamp,
 };
 
-use administration::Sweep;
+use administration::{Purge, Sweep};
 use blocks::BlockSet;
 use content::ChecksumTable;
 use entry::WAYS;
@@ -129,7 +129,11 @@ pub struct Cache {
     startable: Vec<PieceIndex>,
     /// A read's slots by line, kept for its memory.
     slots: Vec<Option<Slot>>,
+    /// Lines in slots that belong to no volume any more; they go first. May count too many.
+    orphans: u64,
     sweeps: VecDeque<Sweep>,
+    /// Lines that the policy wants dropped, and the set where the search goes on.
+    purge: Purge,
     tickets: u64,
     outbox: Outbox,
 }
@@ -172,6 +176,10 @@ impl Cache {
                 config.line_size
             )));
         }
+        let now = Timestamp::default();
+        let slots = u64::from(sets) * WAYS as u64;
+        let policy = Policy::new(now, config.line_size, slots, &config.policy, |_| None)
+            .map_err(DeviceError::new)?;
         let lines = LineMap::lines_for(sets);
         let index = Index::new(lines, sets, config.line_size).expect("as many as the tags allow");
         let blocks = BlockSet::all(config.line_size).count() as usize;
@@ -184,11 +192,11 @@ impl Cache {
             data_offset: space.data_offset,
             requests_max: config.requests_max,
             errors_max: config.errors_max,
-            now: Timestamp::default(),
+            now,
             pool,
             volumes: Volumes::new(lines << config.line_size.shift()),
             checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
-            policy: Policy::new(&config.policy, index.slots(), config.line_size),
+            policy,
             index,
             locks: LockTable::new(pieces_max, region),
             hits: Table::new(config.requests_max),
@@ -201,7 +209,9 @@ impl Cache {
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
             slots: Vec::with_capacity((region / line) as usize),
+            orphans: 0,
             sweeps: VecDeque::new(),
+            purge: Purge::default(),
             tickets: 0,
             outbox: Outbox::default(),
         })
@@ -254,7 +264,7 @@ impl Cache {
         }
         self.volumes[id].in_flight += 1;
         let (operation, extent) = (request.operation, request.extent);
-        let verdict = self.policy.observe(now, id, operation, extent);
+        let verdict = self.policy.observe(id, operation, extent);
         let request = match operation {
             Operation::Read => match self.try_hit(id, verdict, request) {
                 Ok(()) => return Ok(()),

@@ -6,9 +6,10 @@ use block_io::{Buffer, Completion, Extent, IoError, Operation, Request};
 use super::blocks::BLOCK_SIZE;
 use super::config::{CacheMode, VolumeId};
 use super::fill::{FillIndex, NO_FILL};
+use super::line::LineNumber;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
-use super::policy::Verdict;
+use super::policy::{Hints, Verdict};
 use super::{Cache, mode};
 
 /// A client's request in flight.
@@ -106,7 +107,7 @@ impl Cache {
             let room = volume.piece_max - (offset & (volume.piece_max - 1));
             let length = room.min(whole.length - request.cut);
             let wanted = Extent::new(offset, length);
-            let extent = self.extent_to_lock(request, wanted);
+            let extent = self.extent_to_lock(name, wanted);
             let request = &mut self.requests[name];
             request.cut += length;
             request.pieces += 1;
@@ -127,21 +128,41 @@ impl Cache {
 
     /// A read that may fill locks all that it may read: whole blocks, and more where the policy
     /// says so. Everything else locks what it wants.
-    fn extent_to_lock(&self, request: &ClientRequest, wanted: Extent) -> Extent {
+    fn extent_to_lock(&mut self, name: u16, wanted: Extent) -> Extent {
+        let request = &self.requests[name];
         let volume = &self.volumes[request.volume];
         if request.operation() != Operation::Read || volume.mode == CacheMode::PassThrough {
             return wanted;
         }
-        let blocks = wanted.align_outward(BLOCK_SIZE);
-        let extent = if request.verdict.bypass {
-            blocks
-        } else {
-            let line = self.line_size.bytes();
-            let widened = self.policy.fill_extent(request.volume, &request.verdict, blocks, line);
-            debug_assert!(widened.contains(blocks) && wanted.align_outward(line).contains(widened));
-            widened
+        let base = volume.base();
+        let blocks = wanted.align_outward(BLOCK_SIZE).intersection(volume.extent());
+        let Some(hints) = self.hints(blocks) else { return blocks };
+        let missed = Extent::new(blocks.offset - base, blocks.length);
+        let size = volume.geometry.capacity;
+        let piece_max = volume.piece_max;
+        let widened = self.policy.fill_extent(&request.verdict, missed, hints, size);
+        debug_assert!(widened.contains(missed));
+        let start = blocks.offset & !(piece_max - 1);
+        Extent::new(base + widened.offset, widened.length)
+            .intersection(Extent::new(start, piece_max))
+    }
+
+    /// What is known about the place of a read; nothing when its ends are cached, and there is
+    /// nothing to widen.
+    fn hints(&self, blocks: Extent) -> Option<Hints> {
+        let line = |offset: u64| LineNumber(offset >> self.line_size.shift());
+        let cached = |line: LineNumber| self.index.find(line).is_some();
+        let (first, last) = (line(blocks.offset), line(blocks.end() - 1));
+        let end_is_cached = |line: LineNumber| {
+            let whole = Extent::new(line.0 << self.line_size.shift(), self.line_size.bytes());
+            self.slot_of_hit(line, whole.intersection(blocks)).is_some()
         };
-        extent.intersection(volume.extent())
+        if end_is_cached(first) && end_is_cached(last) {
+            return None;
+        }
+        let before = first.0.checked_sub(1).is_some_and(|before| cached(LineNumber(before)));
+        let neighbour = before || cached(LineNumber(last.0 + 1));
+        Some(Hints { returns: false, neighbour })
     }
 
     /// Starts every piece that holds its lock, in order. A started piece has device requests in

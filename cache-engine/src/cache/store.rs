@@ -11,11 +11,14 @@ use block_io::{Buffer, Extent, Request};
 
 use super::Cache;
 use super::blocks::{BLOCK_SIZE, BLOCKS_MAX, BlockSet};
+use super::config::VolumeId;
+use super::entry::WAYS;
 use super::fill::{Ended, FillIndex, NO_FILL, Store};
-use super::index::{Rank, Slot};
+use super::index::{self, Allocation, Slot};
 use super::line::LineNumber;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
+use super::policy::{Newcomer, Owner, PlacedLine, Rank, Room};
 
 /// What is to be stored, and where it comes from.
 struct Bytes<'a> {
@@ -77,7 +80,8 @@ impl Cache {
         let found = self.index.find(line);
         debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(blocks)));
         let verdict = self.requests[self.pieces[name].request].verdict;
-        if !self.policy.admit(self.now, &verdict, line, extent.length, found.is_some()) {
+        let offset = self.offset_of(volume, line);
+        if !self.policy.admit(self.now, &verdict, offset, extent.length, found.is_some()) {
             self.volumes[volume].statistics.fills_refused += 1;
             return None;
         }
@@ -117,35 +121,111 @@ impl Cache {
             // failed; a store over them that fails too would be what it reads.
             return (!stored && !self.locks.is_shared(name, extent)).then_some(slot);
         }
-        let volume = self.volume_of(name);
-        let class = self.requests[self.pieces[name].request].verdict.class;
-        let (locks, line_size) = (&self.locks, self.line_size);
-        let (policy, volumes) = (&self.policy, &self.volumes);
-        let rank = |other: LineNumber, slot: Slot| {
-            let flat = other.0 << line_size.shift();
-            if locks.is_held(Extent::new(flat, line_size.bytes())) {
-                return Rank::Never;
-            }
-            match volumes.at(flat) {
-                Some(owner) => policy.victim_rank(owner, other, slot),
-                None => Rank::First,
-            }
-        };
-        let allocation = self.index.allocate_ranked(line, rank)?;
-        if let Some(evicted) = allocation.evicted {
-            self.line_lost(allocation.slot, evicted);
-            self.volumes[volume].statistics.evictions += 1;
+        let verdict = self.requests[self.pieces[name].request].verdict;
+        let owner = Owner { volume: verdict.volume, class: verdict.class };
+        let offset = self.offset_of(owner.volume, line);
+        let newcomer = Newcomer { owner, offset };
+        match self.policy.room(newcomer) {
+            Room::Any => {}
+            Room::Victim => self.vacate_one_for(line, newcomer)?,
+            Room::None => return None,
         }
-        self.policy.line_inserted(allocation.slot, volume, class);
+        let allocation = self.allocate(line, newcomer)?;
+        if let Some(gone) = allocation.gone {
+            self.line_lost(allocation.slot, gone);
+        }
+        if allocation.evicted {
+            self.volumes[owner.volume].statistics.evictions += 1;
+        }
+        self.policy.line_inserted(allocation.slot, owner);
         // What is kept about the slot still names the old line.
         self.record(allocation.slot, BlockSet::EMPTY, &[0; BLOCKS_MAX]);
         Some(allocation.slot)
     }
 
-    /// A slot's line is gone: evicted or dropped.
-    pub(super) fn line_lost(&mut self, slot: Slot, line: LineNumber) {
-        let owner = self.volumes.at(line.0 << self.line_size.shift());
-        self.policy.line_removed(slot, owner);
+    fn allocate(&mut self, line: LineNumber, newcomer: Newcomer) -> Option<Allocation> {
+        let (locks, line_size) = (&self.locks, self.line_size);
+        let extent =
+            |other: LineNumber| Extent::new(other.0 << line_size.shift(), line_size.bytes());
+        if !self.policy.has_ranks() && self.orphans == 0 {
+            return self.index.allocate(line, |other| locks.is_held(extent(other)));
+        }
+        let (policy, volumes) = (&self.policy, &self.volumes);
+        self.index.allocate_ranked(line, |other, slot| {
+            let flat = extent(other);
+            if locks.is_held(flat) {
+                return index::Rank::Never;
+            }
+            let Some(volume) = volumes.at(flat.offset) else { return index::Rank::First };
+            let offset = flat.offset - volumes[volume].base();
+            let rank = policy.victim_rank(PlacedLine { slot, volume, offset }, Some(newcomer));
+            match rank {
+                None => index::Rank::Never,
+                Some(Rank::OverMaximum) => index::Rank::First,
+                Some(Rank::Ordinary) => index::Rank::Normal,
+                Some(Rank::SparedOwn) => index::Rank::SparedOwn,
+                Some(Rank::Spared) => index::Rank::Spared,
+                Some(Rank::Pinned) => index::Rank::Pinned,
+            }
+        })
+    }
+
+    /// The newcomer's owner holds as much as it may: one of its lines in the same set goes first.
+    fn vacate_one_for(&mut self, line: LineNumber, newcomer: Newcomer) -> Option<()> {
+        let set = self.index.set_of(line);
+        let victim = self.oldest_victim(set, Some(newcomer))?;
+        self.vacate(victim);
+        Some(())
+    }
+
+    /// The line of a set that the policy would give up first; none when all must stay.
+    pub(super) fn oldest_victim(&mut self, set: u32, newcomer: Option<Newcomer>) -> Option<Slot> {
+        let mut placed = [None; WAYS];
+        for (slot, line) in self.index.lines_of_set(set) {
+            let flat = line.0 << self.line_size.shift();
+            let held = self.locks.is_held(Extent::new(flat, self.line_size.bytes()));
+            if let Some(volume) = self.volumes.at(flat)
+                && !held
+                && !self.index.is_busy(slot)
+            {
+                let offset = flat - self.volumes[volume].base();
+                placed[slot.way()] = Some(PlacedLine { slot, volume, offset });
+            }
+        }
+        let ways = placed.iter().enumerate().filter_map(|(way, line)| Some((way, (*line)?)));
+        let victims = self.policy.victims(newcomer, ways);
+        placed
+            .into_iter()
+            .flatten()
+            .map(|line| line.slot)
+            .filter(|slot| victims >> slot.way() & 1 == 1)
+            .min_by_key(|slot| {
+                let entry = self.index.entry(*slot);
+                (entry.is_main(), entry.frequency(), entry.order())
+            })
+    }
+
+    /// Makes a slot empty that nobody is at work on.
+    pub(super) fn vacate(&mut self, slot: Slot) {
+        let Some(line) = self.index.line_of(slot) else { return };
+        self.drop_blocks(slot, self.all_blocks());
+        if !self.index.is_busy(slot) {
+            self.index.drop_line(slot);
+            self.line_lost(slot, line);
+        }
+    }
+
+    /// A slot's line is gone.
+    fn line_lost(&mut self, slot: Slot, line: LineNumber) {
+        match self.volumes.at(line.0 << self.line_size.shift()) {
+            Some(volume) => self.policy.line_removed(slot, volume),
+            None => self.orphans = self.orphans.saturating_sub(1),
+        }
+    }
+
+    /// Where a line begins in its volume.
+    fn offset_of(&self, volume: VolumeId, line: LineNumber) -> u64 {
+        (line.0 << self.line_size.shift()) - self.volumes[volume].base()
     }
 
     pub(super) fn fill_ended(&mut self, ended: &Ended) {

@@ -33,6 +33,7 @@ pub struct Span {
 
 /// One volume.
 pub(crate) struct Volume {
+    pub(crate) name: String,
     pub(crate) span: Span,
     /// What a client sees: the origin, with larger transfers.
     pub(crate) geometry: Geometry,
@@ -181,6 +182,11 @@ impl Volumes {
         (flat < span.base + span.length).then_some(*id)
     }
 
+    /// The volume of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<VolumeId> {
+        self.ids().find(|id| self[*id].name == name)
+    }
+
     /// Every volume.
     pub(crate) fn ids(&self) -> impl Iterator<Item = VolumeId> {
         self.ranges.iter().map(|(_, id)| *id)
@@ -210,6 +216,7 @@ mod tests {
 
     fn volume(span: Span, capacity: u64) -> Volume {
         Volume {
+            name: String::new(),
             span,
             geometry: Geometry::new(capacity),
             piece_max: 1 << 20,

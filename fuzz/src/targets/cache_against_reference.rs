@@ -69,6 +69,7 @@ impl Harness {
         let pool = BufferPool::heap();
         let mut cache = Cache::in_memory(config, space, pool.clone()).expect("sound sizes");
         let settings = VolumeSettings {
+            name: "volume".into(),
             geometry: Geometry::new(capacity),
             mode: CacheMode::ALL[usize::from(mode) % 3],
             span: None,

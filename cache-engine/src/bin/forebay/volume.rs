@@ -88,7 +88,13 @@ impl Volume {
         let pool = reactor.pool().clone();
         let engine = CacheEngine::new(Cache::in_memory(cache.config.clone(), space, pool)?, queue);
         let geometry = origin_queue.geometry();
-        let settings = VolumeSettings { geometry, mode: cache.mode, span: None, cipher: None };
+        let settings = VolumeSettings {
+            name: "volume".into(),
+            geometry,
+            mode: cache.mode,
+            span: None,
+            cipher: None,
+        };
         let volume = engine.add_volume(origin_queue, settings)?;
         let queue = VolumeQueue::Cached(Box::new(volume));
         Ok((Self { origin: origin.clone(), queue }, notices))

@@ -38,8 +38,10 @@ pub(crate) use reader::{IndexReader, Slot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Allocation {
     pub(crate) slot: Slot,
-    /// The line whose valid blocks were given up for it.
-    pub(crate) evicted: Option<LineNumber>,
+    /// The line that had it.
+    pub(crate) gone: Option<LineNumber>,
+    /// Valid blocks of that line were given up.
+    pub(crate) evicted: bool,
 }
 
 /// How willingly a line is given up.
@@ -48,7 +50,11 @@ pub(crate) enum Rank {
     /// Not now: somebody is at work on it.
     Never,
     /// Only when the set has nothing else to give.
-    Spare,
+    Pinned,
+    /// Only when all others are pinned.
+    Spared,
+    /// Before spared lines of others.
+    SparedOwn,
     /// In the order of the eviction policy.
     Normal,
     /// Before all others.
@@ -260,9 +266,9 @@ impl Index {
         let place = change.place;
         let (index, slot) = (place.set as usize, Slot::new(place.set, way));
         let gone = self.line(slot, change.before.0[way]);
-        let evicted = gone.filter(|_| !self.valid(slot).is_empty());
+        let evicted = !self.valid(slot).is_empty();
         eviction::insert(&mut change.after, &mut self.ghosts[index], way, place.tag);
-        if evicted.is_some() {
+        if evicted {
             self.set_valid(slot, BlockSet::EMPTY);
         }
         self.shared.ways[index].store(&change.before, &change.after);
@@ -271,7 +277,7 @@ impl Index {
         if gone.is_some() {
             self.shared.blocks.new_version(index);
         }
-        Allocation { slot, evicted }
+        Allocation { slot, gone, evicted }
     }
 
     /// Gives the lines of each queue of a set the orders 0, 1, 2, … in the order they have.

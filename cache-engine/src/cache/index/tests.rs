@@ -21,7 +21,7 @@ fn cache(index: &mut Index, number: u64) -> Allocation {
 /// One set that holds lines 0 to 15.
 fn full_set() -> Index {
     let mut index = index(1000, 1);
-    (0..16).for_each(|number| assert_eq!(cache(&mut index, number).evicted, None));
+    (0..16).for_each(|number| assert_eq!(cache(&mut index, number).gone, None));
     index
 }
 
@@ -102,7 +102,7 @@ fn a_slot_that_changes_its_line_fails_hits_even_if_nothing_in_it_was_valid() {
     let other = index.find(LineNumber((line.0 + 1) % 16)).expect("cached");
     // A lookup that has seen the entry of `line`, and not its blocks yet, has this version.
     let hit = index.lookup(index.line_of(other).expect("a line"), BLOCK).expect("cached");
-    assert_eq!(cache(&mut index, 100), Allocation { slot: Slot(0), evicted: None });
+    assert_eq!(cache(&mut index, 100), Allocation { slot: Slot(0), gone: None, evicted: false });
     assert!(!index.still(hit));
 }
 
@@ -115,9 +115,9 @@ fn a_use_is_noted_by_any_core_and_seen_by_the_eviction() {
     reader.lookup(LineNumber(0), BLOCK).expect("cached");
     reader.lookup(LineNumber(0), BLOCK).expect("cached");
     assert_eq!(index.entry(slot).frequency(), 1);
-    assert_eq!(cache(&mut index, 100).evicted, Some(LineNumber(1)), "the oldest one unused");
+    assert_eq!(cache(&mut index, 100).gone, Some(LineNumber(1)), "the oldest one unused");
     reader.touch(index.find(LineNumber(2)).expect("cached"));
-    assert_eq!(cache(&mut index, 101).evicted, Some(LineNumber(3)));
+    assert_eq!(cache(&mut index, 101).gone, Some(LineNumber(3)));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn lines_in_use_and_busy_slots_are_left_alone() {
         let allocation = index.allocate(line, |line| line.0 == 5).expect("fourteen may go");
         index.validate(allocation.slot, BLOCK);
         check(&index, 0);
-        assert!(allocation.evicted.is_some());
+        assert!(allocation.evicted);
         assert!(index.find(LineNumber(3)).is_some() && index.find(LineNumber(5)).is_some());
     }
     assert_eq!(index.allocate(LineNumber(900), |_| true), None);
@@ -144,7 +144,8 @@ fn slots_without_valid_blocks_go_first() {
     let mut index = full_set();
     let void = index.find(LineNumber(9)).expect("cached");
     index.invalidate(void, BLOCK);
-    assert_eq!(cache(&mut index, 100), Allocation { slot: void, evicted: None });
+    let gone = Some(LineNumber(9));
+    assert_eq!(cache(&mut index, 100), Allocation { slot: void, gone, evicted: false });
     assert_eq!(index.find(LineNumber(9)), None);
 }
 
@@ -156,7 +157,7 @@ fn lines_go_by_rank_and_then_by_age() {
     let rank = |line: LineNumber, _: Slot| match line.0 {
         4 | 14 => Rank::First,
         0 | 1 => Rank::Never,
-        2 => Rank::Spare,
+        2 => Rank::Spared,
         _ => Rank::Normal,
     };
     let mut evict = |number: u64| {
@@ -165,7 +166,7 @@ fn lines_go_by_rank_and_then_by_age() {
         check(&index, 0);
         // What came in is pinned, for the test to end.
         index.set_busy(allocation.slot, true);
-        allocation.evicted.map(|line| line.0)
+        allocation.gone.map(|line| line.0)
     };
     let order: Vec<_> = (100..120).map_while(&mut evict).collect();
     assert_eq!(order, [4, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 2]);
@@ -180,7 +181,7 @@ fn void_slots_go_before_any_rank_but_never() {
     }
     let rank = |line: LineNumber, _: Slot| match line.0 {
         6 => Rank::Never,
-        7 => Rank::Spare,
+        7 => Rank::Spared,
         _ => Rank::First,
     };
     index.allocate_ranked(LineNumber(100), rank).expect("room");

@@ -26,13 +26,18 @@ use super::super::outbox::Token;
 const ORIGIN_RUNS_MAX: usize = 8;
 
 pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
-    let (extent, wanted) = (cache.pieces[name].extent, cache.pieces[name].wanted);
+    let wanted = cache.pieces[name].wanted;
+    let extent = cache.without_cached_ends(cache.pieces[name].extent, wanted);
+    cache.pieces[name].extent = extent;
     let request = &cache.requests[cache.pieces[name].request];
     cache.pieces[name].fills = !request.verdict.bypass;
     let mut slots = std::mem::take(&mut cache.slots);
     slots.clear();
     let parts = cache.line_parts(extent);
-    slots.extend(parts.map(|(line, part)| cache.slot_of_hit(line, part.intersection(wanted))));
+    slots.extend(parts.map(|(line, part)| {
+        let part = part.intersection(wanted);
+        if part.is_empty() { None } else { cache.slot_of_hit(line, part) }
+    }));
     let runs = slots.chunk_by(|left, right| left.is_none() && right.is_none());
     if runs.filter(|run| run[0].is_none()).count() > ORIGIN_RUNS_MAX {
         slots.fill(None);
@@ -53,8 +58,23 @@ pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
 }
 
 impl Cache {
+    /// Lines beyond what the client wants are read only if nothing of them is cached.
+    fn without_cached_ends(&self, extent: Extent, wanted: Extent) -> Extent {
+        let line = self.line_size.bytes();
+        let lines = wanted.align_outward(line);
+        let cached = |offset: u64| self.index.find(LineNumber(offset / line)).is_some();
+        let (mut start, mut end) = (extent.offset, extent.end());
+        while start < lines.offset && (start..lines.offset).step_by(line as usize).any(cached) {
+            start = (start + 1).next_multiple_of(line);
+        }
+        while end > lines.end() && (lines.end()..end).step_by(line as usize).any(cached) {
+            end = (end - 1) & !(line - 1);
+        }
+        Extent::new(start, end - start)
+    }
+
     /// The line's slot if all of `part` is valid in it.
-    fn slot_of_hit(&self, line: LineNumber, part: Extent) -> Option<Slot> {
+    pub(in super::super) fn slot_of_hit(&self, line: LineNumber, part: Extent) -> Option<Slot> {
         let slot = self.index.find(line)?;
         self.index.valid(slot).contains(self.blocks_touched(part)).then_some(slot)
     }

@@ -1,7 +1,8 @@
 //! Devices that fail (invariants 6, 7, 8 and 14 of a cache): a cache device never fails a request,
 //! an origin's error reaches the client and leaves nothing valid behind.
 
-use super::super::policy::{FillWidth, PolicySettings};
+use super::super::policy::PolicySettings;
+use super::super::policy::settings::FillWidth;
 use super::*;
 
 #[test]

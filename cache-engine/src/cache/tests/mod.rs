@@ -20,7 +20,13 @@ const LINE: u64 = 4096;
 
 fn volume(capacity: u64) -> VolumeSettings {
     let (geometry, mode) = (Geometry::new(capacity), CacheMode::WriteThrough);
-    VolumeSettings { geometry, mode, span: None, cipher: None }
+    VolumeSettings {
+        name: format!("volume of {capacity}"),
+        geometry,
+        mode,
+        span: None,
+        cipher: None,
+    }
 }
 
 /// A cache, and what it has asked for and not been answered.

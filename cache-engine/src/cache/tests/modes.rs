@@ -1,6 +1,7 @@
 //! What each mode does, one request at a time.
 
-use super::super::policy::{FillWidth, PolicySettings};
+use super::super::policy::PolicySettings;
+use super::super::policy::settings::FillWidth;
 use super::*;
 
 #[test]

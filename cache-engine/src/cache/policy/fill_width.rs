@@ -1,0 +1,217 @@
+//! How much is read from the origin around a miss, and whether that pays.
+//!
+//! ```text
+//!   missed:            ▓▓              blocks of 4 KiB
+//!   requested          ▓▓
+//!   line          ├░░░░▓▓░░░░┤         whole lines
+//!   a run         ├░░░░▓▓░░░░┼░░░░░░░┤ and one more
+//! ```
+//! With the setting `adaptive` a volume's estimate says what share of the blocks that were read
+//! beyond what was asked (░) has been used later. One line in sixteen, by its hash, is a *sample*:
+//! it is always read whole, and a small table watches which of its extra blocks get read. Each
+//! sample moves the estimate by an eighth of the difference. Whole lines are read while at least a
+//! quarter is used (an eighth, if the line was evicted not long ago or its neighbour is cached).
+//! A sequential run of two lines or more, short of the cutoff, gets the next line too.
+//!
+//! **The bound.** One miss reads less than two lines more than was asked (its own line's rest on
+//! both sides) and one whole line in a run: under three lines, whatever the setting; `requested`
+//! under two blocks. Over time `adaptive` has a credit for each volume, of twice the bytes asked
+//! for and 1 MiB at the most; extra bytes are paid from it as far as they are expected to be of no
+//! use. So, by the estimate, what is read in vain is at most twice what was asked for, and 1 MiB.
+//!
+//! Absent: the hit path. Uses are seen where every request is observed.
+
+use block_io::Extent;
+
+use super::super::blocks::{BLOCK_SIZE, BlockSet};
+use super::super::config::{LineSize, VOLUMES_MAX, VolumeId};
+use super::admission::hash;
+use super::settings::FillWidth;
+
+/// What the engine knows about the first line of a miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Hints {
+    /// The line was evicted not long ago (its ghost is known).
+    pub(crate) returns: bool,
+    /// The line before or after it is cached.
+    pub(crate) neighbour: bool,
+}
+
+const SAMPLES: usize = 512;
+/// Lines with these top bits of their hash zero are samples: one in sixteen.
+const SAMPLE_BITS: u32 = 4;
+/// A quarter of the blocks is used.
+const USEFUL: u16 = 64;
+/// With a hint, an eighth.
+const USEFUL_WITH_HINT: u16 = 32;
+const CREDIT_MAX: u64 = 1 << 20;
+/// Credit for a byte that was asked for.
+const CREDIT: u64 = 2;
+/// Lines of a request in which uses are looked for.
+const LINES_SEEN_MAX: usize = 64;
+
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    line: u64,
+    volume: u16,
+    /// Extra blocks; empty if the place is free.
+    extra: BlockSet,
+    used: BlockSet,
+}
+
+#[derive(Clone, Copy)]
+struct VolumeUse {
+    /// Share of extra blocks that are used, in 255ths.
+    estimate: u8,
+    /// Bytes that may be read in vain.
+    credit: u64,
+}
+
+/// Decides fill widths. See the module.
+pub(super) struct FillWidths {
+    line_size: LineSize,
+    samples: Box<[Sample; SAMPLES]>,
+    volumes: Box<[VolumeUse; VOLUMES_MAX]>,
+}
+
+impl FillWidths {
+    pub(super) fn new(line_size: LineSize) -> Self {
+        // Half is used, so that a new volume begins with whole lines and then learns.
+        let start = VolumeUse { estimate: 128, credit: CREDIT_MAX };
+        Self {
+            line_size,
+            samples: Box::new([Sample::default(); SAMPLES]),
+            volumes: Box::new([start; VOLUMES_MAX]),
+        }
+    }
+
+    /// Share of the blocks read ahead that were used, in 255ths.
+    pub(super) fn estimate(&self, volume: VolumeId) -> u8 {
+        self.volumes[usize::from(volume.0) % VOLUMES_MAX].estimate
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        (size_of_val(&*self.samples) + size_of_val(&*self.volumes)) as u64
+    }
+
+    /// Takes note of a read (not an empty one).
+    pub(super) fn observe(&mut self, volume: VolumeId, extent: Extent) {
+        let line = self.line_size.bytes();
+        let first = extent.offset >> self.line_size.shift();
+        if extent.offset & (line - 1) <= line - extent.length.min(line) && extent.length <= line {
+            self.observe_line(volume, first, extent);
+            return;
+        }
+        for part in extent.split(line).take(LINES_SEEN_MAX) {
+            self.observe_line(volume, part.offset >> self.line_size.shift(), part);
+        }
+    }
+
+    fn observe_line(&mut self, volume: VolumeId, line: u64, part: Extent) {
+        let hash = hash(volume, line);
+        if !is_sample(hash) {
+            return;
+        }
+        let within = part.offset & (self.line_size.bytes() - 1);
+        let sample = &mut self.samples[place(hash)];
+        if sample.line == line && sample.volume == volume.0 && !sample.extra.is_empty() {
+            let read = BlockSet::touching(within, part.length);
+            sample.used = sample.used.union(read.intersection(sample.extra));
+            if sample.used == sample.extra {
+                self.settle(place(hash));
+            }
+        }
+    }
+
+    /// The extent to read from the origin for the blocks of `missed` (not empty), within a volume
+    /// of `size` bytes. `run` is how many bytes the sequential run has with this request.
+    pub(super) fn extent(
+        &mut self,
+        setting: FillWidth,
+        volume: VolumeId,
+        missed: Extent,
+        run: u64,
+        hints: Hints,
+        size: u64,
+    ) -> Extent {
+        let line = self.line_size.bytes();
+        let within = |extent: Extent| extent.intersection(Extent::new(0, size));
+        let requested = within(missed.align_outward(BLOCK_SIZE));
+        let whole = within(missed.align_outward(line));
+        match setting {
+            FillWidth::Requested => return requested,
+            FillWidth::Line => return whole,
+            FillWidth::Adaptive => {}
+        }
+        let state = &mut self.volumes[usize::from(volume.0) % VOLUMES_MAX];
+        state.credit = (state.credit + requested.length.saturating_mul(CREDIT)).min(CREDIT_MAX);
+        let is_run = run >= 2 * line && run > missed.length;
+        let useful = if hints.returns || hints.neighbour { USEFUL_WITH_HINT } else { USEFUL };
+        let first = hash(volume, missed.offset >> self.line_size.shift());
+        let wider = is_run || u16::from(state.estimate) >= useful || is_sample(first);
+        if !wider {
+            return requested;
+        }
+        let next = within(Extent::new(whole.offset, whole.length + line));
+        let in_vain = 256 - u64::from(state.estimate);
+        for width in [if is_run { next } else { whole }, whole] {
+            let extra = width.length.saturating_sub(requested.length);
+            let price = extra * in_vain / 256;
+            if price <= state.credit {
+                state.credit -= price;
+                self.watch(volume, requested, width);
+                return width;
+            }
+        }
+        requested
+    }
+
+    /// Begins to watch the samples among the lines of which `width` holds more than `requested`.
+    fn watch(&mut self, volume: VolumeId, requested: Extent, width: Extent) {
+        let (line, shift) = (self.line_size.bytes(), self.line_size.shift());
+        let last = requested.end().saturating_sub(1) >> shift;
+        let edges = [requested.offset >> shift, last, (width.end().saturating_sub(1)) >> shift];
+        for (index, number) in edges.into_iter().enumerate() {
+            let hash = hash(volume, number);
+            if edges[..index].contains(&number) || !is_sample(hash) {
+                continue;
+            }
+            let bytes = Extent::new(number << shift, line);
+            let blocks = |extent: Extent| {
+                let part = extent.intersection(bytes);
+                if part.is_empty() {
+                    return BlockSet::EMPTY;
+                }
+                BlockSet::touching(part.offset - bytes.offset, part.length)
+            };
+            let extra = blocks(width).without(blocks(requested));
+            if !extra.is_empty() {
+                self.settle(place(hash));
+                let used = BlockSet::EMPTY;
+                self.samples[place(hash)] = Sample { line: number, volume: volume.0, extra, used };
+            }
+        }
+    }
+
+    /// Ends a sample, if there is one: its share of used blocks goes into the estimate.
+    fn settle(&mut self, place: usize) {
+        let sample = std::mem::take(&mut self.samples[place]);
+        if sample.extra.is_empty() {
+            return;
+        }
+        let share = (sample.used.count() * 255 / sample.extra.count()) as i32;
+        let estimate = &mut self.volumes[usize::from(sample.volume) % VOLUMES_MAX].estimate;
+        let difference = share - i32::from(*estimate);
+        // At least one step, so that it gets to both ends.
+        let step = if difference / 8 == 0 { difference.signum() } else { difference / 8 };
+        *estimate = (i32::from(*estimate) + step) as u8;
+    }
+}
+
+fn is_sample(hash: u64) -> bool {
+    hash >> (64 - SAMPLE_BITS) == 0
+}
+
+fn place(hash: u64) -> usize {
+    (hash >> 32) as usize % SAMPLES
+}

@@ -1,0 +1,558 @@
+//! What enters the cache, what stays and what goes: one [`Policy`] that the engine asks.
+//!
+//! ```text
+//!  request ─▶ observe ──▶ Verdict { class, bypass, run }
+//!               │
+//!     hit ◀─────┤ served whatever the verdict says; nothing else is asked
+//!               │
+//!     read miss ┤                                    write ┤ (cached copies are dropped first,
+//!               ▼  for each run of missed blocks           │  whatever the verdict says)
+//!             admit(each line) ──no──▶ read as asked,      ▼  for each line
+//!               │ yes                  nothing stored    admit ──no──▶ to the origin only
+//!               ▼                                          │ yes
+//!             fill_extent ─▶ origin read                   │
+//!               ▼                                          ▼
+//!             for a line without a slot:  room ─None─▶ not stored
+//!                          Any: an empty way, else ┐
+//!                          Victim: no empty way ───┴─▶ victims(ways that may go) ─▶ the oldest
+//!                                                          │                       of these
+//!             line_removed(victim's slot) ◀────────────────┤ 0: not stored
+//!             line_inserted(slot)         ◀────────────────┘
+//!
+//!  any line that gives up its slot ─▶ line_removed        any start with lines ─▶ line_inserted
+//!  next_deadline reached ─▶ tick ─▶ PurgeOrder: drop so many lines, victims(None, …) says which
+//! ```
+//! Rules of the call order: `line_removed` before `line_inserted` for the same slot; `admit` once
+//! for each line of a request that would be stored, at most once a store, since it takes from the
+//! budget; `fill_extent` after `admit`, with what `observe` said of the same request.
+//!
+//! All positions are bytes *within a volume*. Every setting may change at any time ([`Policy::set`])
+//! and holds for what is asked from then on. With the default settings `observe` looks for
+//! sequential runs and samples uses; everything else is a branch.
+//!
+//! Absent: I/O, clocks, chance. The order of lines within a rank is the eviction policy's.
+
+mod admission;
+mod classes;
+mod endurance;
+mod fill_width;
+mod grammar;
+mod pins;
+mod rules;
+mod sequential;
+pub mod settings;
+mod shares;
+mod statistics;
+mod watermarks;
+
+pub use classes::ClassId;
+pub use endurance::Budget;
+pub use grammar::Share;
+pub use settings::PolicySettings;
+pub use statistics::{Occupancy, PolicyStatistics};
+
+pub(crate) use fill_width::Hints;
+pub(crate) use shares::{Owner, Rank, Room};
+
+use block_io::{Extent, Operation, Timestamp};
+
+use super::config::{LineSize, VOLUMES_MAX, VolumeId};
+use super::index::Slot;
+use admission::Doorkeeper;
+use classes::Classes;
+use endurance::Tokens;
+use fill_width::FillWidths;
+use pins::Pins;
+use rules::CLASSES_MAX;
+use sequential::Streams;
+use settings::{Admission, Endurance, FillWidth, Purge, SequentialCutoff};
+use shares::{Holding, Limits, Shares, UNLIMITED};
+use watermarks::Watch;
+
+/// What [`Policy::observe`] says of a request; goes with it until its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) volume: VolumeId,
+    pub(crate) class: ClassId,
+    /// Part of a long sequential run: it is not stored, except in pinned lines. Hits are served,
+    /// and writes drop what is cached, as ever.
+    pub(crate) bypass: bool,
+    /// Bytes of the sequential run, with this request.
+    pub(crate) run: u64,
+}
+
+/// A line as the policies know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlacedLine {
+    pub(crate) slot: Slot,
+    pub(crate) volume: VolumeId,
+    /// First byte of the line in its volume.
+    pub(crate) offset: u64,
+}
+
+/// A line that wants a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Newcomer {
+    pub(crate) owner: Owner,
+    /// First byte of the line in its volume.
+    pub(crate) offset: u64,
+}
+
+/// What [`Policy::tick`] wants done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct PurgeOrder {
+    /// Lines to drop now, the oldest ones that [`Policy::victims`] names without a newcomer.
+    pub(crate) lines: u64,
+}
+
+/// All policies of one cache. See the module.
+pub(crate) struct Policy {
+    settings: PolicySettings,
+    /// Names in the settings of which there is no volume.
+    unresolved: Vec<String>,
+    slots: u64,
+    line_size: LineSize,
+    /// Occupied lines from which on the cache counts as full.
+    full_at: u64,
+    streams: Streams,
+    cutoffs: Box<[SequentialCutoff; VOLUMES_MAX]>,
+    /// There, while something needs it.
+    doorkeeper: Option<Doorkeeper>,
+    tokens: Option<Tokens>,
+    classes: Classes,
+    shares: Shares,
+    pins: Pins,
+    fill_widths: FillWidths,
+    watch: Option<Watch>,
+    statistics: PolicyStatistics,
+}
+
+impl Policy {
+    /// The policies of a cache of `slots` lines, all empty. `volume` gives the numbers of the
+    /// volumes that the settings name; rules of others match nothing until [`set`](Self::set) is
+    /// called with a table that has them.
+    ///
+    /// # Errors
+    /// When the settings contradict each other or don't fit this cache; in words for a person.
+    pub(crate) fn new(
+        now: Timestamp,
+        line_size: LineSize,
+        slots: u64,
+        settings: &PolicySettings,
+        volume: impl Fn(&str) -> Option<VolumeId>,
+    ) -> Result<Self, String> {
+        let mut policy = Self {
+            settings: PolicySettings::default(),
+            unresolved: Vec::new(),
+            slots,
+            line_size,
+            full_at: 0,
+            streams: Streams::new(),
+            cutoffs: Box::new([SequentialCutoff::default(); VOLUMES_MAX]),
+            doorkeeper: None,
+            tokens: None,
+            classes: Classes::default(),
+            shares: Shares::new(slots),
+            pins: Pins::default(),
+            fill_widths: FillWidths::new(line_size),
+            watch: None,
+            statistics: PolicyStatistics::default(),
+        };
+        policy.set(now, settings, volume)?;
+        Ok(policy)
+    }
+
+    /// Changes the settings for whatever is asked from now on; also to be called, with the same
+    /// settings, when volumes come, go or change their numbers.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); nothing has changed then.
+    pub(crate) fn set(
+        &mut self,
+        now: Timestamp,
+        settings: &PolicySettings,
+        volume: impl Fn(&str) -> Option<VolumeId>,
+    ) -> Result<(), String> {
+        settings.check()?;
+        let line = self.line_size.bytes();
+        let pins = Pins::compile(settings, self.slots, line, &volume)?;
+        let (classes, moved) = self.classes.compile(&settings.classes, &volume);
+        let class_limits = self.class_limits(settings, &classes)?;
+        let volume_limits = self.volume_limits(settings, &volume)?;
+
+        self.pins = pins;
+        self.classes = classes;
+        self.shares.move_classes(&moved, self.classes.are_several());
+        self.shares.set_limits(
+            |volume| volume_limits[usize::from(volume.0) % VOLUMES_MAX],
+            |class| class_limits[class.index()],
+        );
+        self.cutoffs.fill(settings.sequential_cutoff);
+        for rule in &settings.volumes {
+            if let (Some(volume), Some(cutoff)) = (volume(&rule.volume), rule.cutoff) {
+                self.cutoffs[usize::from(volume.0) % VOLUMES_MAX] = cutoff;
+            }
+        }
+        self.set_budget(now, settings.endurance);
+        self.set_purge(now, settings.purge);
+        let needs_doorkeeper = self.tokens.is_some()
+            || settings.admission == Admission::SecondMiss
+            || settings.classes.iter().any(|rule| rule.admit == Some(Admission::SecondMiss));
+        if !needs_doorkeeper {
+            self.doorkeeper = None;
+        } else if self.doorkeeper.is_none() {
+            self.doorkeeper = Some(Doorkeeper::new(self.slots));
+        }
+        self.unresolved = unresolved(settings, &volume);
+        self.settings.clone_from(settings);
+        Ok(())
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> &PolicySettings {
+        &self.settings
+    }
+
+    /// Volumes that the settings name and that are not there, each once.
+    pub(crate) fn unresolved(&self) -> &[String] {
+        &self.unresolved
+    }
+
+    /// Takes note of a client's request, before it is looked up.
+    pub(crate) fn observe(
+        &mut self,
+        volume: VolumeId,
+        operation: Operation,
+        extent: Extent,
+    ) -> Verdict {
+        let class = self.classes.classify(volume, operation, extent);
+        let mut verdict = Verdict { volume, class, bypass: false, run: 0 };
+        if extent.is_empty() || !operation.carries_data() {
+            return verdict;
+        }
+        let write = operation == Operation::Write;
+        if !write && self.settings.fill_width == FillWidth::Adaptive {
+            self.fill_widths.observe(volume, extent);
+        }
+        verdict.run = self.streams.observe(volume, write, extent);
+        let cutoff = self.cutoffs[usize::from(volume.0) % VOLUMES_MAX];
+        if verdict.run > cutoff.bytes && (!cutoff.when_full || self.is_full(volume)) {
+            verdict.bypass = true;
+            self.statistics.bypassed_requests += 1;
+            self.statistics.bypassed_bytes += extent.length;
+        }
+        verdict
+    }
+
+    /// Whether `bytes` of the line that begins at `offset` in the verdict's volume are to be
+    /// stored. `has_slot`: other blocks of the line are cached, so that it is no first miss.
+    pub(crate) fn admit(
+        &mut self,
+        now: Timestamp,
+        verdict: &Verdict,
+        offset: u64,
+        bytes: u64,
+        has_slot: bool,
+    ) -> bool {
+        let is_pinned = self.pins.contains(verdict.volume, offset);
+        if !is_pinned && !self.is_admitted(now, verdict, offset, bytes, has_slot) {
+            return false;
+        }
+        if let Some(tokens) = &mut self.tokens {
+            tokens.take(now, bytes);
+        }
+        self.statistics.admitted += 1;
+        self.statistics.admitted_bytes += bytes;
+        self.statistics.admitted_pinned += u64::from(is_pinned);
+        true
+    }
+
+    /// The extent to read from the origin for the missed bytes `missed` (not empty) of a volume of
+    /// `volume_size` bytes, all of which were admitted. It contains `missed`, lies within the
+    /// volume, and is less than three lines longer (see `fill_width` for the bound).
+    pub(crate) fn fill_extent(
+        &mut self,
+        verdict: &Verdict,
+        missed: Extent,
+        hints: Hints,
+        volume_size: u64,
+    ) -> Extent {
+        // What runs past the cutoff is not read ahead.
+        let setting = if verdict.bypass { FillWidth::Requested } else { self.settings.fill_width };
+        let widths = &mut self.fill_widths;
+        let extent =
+            widths.extent(setting, verdict.volume, missed, verdict.run, hints, volume_size);
+        self.statistics.extra_read_bytes += extent.length.saturating_sub(missed.length);
+        extent
+    }
+
+    /// Which places a newcomer may take.
+    pub(crate) fn room(&mut self, newcomer: Newcomer) -> Room {
+        let room = self.shares.room(newcomer.owner);
+        if room != Room::Any && self.pins.contains(newcomer.owner.volume, newcomer.offset) {
+            return Room::Any;
+        }
+        self.statistics.refused_maximum += u64::from(room == Room::None);
+        room
+    }
+
+    /// Whether lines have different ranks at all. If not, any line may go for any other, and
+    /// [`victims`](Self::victims) need not be asked.
+    pub(crate) fn has_ranks(&self) -> bool {
+        self.shares.are_limited() || !self.pins.is_empty()
+    }
+
+    /// How soon a line goes for a newcomer, or, without one, to make room; None when it must not.
+    pub(crate) fn victim_rank(&self, line: PlacedLine, newcomer: Option<Newcomer>) -> Option<Rank> {
+        let pinned = |volume, offset| self.pins.contains(volume, offset);
+        let newcomer_is_pinned =
+            newcomer.is_some_and(|newcomer| pinned(newcomer.owner.volume, newcomer.offset));
+        if pinned(line.volume, line.offset) {
+            return newcomer_is_pinned.then_some(Rank::Pinned);
+        }
+        let owner = Owner { volume: line.volume, class: self.shares.class_of(line.slot) };
+        // A pinned line need not replace one of its own, whatever its owner's maximum is.
+        let newcomer = newcomer.filter(|_| !newcomer_is_pinned).map(|newcomer| newcomer.owner);
+        self.shares.rank(owner, newcomer)
+    }
+
+    /// Of the ways of a set whose lines may go now: those with the least rank, as bits. The
+    /// eviction policy takes the oldest of them. None: the newcomer is not stored, or, without
+    /// one, nothing of this set is purged.
+    pub(crate) fn victims(
+        &mut self,
+        newcomer: Option<Newcomer>,
+        ways: impl IntoIterator<Item = (usize, PlacedLine)>,
+    ) -> u16 {
+        let (mut least, mut victims, mut seen) = (Rank::Pinned, 0_u16, false);
+        for (way, line) in ways {
+            seen = true;
+            let Some(rank) = self.victim_rank(line, newcomer) else { continue };
+            if newcomer.is_none() && rank > Rank::Ordinary {
+                continue;
+            }
+            if rank < least {
+                (least, victims) = (rank, 0);
+            }
+            if rank == least {
+                victims |= 1 << way;
+            }
+        }
+        self.statistics.refused_maximum += u64::from(newcomer.is_some() && seen && victims == 0);
+        victims
+    }
+
+    /// A line got a slot, of this run or found there at the start (then of the default class).
+    pub(crate) fn line_inserted(&mut self, slot: Slot, owner: Owner) {
+        self.shares.line_inserted(slot, owner);
+    }
+
+    /// A line of `volume` gave up its slot.
+    pub(crate) fn line_removed(&mut self, slot: Slot, volume: VolumeId) {
+        self.shares.line_removed(slot, volume);
+    }
+
+    /// The class of the line in an occupied slot.
+    pub(crate) fn class_of(&self, slot: Slot) -> ClassId {
+        self.shares.class_of(slot)
+    }
+
+    /// What time demands.
+    pub(crate) fn tick(&mut self, now: Timestamp) -> PurgeOrder {
+        let occupied = self.shares.occupied();
+        let lines = self.watch.as_mut().map_or(0, |watch| watch.tick(now, occupied));
+        self.statistics.purged += lines;
+        PurgeOrder { lines }
+    }
+
+    /// When [`tick`](Self::tick) is to be called, if at all.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.watch.as_ref().map(Watch::next_deadline)
+    }
+
+    /// Counters, and the state of the budget at `now`.
+    pub(crate) fn statistics(&self, now: Timestamp) -> PolicyStatistics {
+        let tokens = self.tokens;
+        PolicyStatistics {
+            budget: tokens
+                .map_or(Budget::Unlimited, |mut tokens| tokens.budget(now, self.line_size.bytes())),
+            budget_bytes: tokens.map_or(0, |tokens| tokens.available(now)),
+            memory_bytes: self.memory_bytes(),
+            ..self.statistics
+        }
+    }
+
+    /// What a volume holds.
+    pub(crate) fn volume_occupancy(&self, volume: VolumeId) -> Occupancy {
+        self.occupancy(String::new(), self.shares.volume(volume))
+    }
+
+    /// What each class holds, the default one first.
+    pub(crate) fn class_occupancies(&self) -> impl Iterator<Item = Occupancy> {
+        self.classes
+            .iter()
+            .map(|(class, name)| self.occupancy(name.to_owned(), self.shares.class(class)))
+    }
+
+    /// The share of a volume's blocks read ahead that was used, in 255ths, as far as is known.
+    pub(crate) fn spatial_use(&self, volume: VolumeId) -> u8 {
+        self.fill_widths.estimate(volume)
+    }
+
+    fn occupancy(&self, class: String, held: Holding) -> Occupancy {
+        let Holding { lines, minimum, maximum } = held;
+        Occupancy { class, lines, minimum, maximum: maximum.min(self.slots) }
+    }
+
+    fn is_full(&self, volume: VolumeId) -> bool {
+        self.shares.occupied() >= self.full_at || self.shares.volume(volume).is_full()
+    }
+
+    fn is_admitted(
+        &mut self,
+        now: Timestamp,
+        verdict: &Verdict,
+        offset: u64,
+        bytes: u64,
+        has_slot: bool,
+    ) -> bool {
+        if verdict.bypass {
+            return false;
+        }
+        let admission = self.classes.admit(verdict.class).unwrap_or(self.settings.admission);
+        if admission == Admission::Never {
+            self.statistics.refused_never += 1;
+            return false;
+        }
+        let budget =
+            self.tokens.as_mut().map_or(Budget::Unlimited, |tokens| tokens.budget(now, bytes));
+        if budget == Budget::Spent {
+            self.statistics.refused_spent += 1;
+            return false;
+        }
+        if has_slot || (admission == Admission::Always && budget != Budget::Scarce) {
+            return true;
+        }
+        let line = offset >> self.line_size.shift();
+        let doorkeeper = self.doorkeeper.as_mut().expect("there, where a second miss may be asked");
+        let is_second = doorkeeper.is_second(verdict.volume, line);
+        if admission == Admission::SecondMiss {
+            self.statistics.refused_first_miss += u64::from(!is_second);
+        } else {
+            self.statistics.refused_scarce += u64::from(!is_second);
+        }
+        is_second
+    }
+
+    fn set_budget(&mut self, now: Timestamp, endurance: Endurance) {
+        self.tokens = endurance.0.map(|budget| match self.tokens {
+            Some(mut tokens) => {
+                tokens.set(now, budget);
+                tokens
+            }
+            None => Tokens::new(now, budget),
+        });
+    }
+
+    fn set_purge(&mut self, now: Timestamp, purge: Purge) {
+        // Sets fill unevenly, so that many evict long before the last place is taken.
+        self.full_at = self.slots / 8 * 7;
+        if let Some(watermarks) = purge.0 {
+            let low = Share::of_percent(watermarks.low).lines(self.slots, self.line_size.bytes());
+            self.full_at = self.full_at.min(low);
+        }
+        // Setting the same again, as when volumes come and go, does not put off the next look.
+        if purge != self.settings.purge || self.watch.is_none() {
+            self.watch = purge.0.map(|watermarks| Watch::new(now, watermarks, self.slots));
+        }
+    }
+
+    fn limits(
+        &self,
+        rule: &impl std::fmt::Display,
+        minimum: Option<Share>,
+        maximum: Option<Share>,
+    ) -> Result<Limits, String> {
+        let lines = |share: Share| share.lines(self.slots, self.line_size.bytes());
+        let (minimum, maximum) = (minimum.map_or(0, lines), maximum.map_or(u64::MAX, lines));
+        if minimum > maximum {
+            return Err(format!(
+                "rule '{rule}': min is {minimum} lines of this cache and max {maximum}; min must \
+                 not be above max"
+            ));
+        }
+        Ok((minimum, maximum))
+    }
+
+    fn check_minima(&self, setting: &str, limits: &[Limits]) -> Result<(), String> {
+        let sum = limits.iter().fold(0_u64, |sum, (minimum, _)| sum.saturating_add(*minimum));
+        if sum > self.slots {
+            return Err(format!(
+                "{setting}: the minima are {sum} lines together: must be at most the {} lines of \
+                 this cache",
+                self.slots
+            ));
+        }
+        Ok(())
+    }
+
+    fn class_limits(
+        &self,
+        settings: &PolicySettings,
+        classes: &Classes,
+    ) -> Result<[Limits; CLASSES_MAX], String> {
+        let mut limits = [UNLIMITED; CLASSES_MAX];
+        for (class, name) in classes.iter() {
+            let of_class = || settings.classes.iter().filter(|rule| rule.class == name);
+            let minimum = of_class().find_map(|rule| rule.minimum);
+            let maximum = of_class().find_map(|rule| rule.maximum);
+            let label = format!("class={name}");
+            limits[class.index()] = self.limits(&label, minimum, maximum)?;
+        }
+        self.check_minima("class", &limits)?;
+        Ok(limits)
+    }
+
+    fn volume_limits(
+        &self,
+        settings: &PolicySettings,
+        volume: impl Fn(&str) -> Option<VolumeId>,
+    ) -> Result<Box<[Limits; VOLUMES_MAX]>, String> {
+        let mut limits = Box::new([UNLIMITED; VOLUMES_MAX]);
+        for rule in &settings.volumes {
+            let of_rule = self.limits(rule, rule.minimum, rule.maximum)?;
+            if let Some(volume) = volume(&rule.volume) {
+                limits[usize::from(volume.0) % VOLUMES_MAX] = of_rule;
+            }
+        }
+        self.check_minima("volume", &*limits)?;
+        Ok(limits)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let doorkeeper = self.doorkeeper.as_ref().map_or(0, Doorkeeper::memory_bytes);
+        size_of::<Self>() as u64
+            + size_of_val(&*self.cutoffs) as u64
+            + self.shares.memory_bytes()
+            + self.fill_widths.memory_bytes()
+            + doorkeeper
+    }
+}
+
+fn unresolved(settings: &PolicySettings, volume: impl Fn(&str) -> Option<VolumeId>) -> Vec<String> {
+    let of_classes = settings.classes.iter().filter_map(|rule| rule.volume.as_ref());
+    let of_volumes = settings.volumes.iter().map(|rule| &rule.volume);
+    let of_pins = settings.pins.iter().map(|pin| &pin.volume);
+    let mut names: Vec<String> = of_classes
+        .chain(of_volumes)
+        .chain(of_pins)
+        .filter(|name| volume(name).is_none())
+        .cloned()
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests;
