@@ -102,7 +102,10 @@ fn a_slot_that_changes_its_line_fails_hits_even_if_nothing_in_it_was_valid() {
     let other = index.find(LineNumber((line.0 + 1) % 16)).expect("cached");
     // A lookup that has seen the entry of `line`, and not its blocks yet, has this version.
     let hit = index.lookup(index.line_of(other).expect("a line"), BLOCK).expect("cached");
-    assert_eq!(cache(&mut index, 100), Allocation { slot: Slot(0), gone: None, evicted: false });
+    assert_eq!(
+        cache(&mut index, 100),
+        Allocation { slot: Slot(0), gone: Some(line), evicted: false }
+    );
     assert!(!index.still(hit));
 }
 

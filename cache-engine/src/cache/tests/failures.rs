@@ -1,8 +1,6 @@
 //! Devices that fail (invariants 6, 7, 8 and 14 of a cache): a cache device never fails a request,
 //! an origin's error reaches the client and leaves nothing valid behind.
 
-use super::super::policy::PolicySettings;
-use super::super::policy::settings::FillWidth;
 use super::*;
 
 #[test]
@@ -72,9 +70,7 @@ fn a_hit_in_place_whose_blocks_are_stored_anew_starts_again() {
 
 #[test]
 fn a_store_leaves_alone_what_is_valid_in_its_line() {
-    let policy = PolicySettings { fill_width: FillWidth::Requested, ..Default::default() };
-    let config = CacheConfig { policy, ..Default::default() };
-    let mut desk = Desk::with(config, 4);
+    let mut desk = Desk::with(plain(), 4);
     let id = desk.read(4096, 4096);
     desk.settle(1);
     desk.reply(id);

@@ -9,6 +9,8 @@ use block_io::{
     BufferPool, Completion, Extent, Geometry, IoError, Operation, Request, RequestId, Timestamp,
 };
 
+use super::policy::PolicySettings;
+use super::policy::settings::{FillWidth, SequentialCutoff};
 use super::{
     Cache, CacheConfig, CacheMode, CacheSpace, LineSize, Statistics, VolumeId, VolumeSettings,
 };
@@ -29,6 +31,16 @@ fn volume(capacity: u64) -> VolumeSettings {
     }
 }
 
+/// Reads what it is asked for and caches all of it.
+fn plain() -> CacheConfig {
+    let policy = PolicySettings {
+        fill_width: FillWidth::Requested,
+        sequential_cutoff: SequentialCutoff::NEVER,
+        ..Default::default()
+    };
+    CacheConfig { policy, ..Default::default() }
+}
+
 /// A cache, and what it has asked for and not been answered.
 struct Desk {
     cache: Cache,
@@ -42,7 +54,7 @@ struct Desk {
 impl Desk {
     /// Lines of 4 KiB, 16 MiB origin, `sets` sets.
     fn new(mode: CacheMode, sets: u64) -> Self {
-        let config = CacheConfig { line_size: LineSize::ALL[0], ..Default::default() };
+        let config = CacheConfig { line_size: LineSize::ALL[0], ..plain() };
         let mut desk = Self::with(config, sets);
         desk.set_mode(mode);
         desk

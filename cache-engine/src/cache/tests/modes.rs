@@ -1,7 +1,5 @@
 //! What each mode does, one request at a time.
 
-use super::super::policy::PolicySettings;
-use super::super::policy::settings::FillWidth;
 use super::*;
 
 #[test]
@@ -81,8 +79,7 @@ fn a_request_in_many_fragments_is_read_whole_from_the_origin() {
 #[test]
 fn validity_is_kept_by_block() {
     for line_size in LineSize::ALL.into_iter().skip(1) {
-        let policy = PolicySettings { fill_width: FillWidth::Requested, ..Default::default() };
-        let mut desk = Desk::with(CacheConfig { line_size, policy, ..Default::default() }, 4);
+        let mut desk = Desk::with(CacheConfig { line_size, ..plain() }, 4);
         let id = desk.write(4096, 4096, 1);
         desk.settle(0);
         desk.reply(id);
