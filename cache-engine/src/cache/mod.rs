@@ -22,6 +22,7 @@
 
 #[expect(dead_code, reason = "validity moves from sectors to blocks next")]
 mod blocks;
+pub mod cipher;
 pub mod config;
 mod doubt;
 mod entry;
