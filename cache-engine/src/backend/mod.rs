@@ -10,6 +10,7 @@ pub mod address;
 mod cache_file;
 mod delayed;
 pub mod identity;
+pub mod key_source;
 
 pub use delayed::{DelayedDevice, DelayedQueue};
 
