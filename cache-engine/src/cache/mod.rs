@@ -36,7 +36,6 @@ mod outbox;
 mod piece;
 mod sectors;
 mod statistics;
-pub mod superblock;
 mod table;
 
 pub use config::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, VolumeId};
