@@ -15,6 +15,7 @@ mod tests;
 pub use open::OpenOptions;
 pub use queue::FileQueue;
 
+use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ struct Opened {
     buffered: OwnedFd,
     direct: Option<Direct>,
     geometry: Geometry,
+    /// As it was before anything was tried on it.
+    found: Metadata,
     notice: Option<String>,
     /// A queue is open that must be the only one.
     sole_queue: AtomicBool,
@@ -78,6 +81,23 @@ impl FileDevice {
     /// Whether aligned requests go around the page cache.
     pub fn is_direct(&self) -> bool {
         self.opened.direct.is_some()
+    }
+
+    /// What the file system said of the target when it was opened. Opening for writing tries what
+    /// it can do, which counts as a change on many file systems; this is from before.
+    pub fn metadata_when_opened(&self) -> &Metadata {
+        &self.opened.found
+    }
+
+    /// What the file system says of the open target now, whatever is at the path.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn metadata(&self) -> Result<Metadata, DeviceError> {
+        let path = self.opened.path.display();
+        let file = self.opened.buffered.try_clone().map(File::from);
+        file.and_then(|file| file.metadata())
+            .map_err(|error| DeviceError::with_source(format!("{path}: looking at it"), error))
     }
 
     /// The path it was opened by.

@@ -7,10 +7,12 @@
 //! through a table. Absent: what is done with a device ([`crate::volume`]).
 
 pub mod address;
+pub mod attachment;
 mod cache_file;
 mod delayed;
 pub mod identity;
 pub mod key_source;
+pub mod origin_identity;
 
 pub use delayed::{DelayedDevice, DelayedQueue};
 

@@ -51,7 +51,6 @@ mod piece;
 pub mod policy;
 mod statistics;
 mod store;
-pub mod superblock;
 mod table;
 mod verification;
 mod volumes;

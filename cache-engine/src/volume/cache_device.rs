@@ -1,14 +1,38 @@
 //! Taking a device into use as a cache: an unused one is formatted, one of ours is opened,
 //! anybody else's is left untouched.
+//!
+//! ```text
+//!   what it is   Zeroed, Foreign (forced)   Older (v1: data from B on)   Ours
+//!     1          zero A, B and activity     zero B and activity          one superblock, s + 1
+//!     2          A, sequence 0              B, sequence 1                zero activity
+//!     3          B, sequence 1              A, sequence 2                the other, s + 2
+//! ```
+//! Each step is durable before the next begins. So a device that was ours is ours after a crash at
+//! any moment, as before or as new, and a superblock never stands before activity pages that are
+//! not its own or empty. The journal and the line table need no zeroing: what stands there is of
+//! another format id, and counts as empty.
+//!
+//! Absent: deciding what may be served ([`crate::cache::metadata`]), and all later writes.
 
 use block_io::{
     BlockQueue, BufferPool, Completion, DeviceError, IoError, Request, RequestId, Timestamp,
 };
 
-use crate::cache::superblock::{
-    DATA_OFFSET, PROBE_LENGTH, Probe, SUPERBLOCK_SIZE, Superblock, probe,
-};
+use crate::cache::metadata::layout::SUPERBLOCK_REGION;
+use crate::cache::metadata::probe::{PROBE_LENGTH, Probe, probe};
+use crate::cache::metadata::{FormatId, Layout, Superblock};
 use crate::cache::{CacheSpace, LineSize};
+
+/// How a device is formatted.
+#[derive(Clone, Copy, Debug)]
+pub struct FormatOptions {
+    /// Bytes of a line.
+    pub line_size: LineSize,
+    /// Overwrite whatever the device holds.
+    pub force_format: bool,
+    /// What this formatting is told from others by; random, from the caller.
+    pub format_id: FormatId,
+}
 
 /// How a device is taken into use.
 #[derive(Clone, Copy, Debug)]
@@ -32,106 +56,184 @@ pub enum Found {
     Forced,
 }
 
-/// Reads the start of the device and makes it a cache if it may be one. `turn` lets the device's
-/// runtime move on (a reactor's turn) and returns the time.
+/// Makes the device a cold cache if it may be one. `turn` is as for [`open`].
 ///
 /// # Errors
-/// When the device is too small, fails, or holds foreign data and `force_format` is not set; it
-/// has not been written to then.
+/// As [`format`].
 pub fn prepare<Queue: BlockQueue>(
     queue: &mut Queue,
     pool: &BufferPool,
     options: PrepareOptions,
-    mut turn: impl FnMut() -> Result<Timestamp, DeviceError>,
+    turn: impl FnMut() -> Result<Timestamp, DeviceError>,
 ) -> Result<(CacheSpace, Found), DeviceError> {
+    let transfer_max = queue.geometry().transfer_max;
+    let PrepareOptions { line_size, force_format, identity } = options;
+    let options = FormatOptions { line_size, force_format, format_id: FormatId(identity) };
+    let (superblock, before) = format_what_is(queue, pool, options, turn)?;
+    let found = match before {
+        Probe::Zeroed => Found::Unused,
+        Probe::Ours(_) | Probe::Older { .. } => Found::Ours,
+        Probe::Foreign(_) => Found::Forced,
+    };
+    let Layout { data_offset, .. } = superblock.layout;
+    let length = superblock.layout.data_length();
+    Ok((CacheSpace { data_offset, length, transfer_max }, found))
+}
+
+/// Reads the start of the device and says what it is used for, without writing to it. `turn` lets
+/// the device's runtime move on (a reactor's turn) and returns the time.
+///
+/// # Errors
+/// When the device fails.
+pub fn open<Queue: BlockQueue>(
+    queue: &mut Queue,
+    pool: &BufferPool,
+    turn: impl FnMut() -> Result<Timestamp, DeviceError>,
+) -> Result<Probe, DeviceError> {
+    Exchange { queue, pool, turn }.probe()
+}
+
+/// Makes the device an empty cache and returns its superblock. A cache that is there already, of
+/// this version or an earlier one, is given up.
+///
+/// # Errors
+/// When the device is too small, read-only, fails, or holds foreign data and `force_format` is not
+/// set; it has not been written to then, unless it failed while it was.
+pub fn format<Queue: BlockQueue>(
+    queue: &mut Queue,
+    pool: &BufferPool,
+    options: FormatOptions,
+    turn: impl FnMut() -> Result<Timestamp, DeviceError>,
+) -> Result<Superblock, DeviceError> {
+    format_what_is(queue, pool, options, turn).map(|(superblock, _)| superblock)
+}
+
+/// Writes a superblock to its place and waits until it is durable. The one before it stays where
+/// it is, should this not succeed.
+///
+/// # Errors
+/// When the device fails; either of the two may count then.
+pub fn write_superblock<Queue: BlockQueue>(
+    queue: &mut Queue,
+    pool: &BufferPool,
+    superblock: &Superblock,
+    turn: impl FnMut() -> Result<Timestamp, DeviceError>,
+) -> Result<(), DeviceError> {
+    Exchange { queue, pool, turn }.write_superblock(superblock)
+}
+
+/// Formats, and says what was there.
+fn format_what_is<Queue: BlockQueue>(
+    queue: &mut Queue,
+    pool: &BufferPool,
+    options: FormatOptions,
+    turn: impl FnMut() -> Result<Timestamp, DeviceError>,
+) -> Result<(Superblock, Probe), DeviceError> {
     let geometry = queue.geometry();
-    let capacity = geometry.capacity;
-    let length = Superblock::data_length(capacity)?;
+    let layout = Layout::for_device(geometry.capacity, options.line_size)?;
     if geometry.read_only {
         return Err(DeviceError::new("cache device: it is read-only; a cache needs to write"));
     }
-    let probed = pool.allocate(PROBE_LENGTH.min(capacity) as usize);
-    let chunk = (geometry.transfer_max as usize).min(probed.len());
-    for offset in (0..probed.len()).step_by(chunk) {
-        let part = probed.slice(offset, chunk.min(probed.len() - offset));
-        let read = Request::read(RequestId(0), offset as u64, part);
-        exchange(queue, read, &mut turn).map_err(|error| failed("reading its start", error))?;
-    }
-    let found = match probe(&probed.to_vec()) {
-        Probe::Zeroed => Found::Unused,
-        Probe::Ours(_) => Found::Ours,
-        Probe::Foreign(_) if options.force_format => Found::Forced,
-        Probe::Foreign(what) => {
+    let mut exchange = Exchange { queue, pool, turn };
+    let before = exchange.probe()?;
+    let mut superblock = Superblock::new(options.format_id, layout);
+    let (activity, journal) = (layout.activity_offset, layout.journal_offset);
+    match &before {
+        Probe::Foreign(what) if !options.force_format => {
             return Err(DeviceError::new(format!(
                 "cache device: it holds {what}; use another one, or --force-format to overwrite it"
             )));
         }
-    };
-    let superblock =
-        Superblock { line_size: options.line_size, capacity, identity: options.identity };
-    let block = pool.allocate(SUPERBLOCK_SIZE);
-    block.copy_from_slice(&superblock.encode());
-    let write = Request::write(RequestId(0), 0, block).with_force_unit_access(true);
-    exchange(queue, write, &mut turn).map_err(|error| failed("writing its superblock", error))?;
-    let transfer_max = geometry.transfer_max;
-    Ok((CacheSpace { data_offset: DATA_OFFSET, length, transfer_max }, found))
-}
-
-fn failed(doing: &str, error: IoError) -> DeviceError {
-    DeviceError::with_source(format!("cache device: {doing} failed"), error)
-}
-
-/// Sends one request to an otherwise idle queue and waits for its answer.
-fn exchange<Queue: BlockQueue>(
-    queue: &mut Queue,
-    request: Request,
-    turn: &mut impl FnMut() -> Result<Timestamp, DeviceError>,
-) -> Result<(), IoError> {
-    queue.submit(request).map_err(|_| IoError::OutOfMemory)?;
-    let mut completions: Vec<Completion> = Vec::new();
-    let mut now = Timestamp::default();
-    loop {
-        queue.poll(now, &mut completions);
-        if let Some(completion) = completions.pop() {
-            return completion.result;
+        Probe::Ours(old) => {
+            superblock.sequence = old.sequence + 1;
+            exchange.write_superblock(&superblock)?;
+            exchange.zero(activity, journal)?;
         }
-        now = turn().map_err(|_| IoError::Media)?;
+        Probe::Older { .. } => {
+            exchange.zero(SUPERBLOCK_REGION, journal)?;
+            superblock.sequence = 1;
+            exchange.write_superblock(&superblock)?;
+        }
+        Probe::Zeroed | Probe::Foreign(_) => {
+            exchange.zero(0, journal)?;
+            exchange.write_superblock(&superblock)?;
+        }
+    }
+    superblock.sequence += 1;
+    exchange.write_superblock(&superblock)?;
+    Ok((superblock, before))
+}
+
+/// One request after another on an otherwise idle queue.
+struct Exchange<'device, Queue, Turn> {
+    queue: &'device mut Queue,
+    pool: &'device BufferPool,
+    turn: Turn,
+}
+
+impl<Queue: BlockQueue, Turn> Exchange<'_, Queue, Turn>
+where
+    Turn: FnMut() -> Result<Timestamp, DeviceError>,
+{
+    fn probe(&mut self) -> Result<Probe, DeviceError> {
+        let geometry = self.queue.geometry();
+        let start = self.pool.allocate(PROBE_LENGTH.min(geometry.capacity) as usize);
+        let chunk = (geometry.transfer_max as usize).min(start.len());
+        for offset in (0..start.len()).step_by(chunk) {
+            let part = start.slice(offset, chunk.min(start.len() - offset));
+            self.one("reading its start", Request::read(RequestId(0), offset as u64, part))?;
+        }
+        let found = probe(&start.to_vec());
+        match &found {
+            Probe::Ours(superblock) if superblock.layout.capacity > geometry.capacity => {
+                Ok(Probe::Foreign(format!(
+                    "a Forebay cache of {} bytes, but the device has only {}",
+                    superblock.layout.capacity, geometry.capacity
+                )))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), DeviceError> {
+        self.write("writing its superblock", superblock.offset(), &superblock.encode())
+    }
+
+    /// Writes zeroes from `start` up to `end`.
+    fn zero(&mut self, start: u64, end: u64) -> Result<(), DeviceError> {
+        self.write("writing zeroes", start, &vec![0; (end - start) as usize])
+    }
+
+    /// Writes, durably.
+    fn write(&mut self, doing: &str, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let buffer = self.pool.allocate(bytes.len());
+        buffer.copy_from_slice(bytes);
+        let chunk = (self.queue.geometry().transfer_max as usize).min(bytes.len());
+        for at in (0..bytes.len()).step_by(chunk) {
+            let part = buffer.slice(at, chunk.min(bytes.len() - at));
+            let write = Request::write(RequestId(0), offset + at as u64, part);
+            self.one(doing, write.with_force_unit_access(true))?;
+        }
+        Ok(())
+    }
+
+    /// Sends a request and waits for its answer.
+    fn one(&mut self, doing: &str, request: Request) -> Result<(), DeviceError> {
+        let failed = |error: IoError| {
+            DeviceError::with_source(format!("cache device: {doing} failed"), error)
+        };
+        self.queue.submit(request).map_err(|_| failed(IoError::OutOfMemory))?;
+        let mut completions: Vec<Completion> = Vec::new();
+        let mut now = Timestamp::default();
+        loop {
+            self.queue.poll(now, &mut completions);
+            if let Some(completion) = completions.pop() {
+                return completion.result.map_err(failed);
+            }
+            now = (self.turn)()?;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use block_io::device::memory::MemoryDevice;
-    use block_io::{BlockDevice, Extent};
-
-    fn attempt(device: &MemoryDevice, force_format: bool) -> Result<Found, String> {
-        let mut queue = BlockDevice::<()>::open_queue(device, &(), 4).expect("opens");
-        let options =
-            PrepareOptions { line_size: LineSize::default(), force_format, identity: [1; 16] };
-        prepare(&mut queue, &BufferPool::heap(), options, || Ok(Timestamp(0)))
-            .map(|(_, found)| found)
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn unused_is_formatted_ours_opened_and_others_refused() {
-        let device = MemoryDevice::new(4 << 20).expect("size");
-        assert_eq!(attempt(&device, false), Ok(Found::Unused));
-        assert_eq!(attempt(&device, false), Ok(Found::Ours));
-        device.overwrite(1080, &[0x53, 0xEF]);
-        device.overwrite(0, &[0; 512]);
-        let before = device.content(Extent::new(0, 1 << 20));
-        let refusal = attempt(&device, false).expect_err("an ext4 superblock");
-        assert!(refusal.contains("--force-format"), "{refusal}");
-        assert_eq!(device.content(Extent::new(0, 1 << 20)), before, "refused, and untouched");
-        assert_eq!(attempt(&device, true), Ok(Found::Forced));
-        assert_eq!(attempt(&device, false), Ok(Found::Ours));
-    }
-
-    #[test]
-    fn a_device_that_is_too_small_is_refused() {
-        let device = MemoryDevice::new(64 << 10).expect("size");
-        assert!(attempt(&device, false).expect_err("too small").contains("65536"));
-    }
-}
+mod tests;

@@ -104,6 +104,7 @@ pub struct NvmeTcpDevice {
     driver: Rc<RefCell<Driver>>,
     /// As of connecting.
     geometry: Geometry,
+    namespace_id: u32,
 }
 
 impl NvmeTcpDevice {
@@ -126,7 +127,8 @@ impl NvmeTcpDevice {
         let controller = &driver.machine;
         match controller.identity().geometry {
             Some(geometry) if controller.is_up() => {
-                Ok(Self { driver: Rc::new(RefCell::new(driver)), geometry })
+                let driver = Rc::new(RefCell::new(driver));
+                Ok(Self { driver, geometry, namespace_id: options.namespace_id })
             }
             _ => Err(controller.error().cloned().unwrap_or(ConnectionError::Closed).into()),
         }
@@ -135,6 +137,11 @@ impl NvmeTcpDevice {
     /// What controller and namespace have told about themselves.
     pub fn identity(&self) -> Identity {
         self.driver.borrow().machine.identity().clone()
+    }
+
+    /// The namespace's identifier in its subsystem.
+    pub const fn namespace_id(&self) -> u32 {
+        self.namespace_id
     }
 
     /// Why the association was lost; absent while it is up.

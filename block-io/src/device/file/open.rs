@@ -93,6 +93,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DeviceE
         buffered: file.into(),
         direct,
         geometry,
+        found: metadata,
         notice,
         sole_queue: AtomicBool::new(false),
     })

@@ -5,14 +5,21 @@
 //!  superblock A │ superblock B │ activity pages │ journal ring │ line table │ data slots
 //! ```
 //! [`layout`] says where each part lies, [`superblock`] what the device says of itself and of the
-//! volumes ([`volume_record`]) it caches. Numbers are little-endian, and every structure carries a
-//! CRC32C.
+//! volumes ([`volume_record`]) it caches, [`probe`] whether a device is ours at all, and
+//! [`identity`] whether what it holds may be served. Numbers are little-endian, and every structure
+//! carries a CRC32C.
 //!
 //! Absent: when what is written (`cache/persistence` decides), and the devices.
 
+pub mod identity;
 pub mod layout;
+pub mod probe;
 pub mod superblock;
 pub mod volume_record;
+
+pub use layout::Layout;
+pub use superblock::{State, Superblock};
+pub use volume_record::{Generation, IdentityKind, OriginIdentity, VolumeRecord};
 
 use std::fmt;
 
