@@ -10,7 +10,10 @@
 //!
 //! Absent: when what is written (`cache/persistence` decides), and the devices.
 
+pub(crate) mod activity_page;
+pub(crate) mod journal_block;
 pub mod layout;
+pub(crate) mod line_page;
 pub mod superblock;
 pub mod volume_record;
 
