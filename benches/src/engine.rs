@@ -132,7 +132,7 @@ impl Bench {
             name: "volume".into(),
             geometry,
             mode: case.mode,
-            span: None,
+            known: None,
             cipher: None,
         };
         let id = cache.add_volume(settings).map_err(|error| error.to_string())?;

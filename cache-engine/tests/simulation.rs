@@ -357,7 +357,7 @@ fn volume(
     cache_device: SimQueue,
 ) -> Volume {
     let cache = Cache::in_memory(config, space, BufferPool::heap()).expect("the sizes fit");
-    let settings = VolumeSettings { geometry: origin.geometry(), mode, span: None, cipher: None };
+    let settings = VolumeSettings { geometry: origin.geometry(), mode, known: None, cipher: None };
     CacheEngine::new(cache, cache_device).add_volume(origin, settings).expect("room")
 }
 

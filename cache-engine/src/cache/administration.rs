@@ -29,9 +29,9 @@ pub struct VolumeSettings {
     pub geometry: Geometry,
     /// What is cached.
     pub mode: CacheMode,
-    /// Its range of the cache's space, when the cache knows the volume and its lines are to be
-    /// used; a fresh range otherwise.
-    pub span: Option<Span>,
+    /// Its number, when the superblock knows the volume and its lines are to be used. Otherwise it
+    /// gets a number and a range of the cache's space in which nothing lives.
+    pub known: Option<VolumeId>,
     /// Encrypts what is on the cache device.
     pub cipher: Option<LineCipher>,
 }
@@ -60,7 +60,7 @@ impl Cache {
     /// # Errors
     /// When the cache is too small for an origin of this size, or for its largest transfers.
     pub fn add_volume(&mut self, settings: VolumeSettings) -> Result<VolumeId, DeviceError> {
-        let VolumeSettings { name, geometry, mode, span, cipher } = settings;
+        let VolumeSettings { name, geometry, mode, known, cipher } = settings;
         if self.volumes.named(&name).is_some() {
             return Err(DeviceError::new(format!(
                 "volume '{name}': the cache has one of that name already"
@@ -75,11 +75,23 @@ impl Cache {
                 self.line_size
             )));
         }
-        let span = match span {
-            Some(span) => span,
+        let parked = match known {
+            None => None,
+            Some(id) => Some(self.volumes.parked(id).ok_or_else(|| {
+                DeviceError::new(format!("volume {}: not known, or there already", id.0))
+            })?),
+        };
+        let span = match parked {
+            Some(span) if span.length >= geometry.capacity => span,
+            Some(span) => {
+                return Err(DeviceError::new(format!(
+                    "volume '{name}': {} bytes are more than the {} that it was given room for",
+                    geometry.capacity, span.length
+                )));
+            }
             None => self.volumes.free_span(geometry.capacity)?,
         };
-        let id = self.volumes.insert(Volume {
+        let volume = Volume {
             name,
             span,
             geometry: Geometry { transfer_max: TRANSFER_MAX, zeroes_max: 1 << 32, ..geometry },
@@ -89,13 +101,20 @@ impl Cache {
             cipher: cipher.map(Box::new),
             statistics: Statistics::default(),
             in_flight: 0,
-        })?;
+        };
+        let id = match known {
+            Some(id) => {
+                self.volumes.insert_parked(id, volume);
+                id
+            }
+            None => self.volumes.insert(volume)?,
+        };
         self.volumes_changed();
         Ok(id)
     }
 
-    /// Forgets a volume. Its lines are left where they are: found again by whoever adds a volume
-    /// in its range, and given up for others first.
+    /// Takes a volume out. If the superblock knows it, its lines stay, for when it comes back
+    /// ([`forget_volume`](Self::forget_volume) gives them up); otherwise they are nobody's.
     ///
     /// # Errors
     /// When there is no such volume, or requests of it are in flight.
@@ -110,9 +129,18 @@ impl Cache {
         let span = volume.span;
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
-        self.orphans = self.index.occupied();
+        if self.superblock().is_some_and(|superblock| superblock.volume(id).is_some()) {
+            self.volumes.park(id, span);
+        } else {
+            self.orphans = self.index.occupied();
+        }
         self.volumes_changed();
         Ok(span)
+    }
+
+    /// The range of the cache's space that a volume has.
+    pub fn span(&self, id: VolumeId) -> Option<Span> {
+        self.volumes.get(id).map(|volume| volume.span)
     }
 
     /// The rules of the policies name volumes, which have other numbers now.
@@ -236,10 +264,11 @@ impl Cache {
         if let Some(keeper) = &mut self.keeper {
             keeper.tick(now);
         }
+        let loaded = self.load_step();
         self.sweep_step();
         self.purge_step();
         self.hear_keeper();
-        self.purge.lines > 0 || self.sweeps.iter().any(|sweep| sweep.barrier.is_none())
+        loaded || self.purge.lines > 0 || self.sweeps.iter().any(|sweep| sweep.barrier.is_none())
     }
 
     /// When [`tick`](Self::tick) is due at the latest.
@@ -309,8 +338,11 @@ impl Cache {
                 return;
             }
         }
-        let durable =
-            |barrier| self.keeper.as_ref().is_none_or(|keeper| keeper.is_durable(barrier));
+        let durable = |barrier| {
+            self.keeper
+                .as_ref()
+                .is_none_or(|keeper| keeper.is_recorded(barrier) || keeper.is_dead())
+        };
         match sweep.barrier {
             Some(barrier) if durable(barrier) => {
                 self.outbox.events.push(Event::Done(sweep.ticket));

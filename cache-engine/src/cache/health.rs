@@ -70,6 +70,7 @@ impl Cache {
         self.fills.exclude_lines(0..u64::MAX);
         if let Some(keeper) = &mut self.keeper {
             keeper.degrade();
+            self.outbox.cache.append(keeper.requests());
         }
         self.outbox.events.push(Event::Degraded(why));
     }

@@ -1,17 +1,148 @@
-//! What the cache tells its [`Persistence`], and what it hears from it. A cache in memory has none:
-//! nothing of it outlives the process.
+//! What the cache tells its keeper ([`Persistence`]), and what it hears from it. A cache in memory
+//! has none: nothing of it outlives the process.
 
-use block_io::{Completion, Extent};
+use block_io::{BufferPool, DeviceError, Extent, IoError};
 
-use super::blocks::BlockSet;
+use super::blocks::{BLOCKS_MAX, BlockSet};
+use super::config::{CacheConfig, Verification, VolumeId};
+use super::entry::Entry;
 use super::fill::Checksums;
 use super::index::Slot;
-use super::line::LineNumber;
+use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
-use super::persistence::Change;
-use super::{Cache, mode};
+use super::metadata::superblock::State;
+use super::metadata::{FormatId, Superblock, VolumeRecord};
+use super::outbox::{Event, Ticket};
+use super::persistence::{Change, Persistence, PersistenceConfig, PersistenceStatistics, Start};
+use super::volumes::Span;
+use super::{Cache, CacheSpace, mode};
+
+/// A record of the cache device that is on its way.
+pub(crate) struct Recording {
+    ticket: Ticket,
+    of_superblock: u64,
+}
+
+/// What the keeper has told of already.
+#[derive(Default)]
+pub(crate) struct Told {
+    errors: u64,
+    loaded: bool,
+    disown: bool,
+    stopped: bool,
+}
 
 impl Cache {
+    /// The cache on a device whose superblock this is. Serving begins at once; what the device has
+    /// of its lines is loaded meanwhile, if the last run ended such that it can be believed, and
+    /// [`Event::Loaded`] tells when that is done. The volumes that the superblock knows keep their
+    /// places for [`add_volume`](Self::add_volume). `fresh` is random: the format id if the cache
+    /// starts cold.
+    ///
+    /// # Errors
+    /// When the configuration does not suit the device; the message says how.
+    pub fn open(
+        config: CacheConfig,
+        superblock: Superblock,
+        transfer_max: u32,
+        fresh: FormatId,
+        pool: BufferPool,
+    ) -> Result<Self, DeviceError> {
+        superblock.check_writable()?;
+        let layout = superblock.layout;
+        let config = CacheConfig { line_size: layout.line_size, ..config };
+        let unclean = superblock.state == State::InUse;
+        let untold =
+            config.verification == Verification::Never && (unclean || superblock.verify_all);
+        let start = if untold { Start::Cold } else { Start::Warm };
+        let changes_max = config.requests_max * 2 + config.fills_max;
+        let keeping = PersistenceConfig::new(changes_max, transfer_max, fresh);
+        let space = CacheSpace { data_offset: layout.data_offset, length: 0, transfer_max };
+        let mut cache = Self::new(config, layout.sets, space, pool.clone())?;
+        for record in superblock.volumes() {
+            cache.volumes.park(record.id, Span { base: record.base, length: record.span });
+        }
+        let map = LineMap::new(LineMap::lines_for(layout.sets), layout.sets);
+        let map = map.map_err(|needed| {
+            DeviceError::new(format!("cache device: {needed} sets are needed for its lines"))
+        })?;
+        cache.keeper = Some(Box::new(Persistence::start(superblock, map, pool, start, keeping)));
+        cache.hear_keeper();
+        Ok(cache)
+    }
+
+    /// The superblock as it is or will soon be; none for a cache in memory.
+    pub fn superblock(&self) -> Option<&Superblock> {
+        self.keeper.as_ref().map(|keeper| keeper.superblock())
+    }
+
+    /// Records a volume, or what has changed about it. [`Event::Done`] tells when it is durable:
+    /// only then may the volume be served, because a crash would bring back what was recorded
+    /// before.
+    ///
+    /// # Errors
+    /// When the record makes no sense beside the others.
+    pub fn record_volume(&mut self, record: VolumeRecord) -> Result<Ticket, DeviceError> {
+        self.change_superblock(|superblock| superblock.put_volume(record))
+    }
+
+    /// Removes what is recorded of a volume, whose lines are nobody's from then on.
+    ///
+    /// # Errors
+    /// When there is no record of it.
+    pub fn forget_volume(&mut self, id: VolumeId) -> Result<Ticket, DeviceError> {
+        self.volumes.unpark(id);
+        self.orphans = self.index.occupied();
+        self.change_superblock(|superblock| {
+            superblock.remove_volume(id).map(drop).ok_or_else(|| {
+                DeviceError::new(format!("volume {}: the cache device knows none such", id.0))
+            })
+        })
+    }
+
+    /// Says that the record outside the device forbids a warm start; see [`Event::Disown`].
+    pub fn disowned(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.disowned();
+        }
+        self.hear_keeper();
+    }
+
+    /// Ends the run: new requests are refused, and when all is on the device that a warm start
+    /// needs, [`Event::Stopped`] follows.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.hear_keeper();
+    }
+
+    /// Sets of the index that are loaded, of all: how far a warm start is.
+    pub fn loading(&self) -> (u32, u32) {
+        let sets = self.index.sets();
+        (self.keeper.as_ref().map_or(sets, |keeper| keeper.sets_loaded()), sets)
+    }
+
+    /// What the keeper counted.
+    pub fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
+        self.keeper.as_ref().map(|keeper| keeper.statistics())
+    }
+
+    fn change_superblock(
+        &mut self,
+        change: impl FnOnce(&mut Superblock) -> Result<(), DeviceError>,
+    ) -> Result<Ticket, DeviceError> {
+        let Some(keeper) = &mut self.keeper else {
+            return Err(DeviceError::new("a cache in memory has no superblock"));
+        };
+        let mut outcome = Ok(());
+        let of_superblock = keeper.update_superblock(|superblock| outcome = change(superblock));
+        outcome?;
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.recordings.push_back(Recording { ticket, of_superblock });
+        self.hear_keeper();
+        Ok(ticket)
+    }
+
     /// Whether a piece that changes content may start; if not, it will be named later.
     pub(super) fn may_change(&mut self, name: PieceIndex) -> bool {
         let extent = self.pieces[name].extent;
@@ -21,8 +152,8 @@ impl Cache {
         }
     }
 
-    /// A store of a change that has begun begins; it ends with a [`change_ended`](Self::change_ended)
-    /// of its own.
+    /// A store of a change that has begun begins; it ends with a
+    /// [`change_ended`](Self::change_ended) of its own.
     pub(super) fn change_begun_again(&mut self, extent: Extent) {
         if let Some(keeper) = &mut self.keeper {
             let begun = keeper.begin_change(PieceIndex::MAX, extent, self.now);
@@ -47,32 +178,123 @@ impl Cache {
 
     /// Whether what is stored of this line could be recorded.
     pub(super) fn has_room_to_store(&self, line: LineNumber) -> bool {
-        let Some(keeper) = &self.keeper else { return true };
-        keeper.has_room() && keeper.is_loaded(self.index.set_of(line))
+        let Some(keeper) = &self.keeper else { return !self.health.is_degraded() };
+        keeper.has_room()
+            && !self.health.is_degraded()
+            && self.index.set_of(line) < keeper.sets_loaded()
     }
 
-    pub(super) fn ask_for_checksums(&mut self, slot: Slot) {
+    /// False when so many are being asked for that the line can't be verified now.
+    pub(super) fn ask_for_checksums(&mut self, slot: Slot) -> bool {
+        self.keeper.as_mut().is_some_and(|keeper| keeper.read_checksums(slot))
+    }
+
+    pub(super) fn metadata_done(&mut self, index: u16, result: Result<(), IoError>) {
         if let Some(keeper) = &mut self.keeper {
-            keeper.read_checksums(slot);
+            keeper.complete(index, result, self.now);
         }
     }
 
-    pub(super) fn metadata_done(&mut self, index: u16, completion: Completion) {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.complete(index, completion.result, self.now);
-        }
-    }
-
-    /// Takes out of the keeper what it has to say.
+    /// Does what the keeper says.
     pub(super) fn hear_keeper(&mut self) {
         let Some(keeper) = &mut self.keeper else { return };
         self.outbox.cache.append(keeper.requests());
-        let mut activated = std::mem::take(keeper.activated());
-        for piece in activated.drain(..) {
-            mode::start_change(self, piece);
+        if !keeper.activated().is_empty() {
+            let mut activated = std::mem::take(keeper.activated());
+            for piece in activated.drain(..) {
+                mode::start_change(self, piece);
+            }
+            if let Some(keeper) = &mut self.keeper {
+                *keeper.activated() = activated;
+            }
         }
-        if let Some(keeper) = &mut self.keeper {
-            *keeper.activated() = activated;
+        self.hear_checksums();
+        self.hear_about_device();
+    }
+
+    fn hear_checksums(&mut self) {
+        while let Some((slot, found)) =
+            self.keeper.as_mut().and_then(|keeper| keeper.checksums_read().pop())
+        {
+            let (entry, valid) = (self.index.entry(slot), self.index.valid(slot));
+            let checksums = found
+                .filter(|found| found.entry.tag() == entry.tag() && found.valid.contains(valid))
+                .map(|found| found.checksums);
+            self.checksums_read(slot, checksums);
         }
     }
+
+    /// What goes wrong with the records, and what has become durable.
+    fn hear_about_device(&mut self) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let (errors, failed) = (keeper.errors(), keeper.is_failed());
+        if keeper.wants_disown() && !std::mem::replace(&mut self.told.disown, true) {
+            self.outbox.events.push(Event::Disown);
+        }
+        if keeper.is_started() && !std::mem::replace(&mut self.told.loaded, true) {
+            self.outbox.events.push(Event::Loaded);
+        }
+        while let Some(first) = self.recordings.front()
+            && keeper.is_durable(first.of_superblock)
+        {
+            self.outbox.events.push(Event::Done(first.ticket));
+            self.recordings.pop_front();
+        }
+        for _ in self.told.errors..errors {
+            self.device_failed("a read or write of the cache's records", IoError::Media);
+        }
+        self.told.errors = errors;
+        if failed {
+            self.degrade("its records could not be written".into());
+        }
+        self.hear_about_stop();
+    }
+
+    fn hear_about_stop(&mut self) {
+        if !self.stopping || self.told.stopped || !self.is_quiet() {
+            return;
+        }
+        let Some(keeper) = &mut self.keeper else { return };
+        keeper.stop();
+        self.outbox.cache.append(keeper.requests());
+        if keeper.is_stopped() {
+            self.told.stopped = true;
+            self.outbox.events.push(Event::Stopped);
+        }
+    }
+
+    /// Puts the next lines of an earlier run in the index. True when there were some.
+    pub(super) fn load_step(&mut self) -> bool {
+        let check = self.checks_every_read();
+        let Some(keeper) = &mut self.keeper else { return false };
+        let mut slots = std::mem::take(&mut self.loaded_slots);
+        slots.clear();
+        let Some((first, lines)) = keeper.loaded() else {
+            self.loaded_slots = slots;
+            return false;
+        };
+        for line in lines {
+            let mut entry = line.entry;
+            if check {
+                entry.set_unverified(true);
+            }
+            self.index.load(line.slot, entry, line.valid);
+            slots.push(line.slot);
+        }
+        for set in first..keeper.sets_loaded() {
+            self.index.settle(set);
+        }
+        for slot in slots.drain(..) {
+            let Some(line) = self.index.line_of(slot) else { continue };
+            match self.volumes.at(line.0 << self.line_size.shift()) {
+                Some(volume) => self.policy.line_found(slot, volume),
+                None => self.orphans += 1,
+            }
+        }
+        self.loaded_slots = slots;
+        true
+    }
 }
+
+/// A record of a slot that holds nothing.
+pub(crate) const NO_CHECKSUMS: Checksums = [0; BLOCKS_MAX];

@@ -75,6 +75,7 @@ use fill::Fills;
 use health::Health;
 use hit::HitRead;
 use index::{Index, Slot};
+use keeping::{Recording, Told};
 use line::{LineMap, LineNumber};
 use line_lock::{LockTable, PieceIndex};
 use outbox::Token;
@@ -121,6 +122,12 @@ pub struct Cache {
     verifications: Verifications,
     policy: Policy,
     keeper: Option<Box<Persistence>>,
+    /// Changes of the superblock on their way.
+    recordings: VecDeque<Recording>,
+    told: Told,
+    stopping: bool,
+    /// Kept for its memory.
+    loaded_slots: Vec<Slot>,
     health: Health,
     /// Requests of which a part could not be cut yet, because the table of pieces was full.
     uncut: VecDeque<u16>,
@@ -204,6 +211,10 @@ impl Cache {
             fills: Fills::new(config.fills_max),
             verifications: Verifications::default(),
             keeper: None,
+            recordings: VecDeque::new(),
+            told: Told::default(),
+            stopping: false,
+            loaded_slots: Vec::new(),
             health: Health::default(),
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
@@ -238,6 +249,11 @@ impl Cache {
         self.requests.len() + self.hits.len()
     }
 
+    /// Whether nothing is in flight, stores into the cache included.
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight() == 0 && self.fills.len() == 0
+    }
+
     /// Stores into the cache device in flight.
     pub fn fills_in_flight(&self) -> usize {
         self.fills.len()
@@ -254,7 +270,7 @@ impl Cache {
         request: Request,
     ) -> Result<(), Request> {
         self.now = now;
-        if self.in_flight() >= self.requests_max {
+        if self.in_flight() >= self.requests_max || self.stopping {
             return Err(request);
         }
         if let Err(error) = self.check(id, &request) {
@@ -294,7 +310,7 @@ impl Cache {
                 self.requests[request].note(result);
                 self.answer(request);
             }
-            Token::Metadata { index } => self.metadata_done(index, completion),
+            Token::Metadata { index } => self.metadata_done(index, result),
         }
         self.start_pieces();
         self.hear_keeper();

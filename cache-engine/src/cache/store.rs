@@ -41,6 +41,12 @@ impl Cache {
     ) {
         let covered = self.blocks_covered(name, part);
         let missing = match self.index.find(line) {
+            // It could have been read, but for too many verifications at a time.
+            Some(slot)
+                if self.index.is_unverified(slot) && self.index.valid(slot).contains(covered) =>
+            {
+                return;
+            }
             Some(slot) if self.index.is_unverified(slot) => {
                 self.drop_blocks(slot, self.all_blocks());
                 covered
@@ -156,7 +162,10 @@ impl Cache {
             if locks.is_held(flat) {
                 return index::Rank::Never;
             }
-            let Some(volume) = volumes.at(flat.offset) else { return index::Rank::First };
+            let Some(volume) = volumes.at(flat.offset) else {
+                let known = volumes.is_known(flat.offset);
+                return if known { index::Rank::Normal } else { index::Rank::First };
+            };
             let offset = flat.offset - volumes[volume].base();
             let rank = policy.victim_rank(PlacedLine { slot, volume, offset }, Some(newcomer));
             match rank {

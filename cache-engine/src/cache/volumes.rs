@@ -116,6 +116,41 @@ impl Volumes {
             })
     }
 
+    /// Keeps a number and a range for a volume that is known and not there.
+    pub(crate) fn park(&mut self, id: VolumeId, span: Span) {
+        let at = usize::from(id.0);
+        if self.table.len() <= at {
+            self.table.resize_with(at + 1, || None);
+        }
+        let at = self.ranges.partition_point(|(other, _)| other.base < span.base);
+        self.ranges.insert(at, (span, id));
+        self.next_base = self.next_base.max(span.base + span.length);
+    }
+
+    /// Gives up what was kept for a volume that is not there.
+    pub(crate) fn unpark(&mut self, id: VolumeId) {
+        if self.get(id).is_none() {
+            self.ranges.retain(|(_, other)| *other != id);
+        }
+    }
+
+    /// The range that is kept for a volume that is not there.
+    pub(crate) fn parked(&self, id: VolumeId) -> Option<Span> {
+        let (span, _) = self.ranges.iter().find(|(_, other)| *other == id)?;
+        self.get(id).is_none().then_some(*span)
+    }
+
+    /// Whether a flat byte belongs to a volume that is known, there or not.
+    pub(crate) fn is_known(&self, flat: u64) -> bool {
+        self.range_of(flat).is_some()
+    }
+
+    /// Takes a volume in whose place was kept.
+    pub(crate) fn insert_parked(&mut self, id: VolumeId, volume: Volume) {
+        debug_assert_eq!(self.parked(id), Some(volume.span), "kept for it");
+        self.table[usize::from(id.0)] = Some(volume);
+    }
+
     /// Takes a volume in, in the range that it names.
     ///
     /// # Errors
@@ -131,7 +166,11 @@ impl Volumes {
                 span.base, span.length
             )));
         }
-        let id = match self.table.iter().position(Option::is_none) {
+        let is_free = |id: &usize| {
+            self.table[*id].is_none()
+                && !self.ranges.iter().any(|(_, other)| usize::from(other.0) == *id)
+        };
+        let id = match (0..self.table.len()).find(is_free) {
             Some(free) => free,
             None if self.table.len() < VOLUMES_MAX => {
                 self.table.push(None);
@@ -177,6 +216,10 @@ impl Volumes {
 
     /// The volume that a flat byte belongs to; none when it is nobody's any more.
     pub(crate) fn at(&self, flat: u64) -> Option<VolumeId> {
+        self.range_of(flat).filter(|id| self.table[usize::from(id.0)].is_some())
+    }
+
+    fn range_of(&self, flat: u64) -> Option<VolumeId> {
         let after = self.ranges.partition_point(|(span, _)| span.base <= flat);
         let (span, id) = self.ranges.get(after.checked_sub(1)?)?;
         (flat < span.base + span.length).then_some(*id)
@@ -187,13 +230,9 @@ impl Volumes {
         self.ids().find(|id| self[*id].name == name)
     }
 
-    /// Every volume.
+    /// Every volume that is there.
     pub(crate) fn ids(&self) -> impl Iterator<Item = VolumeId> {
-        self.ranges.iter().map(|(_, id)| *id)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.ranges.len()
+        self.ranges.iter().map(|(_, id)| *id).filter(|id| self.get(*id).is_some())
     }
 }
 

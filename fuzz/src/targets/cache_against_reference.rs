@@ -72,7 +72,7 @@ impl Harness {
             name: "volume".into(),
             geometry: Geometry::new(capacity),
             mode: CacheMode::ALL[usize::from(mode) % 3],
-            span: None,
+            known: None,
             cipher: None,
         };
         assert_eq!(cache.add_volume(settings).expect("room"), VOLUME);

@@ -79,7 +79,7 @@ fn seeds() -> Vec<Vec<u8>> {
 fn superblock(line_size: LineSize) -> Superblock {
     let layout = Layout::for_device(1 << 30, line_size).expect("it fits");
     let mut superblock = Superblock::new(FormatId([7; 16]), layout);
-    for id in 0..line_size.sectors() as u16 / 16 {
+    for id in 0..(line_size.bytes() / 8192) as u16 {
         let identity = OriginIdentity::new(IdentityKind::File, format!("file-{id}"));
         let record = VolumeRecord {
             id: VolumeId(id),

@@ -92,7 +92,7 @@ impl Volume {
             name: "volume".into(),
             geometry,
             mode: cache.mode,
-            span: None,
+            known: None,
             cipher: None,
         };
         let volume = engine.add_volume(origin_queue, settings)?;

@@ -347,6 +347,11 @@ impl Policy {
         self.shares.line_inserted(slot, owner);
     }
 
+    /// A line of an earlier run was found in a slot.
+    pub(crate) fn line_found(&mut self, slot: Slot, volume: VolumeId) {
+        self.line_inserted(slot, Owner { volume, class: ClassId::default() });
+    }
+
     /// A line of `volume` gave up its slot.
     pub(crate) fn line_removed(&mut self, slot: Slot, volume: VolumeId) {
         self.shares.line_removed(slot, volume);

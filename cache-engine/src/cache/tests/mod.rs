@@ -26,7 +26,7 @@ fn volume(capacity: u64) -> VolumeSettings {
         name: format!("volume of {capacity}"),
         geometry,
         mode,
-        span: None,
+        known: None,
         cipher: None,
     }
 }
