@@ -357,7 +357,13 @@ fn volume(
     cache_device: SimQueue,
 ) -> Volume {
     let cache = Cache::in_memory(config, space, BufferPool::heap()).expect("the sizes fit");
-    let settings = VolumeSettings { geometry: origin.geometry(), mode, known: None, cipher: None };
+    let settings = VolumeSettings {
+        name: "volume".into(),
+        geometry: origin.geometry(),
+        mode,
+        known: None,
+        cipher: None,
+    };
     CacheEngine::new(cache, cache_device).add_volume(origin, settings).expect("room")
 }
 

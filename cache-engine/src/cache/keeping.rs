@@ -122,7 +122,7 @@ impl Cache {
     }
 
     /// What the keeper counted.
-    pub fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
+    pub(crate) fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
         self.keeper.as_ref().map(|keeper| keeper.statistics())
     }
 
