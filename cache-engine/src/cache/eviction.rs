@@ -2,21 +2,34 @@
 //!
 //! After Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023), with its
 //! three queues inside one set of sixteen ways: a *small* queue that new lines enter, a *main*
-//! queue for lines that were hit while in the small one or came back soon after they were evicted,
-//! and the *ghosts*: fingerprints of lines that left the small queue unused.
+//! queue for lines that were used twice while in the small one or came back soon after they were
+//! evicted, and the *ghosts*: fingerprints of lines that left the small queue unused.
 //!
 //! ```text
-//!   new line ─▶ small ──hit meanwhile──▶ main ──hit meanwhile──▶ main again
-//!                 └─unused─▶ evicted, ghost └─unused─▶ evicted
-//!   ghost seen again ───────────────────▶ main
+//!   new line ─▶ small ──used twice──▶ main tail ──used──▶ main tail again, one use less
+//!                 └─otherwise─▶ evicted, ghost    └─unused─▶ evicted
+//!   ghost seen again ──▶ main, in turn its tail and its head
 //! ```
-//! A hit sets one bit. Everything else happens here, on a miss, within one CPU cache line.
+//! One use is not enough to leave the small queue, because requests that are not aligned to lines
+//! touch a line twice within a moment. Of the lines that come back, only about half are trusted
+//! with a whole round of the main queue: a loop that is larger than the cache would otherwise push
+//! out everything that it has just brought in. Both are measured: docs/design/0003-eviction.md.
+//!
+//! A hit counts a use in its own entry. Everything else happens here, on a miss: the queues are
+//! read once, turned in registers and on the stack, and written back once.
 
 use super::entry::{Entry, Set, WAYS};
 
 /// The small queue gives up a line before the main queue does once it holds this many: a tenth of
 /// the ways, as in the paper, rounded up to something that can hold a burst of two.
-const SMALL_TARGET: u32 = 2;
+const SMALL_TARGET: usize = 2;
+
+/// Uses that take a line from the small queue to the main one.
+const PROMOTION_USES: u32 = 2;
+
+/// Steps after which every way has been in its final state: one that takes it out of the small
+/// queue, one for each use it can have, and one that finds it without.
+const STEPS_MAX: usize = WAYS * (2 + super::entry::FREQUENCY_MAX as usize);
 
 /// Fingerprints of the lines that a set evicted last, newest first; zero is none.
 #[derive(Clone, Copy, Default)]
@@ -40,11 +53,53 @@ impl Ghosts {
             None => false,
         }
     }
+
+    /// As good as a coin: whichever line was evicted last says nothing about the next one.
+    fn coin(&self) -> bool {
+        self.0[0] & 1 == 1
+    }
 }
 
 fn fingerprint(tag: u32) -> u16 {
     // 16 of the 22 bits, folded; a false match only means a place in the wrong queue.
     ((tag ^ tag >> 16) as u16).max(1)
+}
+
+/// One queue of a set while it is turned: ways, oldest first, in a ring.
+struct Queue {
+    ways: [u8; WAYS],
+    head: usize,
+    length: usize,
+}
+
+impl Queue {
+    const EMPTY: Self = Self { ways: [0; WAYS], head: 0, length: 0 };
+
+    /// Puts a way at the place that its entry names; every place is named once.
+    fn place(&mut self, order: u32, way: usize) {
+        self.ways[order as usize % WAYS] = way as u8;
+        self.length += 1;
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        let way = usize::from(self.ways[self.head]) % WAYS;
+        self.length = self.length.checked_sub(1)?;
+        self.head = (self.head + 1) % WAYS;
+        Some(way)
+    }
+
+    fn push(&mut self, way: usize) {
+        self.ways[(self.head + self.length) % WAYS] = way as u8;
+        self.length += 1;
+    }
+
+    /// Writes the places back into the entries.
+    fn store(&self, set: &mut Set) {
+        for order in 0..self.length {
+            let way = self.ways[(self.head + order) % WAYS];
+            set.0[usize::from(way) % WAYS].set_order(order as u32);
+        }
+    }
 }
 
 /// Finds a way for a new line: an empty one, else one whose content is void, else the one that
@@ -62,27 +117,43 @@ pub(crate) fn make_room(
     }
     let void = (0..WAYS).find(|way| is_void(*way) && may_go(set.0[*way]));
     if let Some(way) = void {
-        unlink(set, way);
+        close_gap(set, set.0[way]);
         return Some(way);
     }
-    // Every step moves a way to the tail of the main queue or ends the search. A way may move
-    // from small to main once and lose its reference once, hence three rounds see every way in
-    // its final state.
-    for _ in 0..3 * WAYS {
-        let from_small = length(set, false) >= SMALL_TARGET || length(set, true) == 0;
-        let way = oldest(set, !from_small)?;
-        let entry = set.0[way];
-        unlink(set, way);
-        if entry.frequency() > 0 || !may_go(entry) {
-            set.0[way].set_frequency(0);
-            set.0[way].set_main();
-            append(set, way);
-            continue;
+    let (mut small, mut main) = (Queue::EMPTY, Queue::EMPTY);
+    for (way, entry) in set.0.iter().enumerate() {
+        let queue = if entry.is_main() { &mut main } else { &mut small };
+        queue.place(entry.order(), way);
+    }
+    let victim = turn(set, &mut small, &mut main, may_go);
+    small.store(set);
+    main.store(set);
+    let way = victim?;
+    if !set.0[way].is_main() {
+        ghosts.remember(set.0[way].tag());
+    }
+    Some(way)
+}
+
+/// Turns the queues of a full set until a way falls out. Every step moves a way to the tail of the
+/// main queue or ends the search.
+fn turn(
+    set: &mut Set,
+    small: &mut Queue,
+    main: &mut Queue,
+    may_go: impl Fn(Entry) -> bool,
+) -> Option<usize> {
+    for _ in 0..STEPS_MAX {
+        let from_small = small.length >= SMALL_TARGET || main.length == 0;
+        let way = if from_small { small.pop() } else { main.pop() }?;
+        let entry = &mut set.0[way];
+        let (uses, enough) = (entry.frequency(), if from_small { PROMOTION_USES } else { 1 });
+        if uses < enough && may_go(*entry) {
+            return Some(way);
         }
-        if from_small {
-            ghosts.remember(entry.tag());
-        }
-        return Some(way);
+        entry.set_frequency(if from_small { 0 } else { uses.saturating_sub(1) });
+        entry.set_main();
+        main.push(way);
     }
     None
 }
@@ -91,9 +162,15 @@ pub(crate) fn make_room(
 pub(crate) fn insert(set: &mut Set, ghosts: &mut Ghosts, way: usize, tag: u32) {
     let returns = ghosts.recall(tag);
     set.0[way] = Entry::default();
-    let order = length(set, returns);
     let mut entry = Entry::new(tag, returns);
-    entry.set_order(order);
+    if returns && ghosts.coin() {
+        for other in set.0.iter_mut().filter(|other| in_queue(**other, true)) {
+            other.set_order(other.order() + 1);
+        }
+    } else {
+        let others = set.0.iter().map(|other| u32::from(in_queue(*other, returns)));
+        entry.set_order(others.sum());
+    }
     set.0[way] = entry;
 }
 
@@ -101,18 +178,8 @@ fn in_queue(entry: Entry, main: bool) -> bool {
     entry.is_occupied() && entry.is_main() == main
 }
 
-fn length(set: &Set, main: bool) -> u32 {
-    set.0.iter().map(|entry| u32::from(in_queue(*entry, main))).sum()
-}
-
-fn oldest(set: &Set, main: bool) -> Option<usize> {
-    (0..WAYS).filter(|way| in_queue(set.0[*way], main)).min_by_key(|way| set.0[*way].order())
-}
-
-/// Takes a way out of its queue's order; its own entry keeps its place until it is appended or
-/// overwritten.
-fn unlink(set: &mut Set, way: usize) {
-    let gone = set.0[way];
+/// Moves up what stands behind an entry that leaves its queue.
+fn close_gap(set: &mut Set, gone: Entry) {
     for entry in &mut set.0 {
         if in_queue(*entry, gone.is_main()) && entry.order() > gone.order() {
             entry.set_order(entry.order() - 1);
@@ -120,14 +187,9 @@ fn unlink(set: &mut Set, way: usize) {
     }
 }
 
-/// Puts an unlinked way at the tail of the queue that its entry names.
-fn append(set: &mut Set, way: usize) {
-    let others = length(set, set.0[way].is_main()) - 1;
-    set.0[way].set_order(others);
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::entry::FREQUENCY_MAX;
     use super::*;
 
     fn cache(set: &mut Set, ghosts: &mut Ghosts, tag: u32) -> Option<u32> {
@@ -140,7 +202,7 @@ mod tests {
 
     fn hit(set: &mut Set, tag: u32) -> bool {
         let entry = set.0.iter_mut().find(|entry| entry.is_occupied() && entry.tag() == tag);
-        entry.map(|entry| entry.note_use(1)).is_some()
+        entry.map(|entry| entry.note_use(FREQUENCY_MAX)).is_some()
     }
 
     /// Orders of each queue are 0, 1, 2, … without gaps.

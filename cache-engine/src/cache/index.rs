@@ -8,7 +8,7 @@
 //! Absent: what is in flight. An entry only knows that its slot is being written (`busy`).
 
 use super::config::LineSize;
-use super::entry::{Entry, OCCUPIED, Set, TAG_MASK, WAYS};
+use super::entry::{Entry, FREQUENCY_MAX, OCCUPIED, Set, TAG_MASK, WAYS};
 use super::eviction::{self, Ghosts};
 use super::line::{LineMap, LineNumber, Place};
 use super::sectors::{SectorMap, SectorSet};
@@ -85,7 +85,7 @@ impl Index {
 
     /// Notes a hit, for the eviction policy. Writes only when there is something new.
     pub(crate) fn touch(&mut self, slot: Slot) {
-        self.sets[slot.set()].0[slot.way()].note_use(1);
+        self.sets[slot.set()].0[slot.way()].note_use(FREQUENCY_MAX);
     }
 
     /// From now on these sectors of the slot may be served.
@@ -150,7 +150,7 @@ impl Index {
 
 /// All ways are compared without a branch between them, which the compiler turns into a few vector
 /// instructions.
-fn find_way(set: &Set, tag: u32) -> Option<usize> {
+pub(crate) fn find_way(set: &Set, tag: u32) -> Option<usize> {
     let wanted = OCCUPIED | tag;
     let mut matches = 0u32;
     for (way, entry) in set.0.iter().enumerate() {

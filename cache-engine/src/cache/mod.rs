@@ -21,15 +21,16 @@
 //! cold); dirty data (the origin always has everything).
 
 #[expect(dead_code, reason = "validity moves from sectors to blocks next")]
-mod blocks;
+pub(crate) mod blocks;
 pub mod config;
 mod doubt;
-mod entry;
-mod eviction;
+pub(crate) mod entry;
+pub(crate) mod eviction;
 mod fill;
-mod index;
-mod line;
+pub(crate) mod index;
+pub(crate) mod line;
 mod line_lock;
+pub mod miss_ratio;
 mod mode;
 mod outbox;
 mod piece;
