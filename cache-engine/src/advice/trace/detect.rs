@@ -9,7 +9,6 @@ use super::{Format, blkparse, blktrace, shown};
 const HEAD: u64 = 1024;
 
 /// The first bytes, and a reader that still has them.
-#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
 pub(super) fn look_ahead<'source>(
     mut source: Box<dyn BufRead + 'source>,
 ) -> Result<(Vec<u8>, Box<dyn BufRead + 'source>), TraceError> {
