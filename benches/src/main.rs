@@ -4,6 +4,7 @@
 //!   engine   the cache by itself, no device and no thread: nanoseconds a request
 //!   nbd      `forebay run` beside `nbdkit memory`, both driven by fio, in turn
 //!   nvme     our target on one core, our host on another, over loopback TCP
+//!   trace    hit ratios on real traces, beside other policies; needs FOREBAY_TRACES
 //! ```
 //! Every benchmark is run several times and its result is the median. A suite that compares runs
 //! its sides in turn, so that whatever else the machine does meets both.
@@ -16,6 +17,7 @@ mod nbd;
 mod nvme;
 mod results;
 mod service;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +58,8 @@ enum Suite {
     Nbd,
     /// Our NVMe/TCP target and host, one core each
     Nvme,
+    /// Hit ratios on the traces in the folder that FOREBAY_TRACES names
+    Trace,
 }
 
 /// How each benchmark is run.
@@ -97,6 +101,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Suite::Engine => engine::run(&plan, &mut results)?,
             Suite::Nbd => nbd::run(&plan, &mut results)?,
             Suite::Nvme => nvme::run(&plan, &mut results)?,
+            Suite::Trace => trace::run(&plan, &mut results)?,
         }
     }
     if results.is_empty() {

@@ -36,6 +36,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     targets::uri::TARGET,
     targets::superblock::TARGET,
+    targets::trace::TARGET,
     targets::nbd::handshake::TARGET,
     targets::nbd::transmission::TARGET,
     targets::nvme::pdu_decode::TARGET,

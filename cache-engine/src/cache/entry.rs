@@ -84,3 +84,11 @@ impl Entry {
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 pub(crate) struct Set(pub(crate) [Entry; WAYS]);
+
+impl Set {
+    /// The way that holds a tag.
+    pub(crate) fn find(&self, tag: u32) -> Option<usize> {
+        let wanted = OCCUPIED | tag;
+        self.0.iter().position(|entry| entry.0 & (OCCUPIED | TAG_MASK) == wanted)
+    }
+}

@@ -4,4 +4,5 @@ pub mod cache_against_reference;
 pub mod nbd;
 pub mod nvme;
 pub mod superblock;
+pub mod trace;
 pub mod uri;

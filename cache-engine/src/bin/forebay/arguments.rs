@@ -38,6 +38,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: NvmeVerb,
     },
+    /// Say what caches of some sizes would have done for recorded requests
+    Replay(crate::replay::ReplayArguments),
     /// Show what a cache does, on this machine, in under a minute
     Demo(DemoArguments),
 }

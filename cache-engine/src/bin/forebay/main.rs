@@ -4,6 +4,7 @@
 //!   arguments ──▶ run      volume (origin, cache) ──▶ serve (NBD)
 //!             ├─▶ target   devices ──▶ an NVMe/TCP subsystem
 //!             ├─▶ nvme     discover, identify
+//!             ├─▶ replay   traces ──▶ hit ratios of simulated caches
 //!             └─▶ demo     target + volume + client in one process
 //! ```
 //! A file per verb. Standard output and standard error are written in [`output`] only. Absent:
@@ -15,6 +16,7 @@ mod demo;
 mod failure;
 mod nvme;
 mod output;
+mod replay;
 mod run;
 mod serve;
 mod signals;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Target(arguments) => target::run(arguments),
         Verb::Nvme { verb } => nvme::run(verb),
+        Verb::Replay(arguments) => replay::run(arguments),
         Verb::Demo(arguments) => demo::run(arguments),
     };
     match result {

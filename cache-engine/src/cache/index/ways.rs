@@ -6,12 +6,9 @@
 //! storing over such a note is one use.
 
 use super::super::atomics::{AtomicU64, Ordering};
-use super::super::entry::{Entry, OCCUPIED, Set, TAG_MASK, UNVERIFIED, WAYS};
+use super::super::entry::{Entry, FREQUENCY_MAX, OCCUPIED, Set, TAG_MASK, UNVERIFIED, WAYS};
 
 const WORDS: usize = WAYS / 2;
-
-/// Uses that a hit counts up to; eviction asks only whether there was one.
-const USES_MAX: u32 = 1;
 
 /// See the module. All zero is a set of empty ways.
 #[repr(align(64))]
@@ -54,8 +51,8 @@ impl Ways {
         let seen = word.load(Ordering::Relaxed);
         let mut entries = halves(seen);
         let mut entry = Entry(entries[way % 2]);
-        if entry.is_occupied() && entry.frequency() < USES_MAX {
-            entry.note_use(USES_MAX);
+        if entry.is_occupied() && entry.frequency() < FREQUENCY_MAX {
+            entry.note_use(FREQUENCY_MAX);
             entries[way % 2] = entry.0;
             // An exchange continues the owner's release sequence, so that whoever sees the note
             // still sees what the owner did before its store. If it fails, a use is lost.
