@@ -24,9 +24,9 @@
 //! for each line of a request that would be stored, at most once a store, since it takes from the
 //! budget; `fill_extent` after `admit`, with what `observe` said of the same request.
 //!
-//! All positions are bytes *within a volume*. Every setting may change at any time ([`Policy::set`])
-//! and holds for what is asked from then on. With the default settings `observe` looks for
-//! sequential runs and samples uses; everything else is a branch.
+//! All positions are bytes *within a volume*. Every setting may change at any time
+//! ([`Policy::set`]) and holds for what is asked from then on. With the default settings `observe`
+//! looks for sequential runs and samples uses; everything else is a branch.
 //!
 //! Absent: I/O, clocks, chance. The order of lines within a rank is the eviction policy's.
 
