@@ -67,6 +67,11 @@ struct VolumeUse {
     credit: u64,
 }
 
+impl VolumeUse {
+    /// Half is used, so that a new volume begins with whole lines and then learns.
+    const START: Self = Self { estimate: 128, credit: CREDIT_MAX };
+}
+
 /// Decides fill widths. See the module.
 pub(super) struct FillWidths {
     line_size: LineSize,
@@ -76,12 +81,18 @@ pub(super) struct FillWidths {
 
 impl FillWidths {
     pub(super) fn new(line_size: LineSize) -> Self {
-        // Half is used, so that a new volume begins with whole lines and then learns.
-        let start = VolumeUse { estimate: 128, credit: CREDIT_MAX };
         Self {
             line_size,
             samples: Box::new([Sample::default(); SAMPLES]),
-            volumes: Box::new([start; VOLUMES_MAX]),
+            volumes: Box::new([VolumeUse::START; VOLUMES_MAX]),
+        }
+    }
+
+    /// Forgets what was learned about a volume, for the next one of its number.
+    pub(super) fn forget(&mut self, volume: VolumeId) {
+        self.volumes[usize::from(volume.0) % VOLUMES_MAX] = VolumeUse::START;
+        for sample in self.samples.iter_mut().filter(|sample| sample.volume == volume.0) {
+            *sample = Sample::default();
         }
     }
 
@@ -261,6 +272,9 @@ mod tests {
         assert_eq!(widths.estimate(VOLUME), 255);
         assert_eq!(miss(&mut widths, FillWidth::Adaptive, 9, 1), Extent::new(9 * LINE, LINE));
         assert_eq!(widths.estimate(VolumeId(3)), 128, "another volume has its own");
+        widths.forget(VOLUME);
+        assert_eq!(widths.estimate(VOLUME), 128);
+        assert!(widths.samples.iter().all(|sample| sample.extra.is_empty()));
     }
 
     #[test]

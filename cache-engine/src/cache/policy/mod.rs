@@ -18,6 +18,7 @@
 //!             line_removed(victim's slot), then line_inserted(slot)
 //!
 //!  any line that gives up its slot ─▶ line_removed     lines found at a start ─▶ line_inserted
+//!  a volume whose lines are all removed leaves ─▶ volume_detached, then set with the new table
 //!  next_deadline reached ─▶ tick ─▶ PurgeOrder: drop so many lines; victims(None, …) says which
 //! ```
 //! Rules of the call order: `line_removed` before `line_inserted` for the same slot; `admit` once
@@ -350,6 +351,12 @@ impl Policy {
     /// A line of `volume` gave up its slot.
     pub(crate) fn line_removed(&mut self, slot: Slot, volume: VolumeId) {
         self.shares.line_removed(slot, volume);
+    }
+
+    /// A volume without lines left; the next of its number is another.
+    pub(crate) fn volume_detached(&mut self, volume: VolumeId) {
+        debug_assert_eq!(self.shares.volume(volume).lines, 0, "its lines are removed first");
+        self.fill_widths.forget(volume);
     }
 
     /// The class of the line in an occupied slot.

@@ -50,6 +50,7 @@ fn with_the_default_settings_a_miss_is_admitted_and_any_line_may_go_for_it() {
     assert_eq!(policy.class_occupancies().map(|held| held.lines).collect::<Vec<_>>(), [0]);
     assert_eq!((policy.tick(START).lines, policy.next_deadline()), (0, None));
     assert_eq!(policy.statistics(START).admitted_bytes, 4096);
+    policy.volume_detached(PG);
     assert_eq!(policy.spatial_use(PG), 128);
     assert!(policy.unresolved().is_empty());
     assert_eq!(policy.settings(), &PolicySettings::default());
@@ -346,4 +347,58 @@ fn a_minimum_stays_while_others_fill_the_cache() {
         store(&mut engine, VM, step);
     }
     assert_eq!(engine.count(|owner| owner.volume == PG), 200);
+}
+
+#[test]
+fn every_setting_may_change_at_any_time() {
+    let choices: [(&str, &[&str]); 9] = [
+        ("admission", &["always", "second-miss", "never"]),
+        ("endurance", &["unlimited", "1MiB/day", "90GiB/day:1GiB"]),
+        ("sequential-cutoff", &["never", "64KiB", "64KiB:when-full"]),
+        ("fill-width", &["requested", "line", "adaptive"]),
+        ("purge", &["never", "high=50%,low=10%,every=1s", "high=100%,low=0%,every=1h"]),
+        ("pin-max", &["25%", "100%"]),
+        (
+            "class",
+            &["none", "class=a,size=..4k,max=10%", "class=b,min=5%,admit=second-miss;class=a"],
+        ),
+        ("volume", &["none", "volume=pg,max=0%", "volume=vm,min=50%;volume=pg,max=30%"]),
+        ("pin", &["none", "volume=vm,range=0-1M", "volume=pg,range=0-100M"]),
+    ];
+    for seed in 0..40 {
+        let random = block_io::sim::Random::new(seed);
+        let slots = vec![None; 10 * WAYS];
+        let mut engine = Engine { policy: policy(slots.len() as u64, &[]), random, slots };
+        let (mut now, mut stored) = (START, 0);
+        for step in 0..3000 {
+            now = Timestamp(now.0 + engine.random.below(1 << 30));
+            if engine.random.chance(30) {
+                let (name, values) = *engine.random.choose(&choices);
+                let value = *engine.random.choose(values);
+                let mut changed = engine.policy.settings().clone();
+                // Some contradict each other; then all stays as it was.
+                if changed.change(name, value).is_ok() {
+                    let _ = engine.policy.set(now, &changed, volume);
+                }
+            }
+            let volume = VolumeId(engine.random.below(3) as u16);
+            let (offset, length) =
+                (engine.random.below(400) * LINE, 4096 << engine.random.below(9));
+            let verdict = read(&mut engine.policy, volume, offset, length);
+            if engine.policy.admit(now, &verdict, offset, LINE, false) {
+                let missed = Extent::new(offset, length);
+                let wide = engine.policy.fill_extent(&verdict, missed, Hints::default(), 1 << 40);
+                assert!(wide.contains(missed), "seed {seed}, step {step}");
+                let owner = Owner { volume, class: verdict.class };
+                stored += u64::from(engine.store(Newcomer { owner, offset }));
+            }
+            let purge = engine.policy.tick(now).lines;
+            assert!(purge <= engine.count(|_| true), "seed {seed}, step {step}");
+            for number in 0..3 {
+                let held = engine.policy.volume_occupancy(VolumeId(number)).lines;
+                assert_eq!(held, engine.count(|owner| owner.volume.0 == number), "seed {seed}");
+            }
+        }
+        assert!(stored > 100, "seed {seed}: {stored} lines stored");
+    }
 }
