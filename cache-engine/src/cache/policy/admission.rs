@@ -60,7 +60,8 @@ impl Doorkeeper {
 /// A line's hash; both halves are mixed.
 pub(super) fn hash(volume: VolumeId, line: u64) -> u64 {
     let mixed = (line ^ u64::from(volume.0) << 48).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (mixed ^ mixed >> 32).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ mixed >> 29
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed ^ mixed >> 32
 }
 
 #[cfg(test)]

@@ -67,6 +67,11 @@ struct VolumeUse {
     credit: u64,
 }
 
+impl VolumeUse {
+    /// Half is used, so that a new volume begins with whole lines and then learns.
+    const START: Self = Self { estimate: 128, credit: CREDIT_MAX };
+}
+
 /// Decides fill widths. See the module.
 pub(super) struct FillWidths {
     line_size: LineSize,
@@ -76,12 +81,18 @@ pub(super) struct FillWidths {
 
 impl FillWidths {
     pub(super) fn new(line_size: LineSize) -> Self {
-        // Half is used, so that a new volume begins with whole lines and then learns.
-        let start = VolumeUse { estimate: 128, credit: CREDIT_MAX };
         Self {
             line_size,
             samples: Box::new([Sample::default(); SAMPLES]),
-            volumes: Box::new([start; VOLUMES_MAX]),
+            volumes: Box::new([VolumeUse::START; VOLUMES_MAX]),
+        }
+    }
+
+    /// Forgets what was learned about a volume, for the next one of its number.
+    pub(super) fn forget(&mut self, volume: VolumeId) {
+        self.volumes[usize::from(volume.0) % VOLUMES_MAX] = VolumeUse::START;
+        for sample in self.samples.iter_mut().filter(|sample| sample.volume == volume.0) {
+            *sample = Sample::default();
         }
     }
 
@@ -214,4 +225,134 @@ fn is_sample(hash: u64) -> bool {
 
 fn place(hash: u64) -> usize {
     (hash >> 32) as usize % SAMPLES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block_io::sim::Random;
+
+    const LINE: u64 = 16 << 10;
+    const SIZE: u64 = 1 << 40;
+    const VOLUME: VolumeId = VolumeId(2);
+
+    fn widths() -> FillWidths {
+        FillWidths::new(LineSize::from_bytes(LINE).expect("a line size"))
+    }
+
+    /// A miss of one block of a line, as part of no run.
+    fn miss(widths: &mut FillWidths, setting: FillWidth, line: u64, block: u64) -> Extent {
+        let missed = Extent::new(line * LINE + block * BLOCK_SIZE, BLOCK_SIZE);
+        widths.observe(VOLUME, missed);
+        widths.extent(setting, VOLUME, missed, BLOCK_SIZE, Hints::default(), SIZE)
+    }
+
+    /// Misses of one block a line, of whose other blocks `used` are read afterwards.
+    fn teach(widths: &mut FillWidths, used: u64) {
+        for line in 0..100_000 {
+            let line = line * 7;
+            miss(widths, FillWidth::Adaptive, line, line % 4);
+            for block in 0..used {
+                let extent = Extent::new(line * LINE + (line + 1 + block) % 4 * BLOCK_SIZE, 512);
+                widths.observe(VOLUME, extent);
+            }
+        }
+    }
+
+    #[test]
+    fn whole_lines_are_read_while_their_blocks_are_used() {
+        let mut widths = widths();
+        assert_eq!(miss(&mut widths, FillWidth::Adaptive, 9, 1), Extent::new(9 * LINE, LINE));
+        teach(&mut widths, 0);
+        assert_eq!(widths.estimate(VOLUME), 0);
+        let lines = (1..=16_000).map(|line| miss(&mut widths, FillWidth::Adaptive, line << 10, 1));
+        let wide = lines.filter(|read| read.length == LINE).count();
+        assert!((800..1200).contains(&wide), "the samples only, of 16000: {wide}");
+        teach(&mut widths, 3);
+        assert_eq!(widths.estimate(VOLUME), 255);
+        assert_eq!(miss(&mut widths, FillWidth::Adaptive, 9, 1), Extent::new(9 * LINE, LINE));
+        assert_eq!(widths.estimate(VolumeId(3)), 128, "another volume has its own");
+        widths.forget(VOLUME);
+        assert_eq!(widths.estimate(VOLUME), 128);
+        assert!(widths.samples.iter().all(|sample| sample.extra.is_empty()));
+    }
+
+    #[test]
+    fn hints_help_where_an_eighth_to_a_quarter_is_used() {
+        let mut widths = widths();
+        widths.volumes[2].estimate = 40;
+        let line = (1..).find(|line| !is_sample(hash(VOLUME, *line))).expect("most are none");
+        let missed = Extent::new(line * LINE, BLOCK_SIZE);
+        let mut extent = |hints| {
+            widths.extent(FillWidth::Adaptive, VOLUME, missed, BLOCK_SIZE, hints, SIZE).length
+        };
+        assert_eq!(extent(Hints::default()), BLOCK_SIZE);
+        assert_eq!(extent(Hints { returns: true, neighbour: false }), LINE);
+        assert_eq!(extent(Hints { returns: false, neighbour: true }), LINE);
+    }
+
+    #[test]
+    fn a_run_gets_the_next_line_and_the_volume_ends_where_it_ends() {
+        let mut widths = widths();
+        let missed = Extent::new(8 * LINE, BLOCK_SIZE);
+        let mut extent = |run, size| {
+            widths.extent(FillWidth::Adaptive, VOLUME, missed, run, Hints::default(), size)
+        };
+        assert_eq!(extent(2 * LINE, SIZE), Extent::new(8 * LINE, 2 * LINE));
+        assert_eq!(extent(2 * LINE - 1, SIZE), Extent::new(8 * LINE, LINE));
+        assert_eq!(extent(2 * LINE, 8 * LINE + 5120), Extent::new(8 * LINE, 5120));
+    }
+
+    #[test]
+    fn the_stated_bounds_hold_whatever_is_asked() {
+        for seed in 0..100 {
+            let mut random = Random::new(seed);
+            let mut widths = widths();
+            // Nothing read ahead is ever used, yet it is believed to be.
+            let estimate = random.below(256) as u8;
+            let (mut asked, mut in_vain) = (0, 0);
+            for _ in 0..500 {
+                let size = random.range(1 << 20..=1 << 30) / 512 * 512;
+                let offset = random.below(size / 512) * 512;
+                let length = (512 * random.range(1..=256)).min(size - offset);
+                let missed = Extent::new(offset, length);
+                let run = random.below(1 << 20);
+                let hints = Hints { returns: random.coin(), neighbour: random.coin() };
+                let setting = *random.choose(&FillWidth::ALL);
+                widths.volumes[2].estimate = estimate;
+                let read = widths.extent(setting, VOLUME, missed, run, hints, size);
+                assert!(read.contains(missed) && read.end() <= size, "seed {seed}: {read}");
+                let most = match setting {
+                    FillWidth::Requested => 2 * BLOCK_SIZE,
+                    FillWidth::Line => 2 * LINE,
+                    FillWidth::Adaptive => 3 * LINE,
+                };
+                assert!(read.length < length + most, "seed {seed}: {setting}: {missed} as {read}");
+                if setting == FillWidth::Adaptive {
+                    let blocks = missed.align_outward(BLOCK_SIZE).length;
+                    asked += blocks;
+                    in_vain +=
+                        read.length.saturating_sub(blocks) * (256 - u64::from(estimate)) / 256;
+                }
+            }
+            assert!(in_vain <= 2 * asked + (1 << 20), "seed {seed}: {in_vain} for {asked}");
+        }
+    }
+
+    #[test]
+    fn small_misses_alone_are_paid_from_the_credit_and_no_further() {
+        let mut widths = FillWidths::new(LineSize::from_bytes(64 << 10).expect("a line size"));
+        let mut read = 0;
+        for line in 0..10_000_u64 {
+            widths.volumes[2].estimate = 64;
+            let missed = Extent::new(line * (3 << 16), BLOCK_SIZE);
+            let hints = Hints::default();
+            let setting = FillWidth::Adaptive;
+            read += widths.extent(setting, VOLUME, missed, 0, hints, SIZE).length;
+        }
+        let asked = 10_000 * BLOCK_SIZE;
+        let in_vain = (read - asked) / 4 * 3;
+        assert!(in_vain <= 2 * asked + CREDIT_MAX, "{in_vain} for {asked}");
+        assert!(in_vain > asked, "the credit is used");
+    }
 }

@@ -5,30 +5,29 @@
 //!               │
 //!     hit ◀─────┤ served whatever the verdict says; nothing else is asked
 //!               │
-//!     read miss ┤                                    write ┤ (cached copies are dropped first,
-//!               ▼  for each run of missed blocks           │  whatever the verdict says)
-//!             admit(each line) ──no──▶ read as asked,      ▼  for each line
-//!               │ yes                  nothing stored    admit ──no──▶ to the origin only
-//!               ▼                                          │ yes
-//!             fill_extent ─▶ origin read                   │
-//!               ▼                                          ▼
-//!             for a line without a slot:  room ─None─▶ not stored
-//!                          Any: an empty way, else ┐
-//!                          Victim: no empty way ───┴─▶ victims(ways that may go) ─▶ the oldest
-//!                                                          │                       of these
-//!             line_removed(victim's slot) ◀────────────────┤ 0: not stored
-//!             line_inserted(slot)         ◀────────────────┘
+//!     read miss ┤                              write ┤ (cached copies are dropped first,
+//!               ▼  a run of missed blocks            ▼  whatever the verdict says)
+//!             admit(each line) ─no─▶ read as       admit(each line) ─no─▶ to the origin only
+//!               │ yes                asked, not      │ yes
+//!             fill_extent ─▶ origin  stored          │
+//!               ▼                                    ▼
+//!             a line without a slot:  room ─None─▶ not stored
+//!                     Any: an empty way, else ┐
+//!                     Victim: no empty way ───┴─▶ victims(ways that may go) ─0─▶ not stored
+//!                                                    ▼ the oldest of these
+//!             line_removed(victim's slot), then line_inserted(slot)
 //!
-//!  any line that gives up its slot ─▶ line_removed        any start with lines ─▶ line_inserted
-//!  next_deadline reached ─▶ tick ─▶ PurgeOrder: drop so many lines, victims(None, …) says which
+//!  any line that gives up its slot ─▶ line_removed     lines found at a start ─▶ line_inserted
+//!  a volume whose lines are all removed leaves ─▶ volume_detached, then set with the new table
+//!  next_deadline reached ─▶ tick ─▶ PurgeOrder: drop so many lines; victims(None, …) says which
 //! ```
 //! Rules of the call order: `line_removed` before `line_inserted` for the same slot; `admit` once
 //! for each line of a request that would be stored, at most once a store, since it takes from the
 //! budget; `fill_extent` after `admit`, with what `observe` said of the same request.
 //!
-//! All positions are bytes *within a volume*. Every setting may change at any time ([`Policy::set`])
-//! and holds for what is asked from then on. With the default settings `observe` looks for
-//! sequential runs and samples uses; everything else is a branch.
+//! All positions are bytes *within a volume*. Every setting may change at any time
+//! ([`Policy::set`]) and holds for what is asked from then on. With the default settings `observe`
+//! looks for sequential runs and samples uses; everything else is a branch.
 //!
 //! Absent: I/O, clocks, chance. The order of lines within a rank is the eviction policy's.
 
@@ -37,6 +36,7 @@ mod classes;
 mod endurance;
 mod fill_width;
 mod grammar;
+mod limits;
 mod pins;
 mod rules;
 mod sequential;
@@ -62,11 +62,11 @@ use admission::Doorkeeper;
 use classes::Classes;
 use endurance::Tokens;
 use fill_width::FillWidths;
+use limits::Capacity;
 use pins::Pins;
-use rules::CLASSES_MAX;
 use sequential::Streams;
 use settings::{Admission, Endurance, FillWidth, Purge, SequentialCutoff};
-use shares::{Holding, Limits, Shares, UNLIMITED};
+use shares::{Holding, Shares};
 use watermarks::Watch;
 
 /// What [`Policy::observe`] says of a request; goes with it until its end.
@@ -177,8 +177,9 @@ impl Policy {
         let line = self.line_size.bytes();
         let pins = Pins::compile(settings, self.slots, line, &volume)?;
         let (classes, moved) = self.classes.compile(&settings.classes, &volume);
-        let class_limits = self.class_limits(settings, &classes)?;
-        let volume_limits = self.volume_limits(settings, &volume)?;
+        let capacity = Capacity { slots: self.slots, line };
+        let class_limits = capacity.of_classes(settings, &classes)?;
+        let volume_limits = capacity.of_volumes(settings, &volume)?;
 
         self.pins = pins;
         self.classes = classes;
@@ -357,6 +358,12 @@ impl Policy {
         self.shares.line_removed(slot, volume);
     }
 
+    /// A volume without lines left; the next of its number is another.
+    pub(crate) fn volume_detached(&mut self, volume: VolumeId) {
+        debug_assert_eq!(self.shares.volume(volume).lines, 0, "its lines are removed first");
+        self.fill_widths.forget(volume);
+    }
+
     /// The class of the line in an occupied slot.
     pub(crate) fn class_of(&self, slot: Slot) -> ClassId {
         self.shares.class_of(slot)
@@ -470,68 +477,6 @@ impl Policy {
         if purge != self.settings.purge || self.watch.is_none() {
             self.watch = purge.0.map(|watermarks| Watch::new(now, watermarks, self.slots));
         }
-    }
-
-    fn limits(
-        &self,
-        rule: &impl std::fmt::Display,
-        minimum: Option<Share>,
-        maximum: Option<Share>,
-    ) -> Result<Limits, String> {
-        let lines = |share: Share| share.lines(self.slots, self.line_size.bytes());
-        let (minimum, maximum) = (minimum.map_or(0, lines), maximum.map_or(u64::MAX, lines));
-        if minimum > maximum {
-            return Err(format!(
-                "rule '{rule}': min is {minimum} lines of this cache and max {maximum}; min must \
-                 not be above max"
-            ));
-        }
-        Ok((minimum, maximum))
-    }
-
-    fn check_minima(&self, setting: &str, limits: &[Limits]) -> Result<(), String> {
-        let sum = limits.iter().fold(0_u64, |sum, (minimum, _)| sum.saturating_add(*minimum));
-        if sum > self.slots {
-            return Err(format!(
-                "{setting}: the minima are {sum} lines together: must be at most the {} lines of \
-                 this cache",
-                self.slots
-            ));
-        }
-        Ok(())
-    }
-
-    fn class_limits(
-        &self,
-        settings: &PolicySettings,
-        classes: &Classes,
-    ) -> Result<[Limits; CLASSES_MAX], String> {
-        let mut limits = [UNLIMITED; CLASSES_MAX];
-        for (class, name) in classes.iter() {
-            let of_class = || settings.classes.iter().filter(|rule| rule.class == name);
-            let minimum = of_class().find_map(|rule| rule.minimum);
-            let maximum = of_class().find_map(|rule| rule.maximum);
-            let label = format!("class={name}");
-            limits[class.index()] = self.limits(&label, minimum, maximum)?;
-        }
-        self.check_minima("class", &limits)?;
-        Ok(limits)
-    }
-
-    fn volume_limits(
-        &self,
-        settings: &PolicySettings,
-        volume: impl Fn(&str) -> Option<VolumeId>,
-    ) -> Result<Box<[Limits; VOLUMES_MAX]>, String> {
-        let mut limits = Box::new([UNLIMITED; VOLUMES_MAX]);
-        for rule in &settings.volumes {
-            let of_rule = self.limits(rule, rule.minimum, rule.maximum)?;
-            if let Some(volume) = volume(&rule.volume) {
-                limits[usize::from(volume.0) % VOLUMES_MAX] = of_rule;
-            }
-        }
-        self.check_minima("volume", &*limits)?;
-        Ok(limits)
     }
 
     fn memory_bytes(&self) -> u64 {

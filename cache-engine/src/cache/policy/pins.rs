@@ -90,3 +90,72 @@ fn widened(pin: &Pin, line: u64) -> (u64, u64) {
     let end = pin.range.end.div_ceil(line).saturating_mul(line);
     (start, end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block_io::sim::Random;
+
+    const LINE: u64 = 16 << 10;
+
+    fn volume(name: &str) -> Option<VolumeId> {
+        ["pg", "vm"].iter().position(|known| *known == name).map(|at| VolumeId(at as u16))
+    }
+
+    fn compile(pins: &str, share: &str) -> Result<Pins, String> {
+        let mut settings = PolicySettings::default();
+        settings.change("pin", pins).expect(pins);
+        settings.change("pin-max", share).expect(share);
+        Pins::compile(&settings, 1000, LINE, volume)
+    }
+
+    #[test]
+    fn lines_that_a_pin_touches_are_pinned_and_their_neighbours_are_not() {
+        let pins = compile("volume=pg,range=20k-33k;volume=gone,range=0-1", "25%").expect("fits");
+        let pinned: Vec<_> =
+            (0..5).filter(|line| pins.contains(VolumeId(0), line * LINE + 9)).collect();
+        assert_eq!(pinned, [1, 2]);
+        assert!(!pins.contains(VolumeId(1), LINE), "of another volume");
+        assert!(!compile("none", "25%").expect("fits").contains(VolumeId(0), 0));
+    }
+
+    #[test]
+    fn more_than_the_share_is_refused_with_the_numbers() {
+        assert!(compile("volume=pg,range=0-4000KiB", "25%").is_ok(), "250 of 1000 lines");
+        let error = compile("volume=pg,range=1-4000KiB;volume=gone,range=0-1", "25%");
+        let error = error.err().expect("251 lines");
+        assert!(error.contains("pin 'volume=gone,range=0-1'"), "{error}");
+        assert!(error.contains("would take 4016KiB") && error.contains("are 4000KiB"), "{error}");
+        assert!(compile("volume=pg,range=0-16383PiB", "100%").is_err());
+    }
+
+    #[test]
+    fn bisection_finds_what_looking_at_every_range_finds() {
+        for seed in 0..100 {
+            let mut random = Random::new(seed);
+            let ranges: Vec<(u16, u64, u64)> = (0..=random.below(12))
+                .map(|_| {
+                    let start = random.below(60);
+                    (random.below(2) as u16, start, start + 1 + random.below(6))
+                })
+                .collect();
+            let text: Vec<_> = ranges
+                .iter()
+                .map(|(id, start, end)| {
+                    let name = ["pg", "vm"][usize::from(*id)];
+                    format!("volume={name},range={}-{}", start * LINE, end * LINE)
+                })
+                .collect();
+            let pins = compile(&text.join(";"), "100%").expect("fits");
+            for id in 0..3 {
+                for line in 0..70 {
+                    let expected = ranges
+                        .iter()
+                        .any(|(v, start, end)| *v == id && (*start..*end).contains(&line));
+                    let found = pins.contains(VolumeId(id), line * LINE);
+                    assert_eq!(found, expected, "seed {seed}: {text:?}, {id}, line {line}");
+                }
+            }
+        }
+    }
+}

@@ -198,10 +198,10 @@ impl FromStr for Endurance {
         let size =
             |size: &str| grammar::bytes("it", size).map_err(|error| refused(format!(" ({error})")));
         let per_day = size(per_day)?;
-        let burst = match rest.split_at_checked(1) {
-            None => (per_day / 10).max(Self::LEAST),
-            Some((":", burst)) => size(burst)?,
-            Some(_) => return Err(refused(String::new())),
+        let burst = match rest.strip_prefix(':') {
+            Some(burst) => size(burst)?,
+            None if rest.is_empty() => (per_day / 10).max(Self::LEAST),
+            None => return Err(refused(String::new())),
         };
         if per_day < Self::LEAST || burst < Self::LEAST {
             return Err(refused(String::new()));
@@ -370,5 +370,96 @@ impl PolicySettings {
     /// The first contradiction, in words for a person.
     pub fn check(&self) -> Result<(), String> {
         check_rules(&self.classes, &self.volumes, &self.pins)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(name: &str, value: &str) -> Result<PolicySettings, String> {
+        let mut settings = PolicySettings::default();
+        settings.change(name, value).map(|()| settings)
+    }
+
+    #[test]
+    fn every_setting_reads_as_it_prints() {
+        let defaults = PolicySettings::default();
+        let mut again = PolicySettings::default();
+        for (name, value) in defaults.entries() {
+            again.change(name, &value).expect("a default");
+        }
+        assert_eq!(again, defaults);
+        for (name, value) in [
+            ("admission", "second-miss"),
+            ("endurance", "200GiB/day:20GiB"),
+            ("sequential-cutoff", "never"),
+            ("sequential-cutoff", "64KiB"),
+            ("sequential-cutoff", "1MiB:when-full"),
+            ("fill-width", "line"),
+            ("purge", "high=90%,low=80%,every=5m"),
+            ("pin-max", "10GiB"),
+            (
+                "class",
+                "class=db,volume=pg,range=0-10GiB,size=..16KiB,direction=write,min=10%,max=50%,\
+                 admit=never;class=scan,size=256KiB..;class=default,max=1GiB",
+            ),
+            ("volume", "volume=pg,min=10%,max=50%,cutoff=4MiB:when-full;volume=vm"),
+            ("pin", "volume=pg,range=0-1GiB;volume=pg,range=4KiB-8KiB"),
+        ] {
+            let settings = changed(name, value).expect(value);
+            let shown = settings.entries().into_iter().find(|(other, _)| *other == name);
+            assert_eq!(shown, Some((name, value.to_owned())));
+        }
+        let endurance = changed("endurance", "200GiB/day").expect("a tenth at once").endurance;
+        assert_eq!(endurance.to_string(), "200GiB/day:20GiB");
+    }
+
+    #[test]
+    fn errors_name_the_field_the_value_and_what_would_be_right() {
+        for (name, value, expected) in [
+            ("cutoff", "1MiB", "setting 'cutoff': must be one of admission, endurance"),
+            ("admission", "nhit", "admission 'nhit': must be one of always, second-miss, never"),
+            ("fill-width", "", "fill-width '': must be one of requested"),
+            ("sequential-cutoff", "0", "sequential-cutoff '0': must be never, or a size"),
+            ("sequential-cutoff", "1MB", "unit `MB`"),
+            ("sequential-cutoff", "1MiB:full", "such as 1MiB or 1MiB:when-full"),
+            ("endurance", "200GiB", "endurance '200GiB': must be unlimited, or bytes a day"),
+            ("endurance", "200GiB/dayé", "must be unlimited"),
+            ("endurance", "200GiB/day:1k", "each at least 1MiB"),
+            ("purge", "high=80%,low=90%", "must be never, or have low below high"),
+            ("purge", "high=80%,low=70%,by=1", "unknown field 'by': must be high, low or every"),
+            ("pin-max", "200%", "pin-max '200%': must be 0% to 100%"),
+            ("pin", "volume=pg,range=5-", "must be a volume and a range with an end"),
+            ("volume", "max=5%", "must name its volume"),
+            ("volume", "volume=a,min=60%;volume=b,min=41%", "minima are 101% together"),
+            ("volume", "volume=a;volume=a", "must be the only one of its volume"),
+            ("class", "", "'' must be field=value"),
+            ("class", "volume=pg", "must name its class"),
+            ("class", "class=a,pid=3", "unknown field 'pid': must be class, volume"),
+            ("class", "class=a,min=5%,max=4%", "min must not be above max"),
+            ("class", "class=a;class=b,volume=pg", "is never reached, because 'class=a' before"),
+            ("class", "class=a,volume=x,max=1%;class=a,volume=y,max=2%", "in one of its rules"),
+            ("class", "class=a,direction=trim", "direction 'trim': must be one of read, write"),
+        ] {
+            let error = changed(name, value).expect_err(value);
+            assert!(error.contains(expected), "{name} {value}: {error}");
+        }
+        let classes = |count: usize| {
+            let rules: Vec<_> = (0..count).map(|n| format!("class=c{n},volume=pg")).collect();
+            changed("class", &rules.join(";"))
+        };
+        assert!(classes(15).is_ok());
+        assert!(classes(16).expect_err("too many").contains("must be at most 15 beside"));
+        let same = vec!["class=a,volume=pg"; 65].join(";");
+        assert!(changed("class", &same).expect_err("too many").contains("65 rules"));
+    }
+
+    #[test]
+    fn an_error_changes_nothing() {
+        let mut settings = changed("volume", "volume=a,min=60%").expect("fine");
+        let before = settings.clone();
+        assert!(settings.change("volume", "volume=a,min=60%;volume=b,min=50%").is_err());
+        assert_eq!(settings, before);
     }
 }

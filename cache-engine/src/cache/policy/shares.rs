@@ -21,6 +21,7 @@
 use super::super::config::{VOLUMES_MAX, VolumeId};
 use super::super::index::Slot;
 use super::classes::ClassId;
+use super::limits::Limits;
 use super::rules::CLASSES_MAX;
 
 /// What a line belongs to.
@@ -79,12 +80,6 @@ impl Holding {
         self.lines <= self.minimum && self.minimum > 0
     }
 }
-
-/// A minimum and a maximum, in lines.
-pub(super) type Limits = (u64, u64);
-
-/// No limits.
-pub(super) const UNLIMITED: Limits = (0, u64::MAX);
 
 /// Occupancy by volume and class. See the module.
 pub(super) struct Shares {
@@ -255,4 +250,110 @@ impl Shares {
 
 fn index(volume: VolumeId) -> usize {
     usize::from(volume.0) % VOLUMES_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::policy::limits::UNLIMITED;
+    use block_io::sim::Random;
+
+    const fn owner(volume: u16, class: u8) -> Owner {
+        Owner { volume: VolumeId(volume), class: ClassId(class) }
+    }
+
+    /// Limits of volumes 0, 1, … and of classes 0, 1, …; none for the others.
+    fn limit(shares: &mut Shares, volumes: &[Limits], classes: &[Limits]) {
+        let of = |all: &[Limits], at: usize| all.get(at).copied().unwrap_or(UNLIMITED);
+        shares.set_limits(
+            |volume| of(volumes, usize::from(volume.0)),
+            |class| of(classes, class.index()),
+        );
+    }
+
+    fn with_classes(slots: u64) -> Shares {
+        let mut shares = Shares::new(slots);
+        shares.move_classes(&std::array::from_fn(|class| ClassId(class as u8)), true);
+        shares
+    }
+
+    #[test]
+    fn an_owner_at_its_maximum_replaces_its_own_lines_only() {
+        let mut shares = with_classes(16);
+        limit(&mut shares, &[(0, 2), UNLIMITED, (0, 0)], &[UNLIMITED, (0, 1)]);
+        assert_eq!(shares.room(owner(2, 0)), Room::None);
+        assert_eq!(shares.room(owner(0, 0)), Room::Any);
+        shares.line_inserted(Slot(0), owner(0, 0));
+        shares.line_inserted(Slot(1), owner(0, 1));
+        assert_eq!(shares.room(owner(0, 0)), Room::Victim);
+        assert_eq!(shares.room(owner(1, 1)), Room::Victim, "its class is full");
+        let rank = |line, newcomer| shares.rank(line, Some(newcomer));
+        assert_eq!(rank(owner(0, 1), owner(0, 0)), Some(Rank::Ordinary));
+        assert_eq!(rank(owner(1, 0), owner(0, 0)), None);
+        assert_eq!(rank(owner(1, 1), owner(0, 1)), None, "its volume is full");
+        assert_eq!(rank(owner(0, 1), owner(0, 1)), Some(Rank::Ordinary));
+        assert_eq!(rank(owner(0, 0), owner(1, 0)), Some(Rank::Ordinary));
+        shares.line_removed(Slot(0), VolumeId(0));
+        assert_eq!(shares.room(owner(0, 0)), Room::Any);
+    }
+
+    #[test]
+    fn owners_over_their_maximum_lose_first_and_those_at_their_minimum_last() {
+        let mut shares = Shares::new(16);
+        for slot in 0..6 {
+            shares.line_inserted(Slot(slot), owner(slot as u16 % 3, 0));
+        }
+        limit(&mut shares, &[(0, 1), UNLIMITED, (2, 10)], &[]);
+        let rank = |line, newcomer| shares.rank(owner(line, 0), Some(owner(newcomer, 0)));
+        assert_eq!(rank(0, 1), Some(Rank::OverMaximum));
+        assert_eq!(rank(1, 2), Some(Rank::Ordinary));
+        assert_eq!(rank(2, 1), Some(Rank::Spared));
+        assert_eq!(rank(2, 2), Some(Rank::SparedOwn));
+        shares.line_inserted(Slot(6), owner(2, 0));
+        assert_eq!(shares.rank(owner(2, 0), None), Some(Rank::Ordinary), "above its minimum");
+    }
+
+    #[test]
+    fn counts_and_classes_are_right_while_lines_come_and_go_and_rules_change() {
+        for seed in 0..50 {
+            let mut random = Random::new(seed);
+            let mut shares = with_classes(101);
+            let mut model: [Option<Owner>; 101] = [None; 101];
+            let mut several = true;
+            for step in 0..2000 {
+                let slot = random.below(101) as usize;
+                match model[slot].take() {
+                    Some(line) => shares.line_removed(Slot(slot as u32), line.volume),
+                    None => {
+                        let class = if several { random.below(16) as u8 } else { 0 };
+                        let line = owner(random.below(256) as u16, class);
+                        shares.line_inserted(Slot(slot as u32), line);
+                        model[slot] = Some(line);
+                    }
+                }
+                if random.chance(10) {
+                    several = random.chance(800);
+                    let stays = random.below(16) as u8;
+                    let moved = std::array::from_fn(|class| {
+                        ClassId(if several && class as u8 <= stays { class as u8 } else { 0 })
+                    });
+                    shares.move_classes(&moved, several);
+                    for line in model.iter_mut().flatten() {
+                        line.class = moved[line.class.index()];
+                    }
+                }
+                let lines = || model.iter().flatten();
+                assert_eq!(shares.occupied(), lines().count() as u64);
+                for number in 0..16 {
+                    let class = ClassId(number);
+                    let count = lines().filter(|line| line.class == class).count() as u64;
+                    assert_eq!(shares.class(class).lines, count, "seed {seed}, step {step}");
+                }
+                for (slot, line) in model.iter().enumerate() {
+                    let found = line.map(|_| shares.class_of(Slot(slot as u32)));
+                    assert_eq!(found, line.map(|line| line.class), "seed {seed}, step {step}");
+                }
+            }
+        }
+    }
 }

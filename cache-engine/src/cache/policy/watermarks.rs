@@ -85,3 +85,58 @@ impl Watch {
         lines
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn watch(slots: u64) -> Watch {
+        let watermarks = Watermarks { high: 90, low: 50, every: Duration::from_secs(60) };
+        Watch::new(Timestamp(0), watermarks, slots)
+    }
+
+    #[test]
+    fn above_high_lines_are_purged_in_bounded_batches_until_low() {
+        let (mut watch, mut occupied) = (watch(20_000), 18_001);
+        assert_eq!(watch.tick(Timestamp(59 * SECOND), occupied), 0, "not looked at yet");
+        let mut batches = Vec::new();
+        for _ in 0..10 {
+            let now = watch.next_deadline();
+            let lines = watch.tick(now, occupied);
+            assert_eq!(watch.tick(now, occupied - lines), 0, "nothing before the next deadline");
+            occupied -= lines;
+            batches.push(lines);
+        }
+        assert_eq!(batches, [4096, 3905, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(occupied, 10_000);
+    }
+
+    #[test]
+    fn up_to_high_nothing_is_purged() {
+        let mut watch = watch(20_000);
+        assert_eq!(watch.tick(watch.next_deadline(), 18_000), 0);
+        assert_eq!(watch.next_deadline(), Timestamp(120 * SECOND));
+    }
+
+    #[test]
+    fn looks_stay_on_their_grid_however_late_one_is() {
+        let mut watch = watch(1000);
+        watch.tick(Timestamp(61 * SECOND), 0);
+        assert_eq!(watch.next_deadline(), Timestamp(120 * SECOND));
+        watch.tick(Timestamp(1000 * SECOND), 0);
+        assert_eq!(watch.next_deadline(), Timestamp(1020 * SECOND));
+        watch.tick(Timestamp(u64::MAX), 0);
+        assert_eq!(watch.next_deadline(), Timestamp(u64::MAX));
+    }
+
+    #[test]
+    fn a_purge_that_gets_nowhere_ends_until_the_next_look() {
+        let mut watch = watch(20_000);
+        assert_eq!(watch.tick(Timestamp(60 * SECOND), 20_000), 4096);
+        assert_eq!(watch.tick(watch.next_deadline(), 20_000), 0);
+        assert_eq!(watch.next_deadline(), Timestamp(120 * SECOND));
+        assert_eq!(watch.tick(Timestamp(120 * SECOND), 20_000), 4096, "and begins again");
+    }
+}
