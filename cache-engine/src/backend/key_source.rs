@@ -75,8 +75,8 @@ impl KeySource {
     /// Reads the key, to the end of what it is read from. Can be done once for a pipe.
     ///
     /// # Errors
-    /// When it can't be opened or read, others than its owner may read it, it is a terminal, or what
-    /// it holds is no key. No error says what it holds.
+    /// When it can't be opened or read, others than its owner may read it, it is a terminal, or
+    /// what it holds is no key. No error says what it holds.
     pub fn read(&self) -> Result<VolumeKey, DeviceError> {
         let mut file = self.open().map_err(|error| self.failed("opening it", error))?;
         self.check_kind(&file)?;
