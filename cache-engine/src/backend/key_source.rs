@@ -240,6 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_come_in_parts() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        // One read of such a socket gives one packet, however much is there.
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::empty());
+        let (writer, reader) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+        let mut writer = File::from(writer);
+        for part in hexadecimal().as_bytes().chunks(64) {
+            writer.write_all(part).unwrap();
+        }
+        drop(writer);
+        let key = KeySource::Descriptor(reader.as_raw_fd()).read().unwrap();
+        assert_eq!(check_of(&key), expected_check());
+    }
+
+    #[test]
     fn what_is_no_key_is_refused_without_showing_it() {
         let half = SECRET.repeat(11)[..64].to_owned();
         let digits = SECRET.repeat(22)[..128].to_owned();
