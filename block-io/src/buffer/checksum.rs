@@ -14,6 +14,8 @@
 //!
 //! Absent: other polynomials.
 
+use std::mem::MaybeUninit;
+
 use super::Buffer;
 
 /// Bytes that one checksum of [`Buffer::crc32c_blocks`] is over.
@@ -74,13 +76,22 @@ impl Crc32c {
             return self.update(bytes);
         }
         let mut crc = self;
-        let mut chunk = [0; CHECKSUM_BLOCK];
+        // Not set to zero first, which would take as long as the copy.
+        let mut chunk = MaybeUninit::<[u8; CHECKSUM_BLOCK]>::uninit();
         let mut done = 0;
         while done < length {
-            let part = &mut chunk[..CHECKSUM_BLOCK.min(length - done)];
-            buffer.slice(offset + done, part.len()).copy_to_slice(part);
-            crc = crc.update(part);
-            done += part.len();
+            let part = CHECKSUM_BLOCK.min(length - done);
+            // SAFETY: the part is within the range that was checked, as long as the chunk at the
+            // most, and the copy initialises just what is then looked at. The chunk is this
+            // function's own. The source is not borrowed; see `Buffer::copy_to_slice`.
+            let bytes = unsafe {
+                let from = buffer.as_ptr().add(offset + done);
+                let to = chunk.as_mut_ptr().cast::<u8>();
+                std::ptr::copy_nonoverlapping(from, to, part);
+                std::slice::from_raw_parts(to, part)
+            };
+            crc = crc.update(bytes);
+            done += part;
         }
         crc
     }

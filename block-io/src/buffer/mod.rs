@@ -75,6 +75,8 @@ impl Buffer {
     }
 
     /// First byte, for the kernel's use. Valid for `len()` bytes while a view of the block lives.
+    /// Whoever lets the kernel write there holds a view until that has ended: a block's only view
+    /// is one that nobody writes to ([`Self::is_unique`]), and checksums rely on it.
     pub fn as_ptr(&self) -> *mut u8 {
         // SAFETY: the offset is within the block's allocation.
         unsafe { self.block().base.as_ptr().add(self.offset as usize) }

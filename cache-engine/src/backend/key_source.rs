@@ -75,8 +75,8 @@ impl KeySource {
     /// Reads the key, to the end of what it is read from. Can be done once for a pipe.
     ///
     /// # Errors
-    /// When it can't be opened or read, others than its owner may read it, it is a terminal, or what
-    /// it holds is no key. No error says what it holds.
+    /// When it can't be opened or read, others than its owner may read it, it is a terminal, or
+    /// what it holds is no key. No error says what it holds.
     pub fn read(&self) -> Result<VolumeKey, DeviceError> {
         let mut file = self.open().map_err(|error| self.failed("opening it", error))?;
         self.check_kind(&file)?;
@@ -237,6 +237,21 @@ mod tests {
         let key = read_file(with_newline.as_bytes(), 0o400).unwrap();
         assert_eq!(check_of(&key), expected_check());
         assert_eq!(check_of(&read_pipe(with_newline.as_bytes()).unwrap()), expected_check());
+    }
+
+    #[test]
+    fn a_key_may_come_in_parts() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        // One read of such a socket gives one packet, however much is there.
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::empty());
+        let (writer, reader) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+        let mut writer = File::from(writer);
+        for part in hexadecimal().as_bytes().chunks(64) {
+            writer.write_all(part).unwrap();
+        }
+        drop(writer);
+        let key = KeySource::Descriptor(reader.as_raw_fd()).read().unwrap();
+        assert_eq!(check_of(&key), expected_check());
     }
 
     #[test]

@@ -57,9 +57,9 @@ impl VolumeKey {
         Ok(Self(own))
     }
 
-    /// The key for one volume of one formatting of a cache device, derived from this one: HKDF-Expand
-    /// (RFC 5869) with SHA-512. So volumes that were given the same key file share no key, and
-    /// nothing from before a formatting can be put back after it.
+    /// The key for one volume of one formatting of a cache device, derived from this one:
+    /// HKDF-Expand (RFC 5869) with SHA-512. So volumes that were given the same key file share no
+    /// key, and nothing from before a formatting can be put back after it.
     #[must_use]
     pub fn for_volume(&self, format_id: &[u8; 16], volume: u16) -> Self {
         let volume = volume.to_le_bytes();
@@ -129,9 +129,9 @@ impl LineCipher {
         }
     }
 
-    /// What the superblock keeps to tell the right key from a wrong one: HKDF-Expand with SHA-512 of
-    /// a label of its own, cut to 128 bits. To whoever has no key it is 16 random bytes; a wrong key
-    /// passes once in 2^128.
+    /// What the superblock keeps to tell the right key from a wrong one: HKDF-Expand with SHA-512
+    /// of a label of its own, cut to 128 bits. To whoever has no key it is 16 random bytes; a wrong
+    /// key passes once in 2^128.
     pub fn key_check(&self) -> [u8; KEY_CHECK_LENGTH] {
         self.key_check
     }

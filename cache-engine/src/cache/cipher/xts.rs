@@ -3,8 +3,8 @@
 //!
 //! Why pointers: the library reads and writes a buffer's bytes as the kernel does, so no `&[u8]`
 //! has to be vouched for. If a kernel operation changed the bytes meanwhile, the result would be
-//! noise, as it would be on the device; nothing in the library branches on them or takes them for an
-//! index or a length.
+//! noise, as it would be on the device; nothing in the library branches on them or takes them for
+//! an index or a length.
 //!
 //! Absent: what a data unit and its tweak are.
 
