@@ -19,6 +19,8 @@
 mod reader;
 mod ways;
 
+#[cfg(all(test, loom))]
+mod interleavings;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
