@@ -19,6 +19,8 @@
 mod reader;
 mod ways;
 
+#[cfg(all(test, loom))]
+mod interleavings;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -30,7 +32,6 @@ use super::entry::{Entry, Set, WAYS};
 use super::eviction::{self, Ghosts};
 use super::line::{LineNumber, Place};
 
-#[expect(unused_imports, reason = "hits in place come next")]
 pub(crate) use reader::Hit;
 pub(crate) use reader::{IndexReader, Slot};
 

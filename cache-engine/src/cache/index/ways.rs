@@ -77,7 +77,7 @@ impl Ways {
         let pairs = before.0.chunks_exact(2).zip(after.0.chunks_exact(2));
         for (word, (before, after)) in self.0.iter().zip(pairs) {
             if before != after {
-                word.store(joined([after[0].0, after[1].0]), Ordering::Release);
+                put(word, [after[0].0, after[1].0]);
             }
         }
     }
@@ -87,6 +87,18 @@ impl Ways {
         let word = &self.0[way / 2];
         let mut entries = halves(word.load(Ordering::Relaxed));
         entries[way % 2] = entry.0;
+        put(word, entries);
+    }
+}
+
+/// Stores what the owner made of a word. It may overwrite a note of a use, and is in turn never
+/// overwritten by one: the exchange would have had to see it.
+fn put(word: &AtomicU64, entries: [u32; 2]) {
+    if cfg!(all(loom, test)) {
+        // To loom a plain store and an exchange that saw what was there before it have no order,
+        // and either may remain; in the language the store comes after.
+        word.swap(joined(entries), Ordering::Release);
+    } else {
         word.store(joined(entries), Ordering::Release);
     }
 }
