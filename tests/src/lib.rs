@@ -1,4 +1,4 @@
-//! What conformance tests share: programs of other people's to run, servers of ours to run them
+//! The simulation of the whole engine, and what conformance tests share: programs of other people's to run, servers of ours to run them
 //! against, and the cases themselves as functions of an export's URI.
 //!
 //! ```text
@@ -11,3 +11,4 @@
 pub mod nbd;
 pub mod program;
 pub mod server;
+pub mod simulation;

@@ -44,6 +44,8 @@ pub struct ReferenceDisk {
     in_flight: BTreeMap<RequestId, InFlight>,
     late_writes: bool,
     durable_before: Option<Sequence>,
+    /// Emptied lists of stamps, kept for their memory.
+    spare: Vec<Vec<u64>>,
 }
 
 struct InFlight {
@@ -105,6 +107,7 @@ impl ReferenceDisk {
             in_flight: BTreeMap::new(),
             late_writes: false,
             durable_before: None,
+            spare: Vec::new(),
         }
     }
 
@@ -140,7 +143,7 @@ impl ReferenceDisk {
     pub fn begin(&mut self, request: &Request) {
         let Request { id, operation, extent, force_unit_access, buffer } = request;
         let stamps = match (operation, buffer) {
-            (Operation::Write, Some(buffer)) => stamps_of(buffer),
+            (Operation::Write, Some(buffer)) => self.stamps_of(buffer),
             _ => Vec::new(),
         };
         self.begin_stamped(*id, *operation, *extent, *force_unit_access, stamps);
@@ -192,7 +195,10 @@ impl ReferenceDisk {
         if result.is_ok() && self.in_flight.get(id).is_some_and(is_read) {
             let buffer = buffer.as_ref().expect("a completed read gives its buffer back");
             let bytes_at = |sector: usize| buffer.slice(sector * SECTOR as usize, 512).to_vec();
-            return self.end_read_stamped(*id, &stamps_of(buffer), &bytes_at);
+            let stamps = self.stamps_of(buffer);
+            let result = self.end_read_stamped(*id, &stamps, &bytes_at);
+            self.spare.push(stamps);
+            return result;
         }
         self.end(*id, *result);
         Ok(())
@@ -220,6 +226,9 @@ impl ReferenceDisk {
                 self.unknown(id, &request, now, lost && self.late_writes);
             }
             (_, Err(_)) => {}
+        }
+        if request.stamps.capacity() > 0 {
+            self.spare.push(request.stamps);
         }
     }
 
@@ -304,6 +313,18 @@ impl ReferenceDisk {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The stamps of a buffer's sectors.
+    fn stamps_of(&mut self, buffer: &Buffer) -> Vec<u64> {
+        let mut stamps = self.spare.pop().unwrap_or_default();
+        stamps.clear();
+        let mut sector = [0; SECTOR_SIZE as usize];
+        for start in (0..buffer.len()).step_by(SECTOR_SIZE as usize) {
+            buffer.slice(start, SECTOR_SIZE as usize).copy_to_slice(&mut sector);
+            stamps.push(pattern::stamp(&sector));
+        }
+        stamps
     }
 
     fn tick(&mut self) -> Sequence {
@@ -427,17 +448,6 @@ impl ReferenceDisk {
 /// A sector that nobody has written.
 fn untouched() -> Sector {
     Sector::new(Entry::new(Value::Stamp(0), 0, 0))
-}
-
-/// The stamps of a buffer's sectors.
-fn stamps_of(buffer: &Buffer) -> Vec<u64> {
-    let mut sector = [0; SECTOR_SIZE as usize];
-    let starts = (0..buffer.len()).step_by(SECTOR_SIZE as usize);
-    let stamp = |start| {
-        buffer.slice(start, SECTOR_SIZE as usize).copy_to_slice(&mut sector);
-        pattern::stamp(&sector)
-    };
-    starts.map(stamp).collect()
 }
 
 fn sector_of(bytes: &[u8], index: usize) -> Vec<u8> {
