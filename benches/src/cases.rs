@@ -2,7 +2,7 @@
 //! nanoseconds and those that count instructions.
 //!
 //! ```text
-//!   Bench: places ──▶ Cache::submit ──▶ outbox ──▶ answered at once ──▶ Cache::complete ──▶ replies
+//!   places ──▶ Cache::submit ──▶ outbox ──▶ answered at once ──▶ Cache::complete ──▶ replies
 //! ```
 //! This is the one file of the benchmarks that names the cache's types. Devices cost nothing,
 //! nothing is copied, and nothing is allocated in a pass.

@@ -1,4 +1,5 @@
-//! One case so many times, for an emulator that counts instructions; see `cargo xtask instructions`.
+//! One case so many times, for an emulator that counts instructions: what
+//! `cargo xtask instructions` runs.
 //!
 //! `instructions list` names the cases, `instructions CASE COUNT` runs one.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the output module")]

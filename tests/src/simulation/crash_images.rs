@@ -2,12 +2,12 @@
 //! flushed, builds the images, and has each of them recovered and checked.
 //!
 //! ```text
-//!   engine ──▶ RecordingQueue ──▶ device         events: write begins, write ends, flush begins, …
+//!   engine ──▶ RecordingQueue ──▶ device       events: write begins, write ends, flush ends, mark
 //!                    │
 //!                    ▼            for each prefix of the events:
-//!                Recording ──────▶ durable: ended before a flush that ended began, or forced
-//!                                  at risk: every other write that began
-//!                                  images ▶ none of them, all, subsets, torn at 512 bytes ──▶ check
+//!                Recording ─────▶ durable: ended before a flush that ended began, or forced
+//!                                 at risk: every other write that began
+//!                                 images:  none of them, all, subsets, torn at 512 ──▶ check
 //! ```
 //! A subset keeps the order in which the device may have done the writes: one that ended before
 //! another began is never put over it. Writes that were in flight together come in either order.

@@ -25,6 +25,9 @@ pub(super) struct Setup {
     cache_depth: usize,
 }
 
+/// Stores in flight at the most in the setup for measuring latencies.
+pub(super) const ROOMY_FILLS: usize = 64;
+
 /// What an engine has done, for saying whether a run met what it is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -61,7 +64,7 @@ impl Setup {
 
     /// A setup for measuring latencies: nothing is scarce but the lines and the fills.
     pub(super) fn roomy() -> Self {
-        let config = CacheConfig { fills_max: 64, ..CacheConfig::default() };
+        let config = CacheConfig { fills_max: ROOMY_FILLS, ..CacheConfig::default() };
         Self { config, data_offset: 0, length: 4 << 20, origin_depth: 256, cache_depth: 256 }
     }
 

@@ -79,7 +79,6 @@ pub const SCENARIOS: &[Scenario] = &[
         cache_vanishes: true,
         crashes: 5,
         never_fails: false,
-        ..SOUND
     },
 ];
 

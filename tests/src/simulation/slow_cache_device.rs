@@ -1,5 +1,5 @@
-//! What clients wait for when the cache device takes 100 ms and the origin 0.1 ms: the origin, and
-//! nothing else.
+//! What clients wait for when the cache device takes 100 ms, or for ever, and the origin 0.1 ms:
+//! the origin, and nothing else.
 //!
 //! In virtual time, which is exact: a request that waits for anything more is told by its latency.
 //! Reads and writes go to places of their own, so that each is a miss or a write; a hit has to wait
@@ -29,6 +29,8 @@ pub struct Latencies {
     pub misses: Vec<Duration>,
     /// Of writes.
     pub writes: Vec<Duration>,
+    /// Requests that the cache device has at the end.
+    pub cache_device_in_flight: usize,
 }
 
 impl Latencies {
@@ -41,11 +43,12 @@ impl Latencies {
     }
 }
 
-/// Runs `requests` reads and writes, `depth` in flight at a time.
+/// Runs `requests` reads and writes, `depth` in flight at a time, beside a cache device that takes
+/// its time, or that never answers.
 ///
 /// # Panics
 /// When a request fails or never ends.
-pub fn latencies_beside_a_slow_cache_device(requests: u64, depth: usize) -> Latencies {
+pub fn latencies_beside_a_slow_cache_device(requests: u64, depth: usize, hangs: bool) -> Latencies {
     let world = World::new(1);
     let exactly = |latency| DiskFaults {
         latency_min: latency,
@@ -56,7 +59,8 @@ pub fn latencies_beside_a_slow_cache_device(requests: u64, depth: usize) -> Late
     let origin = SimDisk::new(&world, "origin", Geometry::new(CAPACITY));
     origin.set_faults(exactly(ORIGIN));
     let cache = SimDisk::new(&world, "cache", Geometry::new(setup.cache_device_bytes(1)));
-    cache.set_faults(exactly(CACHE_DEVICE));
+    let hang = if hangs { 1000 } else { 0 };
+    cache.set_faults(DiskFaults { hang, ..exactly(CACHE_DEVICE) });
     let mut engine = Engine::start(&world, &setup, &[origin], &cache);
     let pool = BufferPool::heap();
     let mut begun: BTreeMap<u64, Timestamp> = BTreeMap::new();
@@ -91,5 +95,5 @@ pub fn latencies_beside_a_slow_cache_device(requests: u64, depth: usize) -> Late
     assert_eq!(engine.counts().read_hits, 0, "a read of a place of its own is a miss");
     misses.sort_unstable();
     writes.sort_unstable();
-    Latencies { misses, writes }
+    Latencies { misses, writes, cache_device_in_flight: cache.in_flight() }
 }

@@ -7,7 +7,7 @@ use super::slow_cache_device::{CACHE_DEVICE, ORIGIN};
 use super::*;
 
 /// Seeds of each scenario; `cargo xtask simulate` runs as many as one likes.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 
 fn seeds(name: &str) {
     let scenario = Scenario::find(name).expect("there is such a scenario");
@@ -83,8 +83,12 @@ fn a_seed_is_the_same_run_every_time() {
 
 #[test]
 fn misses_and_writes_wait_for_the_origin_and_not_for_a_slow_cache_device() {
-    for depth in [1, 8, 64] {
-        let Latencies { misses, writes } = latencies_beside_a_slow_cache_device(20_000, depth);
+    for (depth, hangs) in [(1, false), (8, false), (64, false), (8, true)] {
+        let Latencies { misses, writes, cache_device_in_flight } =
+            latencies_beside_a_slow_cache_device(10_000, depth, hangs);
+        let bound = super::engine::ROOMY_FILLS;
+        assert!(cache_device_in_flight <= bound, "{cache_device_in_flight} stores hold memory");
+        assert_eq!(cache_device_in_flight == bound, hangs, "{cache_device_in_flight} stores");
         for (what, latencies) in [("misses", misses), ("writes", writes)] {
             let p99 = Latencies::p99(&latencies);
             assert!(p99 == ORIGIN, "{what} at depth {depth}: {p99:?}, not {ORIGIN:?}");

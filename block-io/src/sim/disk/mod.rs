@@ -9,6 +9,7 @@
 //! and [`SimDisk::power_cut`] loses any subset of the others.
 
 mod content;
+mod event;
 mod faults;
 mod medium;
 mod slab;

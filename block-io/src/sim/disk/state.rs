@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::content::{Content, Effect, sectors, write_effect};
+use super::event::{EventToken, Moment};
 use super::faults::{DiscardEffect, DiskCounters, DiskEvent, DiskFaults, DiskLogEntry};
 use super::slab::Slab;
 use crate::sim::world::Target;
@@ -55,46 +56,6 @@ pub(super) struct InFlight {
     lost: Lost,
     /// In one part or two; absent once it has taken effect.
     parts: [Option<Extent>; 2],
-}
-
-/// What an event is about: a part of a request, its completion, or a lost write that lands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    Part(usize),
-    Completion,
-    Late,
-}
-
-/// A moment, the request's place in the slab, and its number, for the place may have a new one.
-#[derive(Clone, Copy)]
-struct EventToken {
-    moment: Moment,
-    place: u32,
-    number: u64,
-}
-
-impl EventToken {
-    const PLACE_BITS: u32 = 20;
-
-    fn pack(self) -> u64 {
-        let kind = match self.moment {
-            Moment::Part(index) => index as u64,
-            Moment::Completion => 2,
-            Moment::Late => 3,
-        };
-        debug_assert!(self.place < 1 << Self::PLACE_BITS, "a million requests in flight");
-        (self.number << Self::PLACE_BITS | u64::from(self.place)) << 2 | kind
-    }
-
-    fn unpack(token: u64) -> Self {
-        let moment = match token & 3 {
-            2 => Moment::Completion,
-            3 => Moment::Late,
-            index => Moment::Part(index as usize),
-        };
-        let place = (token >> 2) as u32 & ((1 << Self::PLACE_BITS) - 1);
-        Self { moment, place, number: token >> (2 + Self::PLACE_BITS) }
-    }
 }
 
 /// How much of a request takes effect.
