@@ -88,7 +88,7 @@ fn misses_and_writes_wait_for_the_origin_and_not_for_a_slow_cache_device() {
             latencies_beside_a_slow_cache_device(10_000, depth, hangs);
         let bound = super::engine::ROOMY_FILLS;
         assert!(cache_device_in_flight <= bound, "{cache_device_in_flight} stores hold memory");
-        assert_eq!(cache_device_in_flight == bound, hangs, "{cache_device_in_flight} stores");
+        assert!(!hangs || cache_device_in_flight == bound, "it has as many as it may");
         for (what, latencies) in [("misses", misses), ("writes", writes)] {
             let p99 = Latencies::p99(&latencies);
             assert!(p99 == ORIGIN, "{what} at depth {depth}: {p99:?}, not {ORIGIN:?}");
