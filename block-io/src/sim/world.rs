@@ -340,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_dropped_late_takes_nothing_else_away() {
+        let world = World::new(1);
+        let timer = world.timer(Timestamp(10));
+        assert!(world.advance());
+        let fired = Rc::new(Cell::new(false));
+        let inner = Rc::clone(&fired);
+        world.schedule(Timestamp(20), move |_| inner.set(true));
+        drop(timer);
+        assert!(world.advance());
+        assert!(fired.get(), "the event in the place that the timer had");
+    }
+
+    #[test]
     fn a_run_ends_or_says_why_not() {
         let world = World::new(9);
         let timer = world.timer(Timestamp(5));
