@@ -114,7 +114,7 @@ impl Recording {
 
     /// A queue that records what goes through it. Queues of one device share one recording.
     pub fn queue<Queue: BlockQueue>(&self, queue: Queue) -> RecordingQueue<Queue> {
-        RecordingQueue { recording: self.clone(), queue, in_flight: Vec::new() }
+        RecordingQueue { recording: Some(self.clone()), queue, in_flight: Vec::new() }
     }
 
     /// Notes something that the check will want to know, such as a client's answer.
@@ -261,9 +261,9 @@ impl Write {
     }
 }
 
-/// A queue that records; see [`Recording::queue`].
+/// A queue that records, or passes everything on; see [`Recording::queue`].
 pub struct RecordingQueue<Queue> {
-    recording: Recording,
+    recording: Option<Recording>,
     queue: Queue,
     in_flight: Vec<(RequestId, Pending)>,
 }
@@ -275,12 +275,20 @@ enum Pending {
     Flush { begun: usize },
 }
 
+impl<Queue> RecordingQueue<Queue> {
+    /// A queue that records nothing, for where most runs want none.
+    pub fn silent(queue: Queue) -> Self {
+        Self { recording: None, queue, in_flight: Vec::new() }
+    }
+}
+
 impl<Queue: BlockQueue> BlockQueue for RecordingQueue<Queue> {
     fn geometry(&self) -> Geometry {
         self.queue.geometry()
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
+        let Some(recording) = &self.recording else { return self.queue.submit(request) };
         let Request { id, operation, extent, force_unit_access, .. } = request;
         let bytes = match operation {
             Operation::Write => request.buffer.as_ref().map(block_io::Buffer::to_vec),
@@ -289,7 +297,7 @@ impl<Queue: BlockQueue> BlockQueue for RecordingQueue<Queue> {
             Operation::Read | Operation::Flush => None,
         };
         self.queue.submit(request)?;
-        let mut inner = self.recording.0.borrow_mut();
+        let mut inner = recording.0.borrow_mut();
         let begun = inner.events.len();
         if let Some(bytes) = bytes {
             let write = inner.writes.len();
@@ -306,7 +314,8 @@ impl<Queue: BlockQueue> BlockQueue for RecordingQueue<Queue> {
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
         let before = completions.len();
         let progress = self.queue.poll(now, completions);
-        let mut inner = self.recording.0.borrow_mut();
+        let Some(recording) = &self.recording else { return progress };
+        let mut inner = recording.0.borrow_mut();
         for Completion { id, result, .. } in &completions[before..] {
             let Some(index) = self.in_flight.iter().position(|(other, _)| other == id) else {
                 continue;

@@ -12,6 +12,8 @@ use block_io::{BlockDevice, BlockQueue, Completion, Request, Timestamp};
 use cache_engine::cache::{CacheConfig, CacheMode, CacheSpace, LineSize, Statistics};
 use cache_engine::volume::CachedVolume;
 
+use super::crash_images::{Recording, RecordingQueue};
+
 /// How an engine is set up, the same before and after a crash.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
@@ -68,6 +70,12 @@ impl Setup {
         Self { config, data_offset: 0, length: 4 << 20, origin_depth: 256, cache_depth: 256 }
     }
 
+    /// A setup for crash images: the fewest lines, so that slots change hands.
+    pub(super) fn cramped() -> Self {
+        let config = CacheConfig { line_size: LineSize::ALL[0], ..CacheConfig::default() };
+        Self { config, data_offset: 0, length: 64 << 10, origin_depth: 64, cache_depth: 64 }
+    }
+
     /// Bytes that the lines of one volume take.
     pub(super) fn cached_bytes(&self) -> u64 {
         self.length
@@ -89,17 +97,19 @@ fn any_mode(random: &mut Random) -> CacheMode {
 
 /// The engine, running.
 pub(super) struct Engine {
-    volumes: Vec<CachedVolume<SimQueue, SimQueue>>,
+    volumes: Vec<CachedVolume<SimQueue, RecordingQueue<SimQueue>>>,
     completions: Vec<Completion>,
 }
 
 impl Engine {
-    /// Starts on the devices as they are.
+    /// Starts on the devices as they are. What is written to the cache device goes into
+    /// `recording`.
     pub(super) fn start(
         world: &World,
         setup: &Setup,
         origins: &[SimDisk],
         cache_device: &SimDisk,
+        recording: Option<&Recording>,
     ) -> Self {
         let open = |disk: &SimDisk, depth| {
             disk.open_queue(world, depth).expect("a simulated disk of this world opens")
@@ -108,7 +118,11 @@ impl Engine {
             let data_offset = setup.data_offset + number * setup.length;
             let space = CacheSpace { data_offset, length: setup.length, transfer_max: 1 << 20 };
             let origin = open(origin, setup.origin_depth);
-            let cache_device = open(cache_device, setup.cache_depth);
+            let queue = open(cache_device, setup.cache_depth);
+            let cache_device = match recording {
+                Some(recording) => recording.queue(queue),
+                None => RecordingQueue::silent(queue),
+            };
             CachedVolume::new(setup.config, origin, cache_device, space)
                 .expect("the sizes are possible")
         };

@@ -16,6 +16,7 @@
 
 pub mod crash_images;
 mod engine;
+mod engine_images;
 mod run;
 pub mod runner;
 mod scenario;
@@ -24,6 +25,7 @@ mod slow_cache_device;
 mod tests;
 mod trace;
 
+pub use engine_images::{ImageRun, check_engine_images};
 pub use run::{Outcome, run};
 pub use scenario::{SCENARIOS, Scenario};
 pub use slow_cache_device::{Latencies, latencies_beside_a_slow_cache_device};

@@ -118,7 +118,7 @@ impl<'scenario> Run<'scenario> {
             trace,
             random,
             pool: pool.clone(),
-            engine: Some(Engine::start(&world, &setup, &origins, &cache_device)),
+            engine: Some(Engine::start(&world, &setup, &origins, &cache_device, None)),
             origins,
             cache_device,
             setup,
@@ -220,7 +220,8 @@ impl<'scenario> Run<'scenario> {
         }
         self.cache_gone = false;
         self.cache_device.fail_all(false);
-        let engine = Engine::start(&self.world, &self.setup, &self.origins, &self.cache_device);
+        let engine =
+            Engine::start(&self.world, &self.setup, &self.origins, &self.cache_device, None);
         self.engine = Some(engine);
     }
 

@@ -61,7 +61,7 @@ pub fn latencies_beside_a_slow_cache_device(requests: u64, depth: usize, hangs: 
     let cache = SimDisk::new(&world, "cache", Geometry::new(setup.cache_device_bytes(1)));
     let hang = if hangs { 1000 } else { 0 };
     cache.set_faults(DiskFaults { hang, ..exactly(CACHE_DEVICE) });
-    let mut engine = Engine::start(&world, &setup, &[origin], &cache);
+    let mut engine = Engine::start(&world, &setup, &[origin], &cache, None);
     let pool = BufferPool::heap();
     let mut begun: BTreeMap<u64, Timestamp> = BTreeMap::new();
     let (mut misses, mut writes) = (Vec::new(), Vec::new());

@@ -82,6 +82,18 @@ fn a_seed_is_the_same_run_every_time() {
 }
 
 #[test]
+fn the_engine_serves_what_the_origin_has_after_a_power_cut_at_any_moment() {
+    let mut images = 0;
+    for seed in 0..4 {
+        for volatile_cache in [true, false] {
+            let run = ImageRun { seed, operations: 80, volatile_cache, subsets: 4, stride: 3 };
+            images += check_engine_images(&run).unwrap_or_else(|bad| panic!("{run:?}: {bad:?}"));
+        }
+    }
+    assert!(images > 800, "{images}");
+}
+
+#[test]
 fn misses_and_writes_wait_for_the_origin_and_not_for_a_slow_cache_device() {
     for (depth, hangs) in [(1, false), (8, false), (64, false), (8, true)] {
         let Latencies { misses, writes, cache_device_in_flight } =

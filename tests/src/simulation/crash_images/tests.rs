@@ -215,6 +215,12 @@ fn images_have_what_a_device_may_leave_and_nothing_else() {
         write_of(toy, 2, false);
     });
     assert_eq!(values(&flushed), BTreeSet::from([1, 2]), "never what was before the flush");
+    let beside = outcomes(plan, |toy| {
+        write_of(toy, 1, false);
+        toy.submit(Request::flush(RequestId(0)));
+        toy.wait();
+    });
+    assert!(beside.contains(&(0, 0)), "a flush is for writes that ended before it began");
     let everything = ImagePlan { subsets: 0, ..plan };
     let together = |seed| {
         outcomes(ImagePlan { seed, ..everything }, |toy| {
