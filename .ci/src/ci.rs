@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::command::{Step, find_program};
-use crate::{StepResult, fuzz, report, test, tidy};
+use crate::{StepResult, fuzz, instructions, report, test, tidy};
 
 /// Version of cargo-deny that is installed where there is none.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -26,6 +26,7 @@ pub(crate) fn run(root: &Path) -> StepResult {
         .environment("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links")
         .run()?;
     fuzz::run(root, &fuzz::FuzzArguments::default())?;
+    instructions::run(root, &instructions::InstructionsArguments::default())?;
     test::run(root, &test::TestArguments::default())
 }
 

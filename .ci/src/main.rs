@@ -1,8 +1,8 @@
 //! `cargo xtask`: every check, test, fuzz run and benchmark of the workspace behind one command.
 //!
 //! ```text
-//!   .ci/run ──▶ cargo xtask ci ──▶ fmt, tidy, clippy, deny, doc, fuzz ──▶ test
-//!   README  ──▶ cargo xtask test ──────────────────────────────────────────┘
+//!   .ci/run ──▶ cargo xtask ci ──▶ fmt, tidy, clippy, deny, doc, fuzz, instructions ──▶ test
+//!   README  ──▶ cargo xtask test ────────────────────────────────────────────────────────┘
 //! ```
 //! What a continuous integration service does is therefore what anybody can do at a prompt. What
 //! is absent: anything about a particular service, and shell scripts.
@@ -11,7 +11,9 @@ mod bench;
 mod ci;
 mod command;
 mod fuzz;
+mod instructions;
 mod report;
+mod simulate;
 mod system_packages;
 mod test;
 mod tidy;
@@ -42,6 +44,10 @@ enum Verb {
     Tidy,
     /// Every fuzz target for a bounded number of inputs, on the stable toolchain.
     Fuzz(fuzz::FuzzArguments),
+    /// The engine on simulated disks: seeds on all cores, or one seed again.
+    Simulate(simulate::SimulateArguments),
+    /// Instructions that a request costs the engine, beside those recorded.
+    Instructions(instructions::InstructionsArguments),
     /// The benchmark suites, in release mode.
     Bench(bench::BenchArguments),
 }
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Verb::Test(arguments) => test::run(&root, &arguments),
         Verb::Tidy => tidy::run(&root),
         Verb::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Verb::Simulate(arguments) => simulate::run(&root, &arguments),
+        Verb::Instructions(arguments) => instructions::run(&root, &arguments),
         Verb::Bench(arguments) => bench::run(&root, &arguments),
     };
     match outcome {

@@ -19,6 +19,13 @@ pub(crate) fn note(message: &str) {
     eprintln!("note: {message}");
 }
 
+/// Lines of a table.
+pub(crate) fn table(lines: &[String]) {
+    for line in lines {
+        eprintln!("    {line}");
+    }
+}
+
 /// Why the run ends here.
 pub(crate) fn failure(message: &str) {
     eprintln!("error: {message}");

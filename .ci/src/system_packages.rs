@@ -27,6 +27,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "qemu-io", package: "qemu-utils", tests: "NBD patterns with QEMU" },
     Tool { program: "fio", package: "fio", tests: "verified load over NBD with fio" },
     Tool { program: "mke2fs", package: "e2fsprogs", tests: "an ext4 image through the cache" },
+    Tool { program: "valgrind", package: "valgrind", tests: "instructions of a request" },
     Tool { program: "e2fsck", package: "e2fsprogs", tests: "an ext4 image through the cache" },
 ];
 

@@ -1,5 +1,6 @@
-//! What conformance tests share: programs of other people's to run, servers of ours to run them
-//! against, and the cases themselves as functions of an export's URI.
+//! The simulation of the whole engine, and what conformance tests share: programs of other people's
+//! to run, servers of ours to run them against, and the cases themselves as functions of an
+//! export's URI.
 //!
 //! ```text
 //!   conformance/*.rs ──starts──▶ server ──URI──▶ nbd::{info, copy, qemu, fio}
@@ -11,3 +12,4 @@
 pub mod nbd;
 pub mod program;
 pub mod server;
+pub mod simulation;

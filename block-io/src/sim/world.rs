@@ -4,9 +4,10 @@
 //! component weakly, so a dropped component's events fire and do nothing.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::Random;
@@ -19,13 +20,92 @@ pub struct World(Rc<Inner>);
 struct Inner {
     seed: u64,
     now: Cell<Timestamp>,
-    scheduled: RefCell<BTreeMap<EventKey, Event>>,
-    sequence: Cell<u64>,
+    schedule: RefCell<Schedule>,
 }
 
-/// When, and the order among those of one time.
-type EventKey = (Timestamp, u64);
-type Event = Box<dyn FnOnce(&World)>;
+/// What is to come. An event stays in its slot, so that only its name moves in the heap.
+#[derive(Default)]
+struct Schedule {
+    /// Time, the order among those of one time, and the slot.
+    heap: BinaryHeap<Reverse<(Timestamp, u64, u32)>>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    sequence: u64,
+    /// Events that were not taken away.
+    live: usize,
+}
+
+struct Slot {
+    sequence: u64,
+    event: Event,
+}
+
+enum Event {
+    /// Nothing happens; the clock stops there.
+    Stop,
+    Call(Box<dyn FnOnce(&World)>),
+    /// A component of the simulation, and what it calls the event.
+    Target(Weak<dyn Target>, u64),
+    /// Taken away: the clock does not stop there.
+    Gone,
+}
+
+/// A component with many events: they carry a token in place of an allocation each.
+pub(super) trait Target {
+    /// The event `token` is due.
+    fn fire(self: Rc<Self>, world: &World, token: u64);
+}
+
+impl Schedule {
+    fn insert(&mut self, time: Timestamp, event: Event) -> (u32, u64) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        self.live += 1;
+        let slot = Slot { sequence, event };
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.slots[number as usize] = slot;
+                number
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.heap.push(Reverse((time, sequence, number)));
+        (number, sequence)
+    }
+
+    /// The time of the next event, once those taken away are out of the way.
+    fn next(&mut self) -> Option<Timestamp> {
+        loop {
+            let Reverse((time, _, number)) = *self.heap.peek()?;
+            if !matches!(self.slots[number as usize].event, Event::Gone) {
+                return Some(time);
+            }
+            self.heap.pop();
+            self.free.push(number);
+        }
+    }
+
+    /// Takes the next event out if it is due at `time`.
+    fn take_due(&mut self, time: Timestamp) -> Option<(Timestamp, Event)> {
+        let due = self.next().filter(|due| *due <= time)?;
+        let Reverse((_, _, number)) = self.heap.pop()?;
+        self.free.push(number);
+        self.live -= 1;
+        let event = std::mem::replace(&mut self.slots[number as usize].event, Event::Gone);
+        Some((due, event))
+    }
+
+    fn remove(&mut self, number: u32, sequence: u64) {
+        let slot = &mut self.slots[number as usize];
+        if slot.sequence == sequence && !matches!(slot.event, Event::Gone) {
+            slot.event = Event::Gone;
+            self.live -= 1;
+        }
+    }
+}
 
 /// What a test's poll says to [`World::run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +135,7 @@ impl World {
 
     /// A world at time zero with nothing in it.
     pub fn new(seed: u64) -> Self {
-        Self(Rc::new(Inner {
-            seed,
-            now: Cell::default(),
-            scheduled: RefCell::default(),
-            sequence: Cell::default(),
-        }))
+        Self(Rc::new(Inner { seed, now: Cell::default(), schedule: RefCell::default() }))
     }
 
     /// The seed: print it when a test fails.
@@ -85,7 +160,7 @@ impl World {
 
     /// When the next event fires.
     pub fn next_event(&self) -> Option<Timestamp> {
-        self.0.scheduled.borrow().first_key_value().map(|((time, _), _)| *time)
+        self.0.schedule.borrow_mut().next()
     }
 
     /// Jumps to the next scheduled event and fires all events of that time; false, and nothing
@@ -100,11 +175,18 @@ impl World {
     /// A `time` in the past only fires what is due now.
     pub fn advance_to(&self, time: Timestamp) {
         let time = time.max(self.now());
-        while let Some(due) = self.next_event().filter(|due| *due <= time) {
+        loop {
+            let next = self.0.schedule.borrow_mut().take_due(time);
+            let Some((due, event)) = next else { break };
             self.0.now.set(due);
-            let event = self.0.scheduled.borrow_mut().pop_first();
-            if let Some((_, event)) = event {
-                event(self);
+            match event {
+                Event::Call(call) => call(self),
+                Event::Target(target, token) => {
+                    if let Some(target) = target.upgrade() {
+                        target.fire(self, token);
+                    }
+                }
+                Event::Stop | Event::Gone => {}
             }
         }
         self.0.now.set(time);
@@ -118,14 +200,19 @@ impl World {
     /// Has `event` called when the clock reaches `time`, or at the next advance if that is past.
     /// It should hold what it changes weakly: the world keeps it until it has fired.
     pub fn schedule(&self, time: Timestamp, event: impl FnOnce(&World) + 'static) {
-        self.insert(time, Box::new(event));
+        self.insert(time, Event::Call(Box::new(event)));
+    }
+
+    /// The same for a component, which tells its events apart by their tokens.
+    pub(super) fn schedule_on(&self, time: Timestamp, target: Weak<dyn Target>, token: u64) {
+        self.insert(time, Event::Target(target, token));
     }
 
     /// A stop of [`advance`](Self::advance) at `deadline`: how a protocol's timeout gets its turn
     /// in virtual time. Dropping it takes the stop away.
     pub fn timer(&self, deadline: Timestamp) -> Timer {
-        let key = self.insert(deadline, Box::new(|_| {}));
-        Timer { world: self.clone(), key, deadline }
+        let (slot, sequence) = self.insert(deadline, Event::Stop);
+        Timer { world: self.clone(), slot, sequence, deadline }
     }
 
     /// Runs a test: polls until it is idle, advances to the next event, and so on until it is
@@ -147,18 +234,14 @@ impl World {
         Err(Stalled { seed: self.seed(), now: self.now(), events_left })
     }
 
-    fn insert(&self, time: Timestamp, event: Event) -> EventKey {
-        let sequence = self.0.sequence.get();
-        self.0.sequence.set(sequence + 1);
-        let key = (time.max(self.now()), sequence);
-        self.0.scheduled.borrow_mut().insert(key, event);
-        key
+    fn insert(&self, time: Timestamp, event: Event) -> (u32, u64) {
+        self.0.schedule.borrow_mut().insert(time.max(self.now()), event)
     }
 }
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheduled = self.0.scheduled.borrow().len();
+        let scheduled = self.0.schedule.borrow().live;
         f.debug_struct("World")
             .field("seed", &self.seed())
             .field("now", &self.now())
@@ -181,7 +264,8 @@ impl std::error::Error for Stalled {}
 #[derive(Debug)]
 pub struct Timer {
     world: World,
-    key: EventKey,
+    slot: u32,
+    sequence: u64,
     deadline: Timestamp,
 }
 
@@ -199,7 +283,7 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.world.0.scheduled.borrow_mut().remove(&self.key);
+        self.world.0.schedule.borrow_mut().remove(self.slot, self.sequence);
     }
 }
 
@@ -253,6 +337,19 @@ mod tests {
         assert_eq!(world.now(), timer.deadline());
         assert!(timer.is_due());
         assert!(!world.advance());
+    }
+
+    #[test]
+    fn a_timer_dropped_late_takes_nothing_else_away() {
+        let world = World::new(1);
+        let timer = world.timer(Timestamp(10));
+        assert!(world.advance());
+        let fired = Rc::new(Cell::new(false));
+        let inner = Rc::clone(&fired);
+        world.schedule(Timestamp(20), move |_| inner.set(true));
+        drop(timer);
+        assert!(world.advance());
+        assert!(fired.get(), "the event in the place that the timer had");
     }
 
     #[test]

@@ -9,7 +9,10 @@
 //! and [`SimDisk::power_cut`] loses any subset of the others.
 
 mod content;
+mod event;
 mod faults;
+mod medium;
+mod slab;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -18,6 +21,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 pub use faults::{DiscardEffect, DiskCounters, DiskEvent, DiskFaults, DiskLogEntry};
+pub use medium::Medium;
 
 use super::{Random, World};
 use crate::{
@@ -75,8 +79,8 @@ impl SimDisk {
     /// Lets the hanging requests go on, each with a new latency.
     pub fn release_hung(&self) {
         let hung = std::mem::take(&mut self.state.borrow_mut().hung);
-        for number in hung {
-            state::start(&self.state, &self.world, number);
+        for place in hung {
+            state::start(&self.state, &self.world, place);
         }
     }
 
@@ -102,6 +106,23 @@ impl SimDisk {
         self.state.borrow_mut().power_cut(random, self.world.now());
     }
 
+    /// The process that has its queues open is killed: the disk keeps its power and all that has
+    /// landed, volatile or not. Of the writes in flight an arbitrary subset lands now, each whole
+    /// or torn at 512 bytes, and none lands later.
+    pub fn cut_off(&self, random: &mut Random) {
+        self.state.borrow_mut().cut_off(random, self.world.now());
+    }
+
+    /// A copy of all bytes as a read would see them now.
+    pub fn medium(&self) -> Medium {
+        self.state.borrow().content.current().clone()
+    }
+
+    /// Replaces all bytes, durably. To be called while nothing is in flight.
+    pub fn set_medium(&self, medium: Medium) {
+        self.state.borrow_mut().content = content::Content::of(medium);
+    }
+
     /// The bytes in `extent` as a read would see them now.
     pub fn content(&self, extent: Extent) -> Vec<u8> {
         self.state.borrow().content.read(extent)
@@ -109,7 +130,7 @@ impl SimDisk {
 
     /// The bytes in `extent` if all that is volatile were lost.
     pub fn durable_content(&self, extent: Extent) -> Vec<u8> {
-        self.state.borrow().content.read_durable(extent)
+        self.state.borrow().content.durable().read(extent)
     }
 
     /// Whether a power cut now could lose a write that has been applied.
@@ -126,7 +147,7 @@ impl SimDisk {
         let mut state = self.state.borrow_mut();
         let fits = extent.is_aligned(512) && extent.end() <= state.geometry.capacity;
         assert!(fits, "overwrite of {extent}: must be whole sectors of the disk");
-        state.content.apply(content::write_effect(offset, bytes), true);
+        state.content.apply(&content::write_effect(offset, bytes), true);
     }
 
     /// Requests submitted since the start or the last reset.
@@ -177,7 +198,7 @@ impl BlockDevice<World> for SimDisk {
 pub struct SimQueue {
     world: World,
     state: Rc<RefCell<State>>,
-    id: u64,
+    id: usize,
     depth: usize,
 }
 
@@ -190,9 +211,9 @@ impl BlockQueue for SimQueue {
         if self.in_flight() >= self.depth {
             return Err(request);
         }
-        let (number, hangs) = self.state.borrow_mut().admit(self.id, request, self.world.now());
+        let (place, hangs) = self.state.borrow_mut().admit(self.id, request, self.world.now());
         if !hangs {
-            state::start(&self.state, &self.world, number);
+            state::start(&self.state, &self.world, place);
         }
         Ok(())
     }
@@ -201,7 +222,11 @@ impl BlockQueue for SimQueue {
         let mut state = self.state.borrow_mut();
         let queue = state.queue(self.id);
         let progress = !queue.done.is_empty();
-        queue.in_flight.retain(|id| !queue.done.iter().any(|done| done.id == *id));
+        for done in &queue.done {
+            if let Some(index) = queue.in_flight.iter().position(|id| *id == done.id) {
+                queue.in_flight.swap_remove(index);
+            }
+        }
         completions.append(&mut queue.done);
         progress
     }

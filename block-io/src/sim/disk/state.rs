@@ -7,7 +7,10 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::content::{Content, Effect, sectors, write_effect};
+use super::event::{EventToken, Moment};
 use super::faults::{DiscardEffect, DiskCounters, DiskEvent, DiskFaults, DiskLogEntry};
+use super::slab::Slab;
+use crate::sim::world::Target;
 use crate::sim::{Random, World};
 use crate::{
     Completion, Extent, Geometry, IoError, Operation, Request, RequestId, SECTOR_SIZE, Timestamp,
@@ -20,13 +23,15 @@ pub(super) struct State {
     pub(super) faults: DiskFaults,
     pub(super) gone: bool,
     pub(super) content: Content,
-    pub(super) in_flight: BTreeMap<u64, InFlight>,
-    pub(super) hung: Vec<u64>,
+    pub(super) in_flight: Slab<InFlight>,
+    /// Places in the slab.
+    pub(super) hung: Vec<u32>,
+    /// Lost writes by number.
     pub(super) late: BTreeMap<u64, LateWrite>,
     pub(super) counters: DiskCounters,
     pub(super) log: Option<Vec<DiskLogEntry>>,
-    queues: BTreeMap<u64, QueueState>,
-    queues_opened: u64,
+    /// By number; absent once closed.
+    queues: Vec<Option<QueueState>>,
     requests: u64,
     seed: u64,
     random: Random,
@@ -43,13 +48,14 @@ pub(super) struct QueueState {
 
 /// A request and what will become of it.
 pub(super) struct InFlight {
-    queue: u64,
+    number: u64,
+    queue: usize,
     request: Request,
     result: Result<(), IoError>,
     share: Share,
     lost: Lost,
-    /// Parts that have not taken effect yet.
-    parts: Vec<Extent>,
+    /// In one part or two; absent once it has taken effect.
+    parts: [Option<Extent>; 2],
 }
 
 /// How much of a request takes effect.
@@ -84,13 +90,12 @@ impl State {
             faults: DiskFaults::default(),
             gone: false,
             content: Content::default(),
-            in_flight: BTreeMap::new(),
+            in_flight: Slab::default(),
             hung: Vec::new(),
             late: BTreeMap::new(),
             counters: DiskCounters::default(),
             log: None,
-            queues: BTreeMap::new(),
-            queues_opened: 0,
+            queues: Vec::new(),
             requests: 0,
             seed: world.seed(),
             random: world.random("disk").fork(name),
@@ -98,23 +103,21 @@ impl State {
         }
     }
 
-    pub(super) fn open_queue(&mut self) -> u64 {
-        let id = self.queues_opened;
-        self.queues_opened += 1;
-        self.queues.insert(id, QueueState::default());
-        id
+    pub(super) fn open_queue(&mut self) -> usize {
+        self.queues.push(Some(QueueState::default()));
+        self.queues.len() - 1
     }
 
-    pub(super) fn close_queue(&mut self, id: u64) {
-        self.queues.remove(&id);
+    pub(super) fn close_queue(&mut self, id: usize) {
+        self.queues[id] = None;
     }
 
-    pub(super) fn queue(&mut self, id: u64) -> &mut QueueState {
-        self.queues.get_mut(&id).expect("a queue's state lives until the queue is dropped")
+    pub(super) fn queue(&mut self, id: usize) -> &mut QueueState {
+        self.queues[id].as_mut().expect("a queue's state lives until the queue is dropped")
     }
 
-    /// Takes a request in and decides what becomes of it. Returns its number and whether it hangs.
-    pub(super) fn admit(&mut self, queue: u64, request: Request, now: Timestamp) -> (u64, bool) {
+    /// Takes a request in and decides what becomes of it. Returns its place and whether it hangs.
+    pub(super) fn admit(&mut self, queue: usize, request: Request, now: Timestamp) -> (u32, bool) {
         self.check_contract(queue, &request);
         let number = self.requests;
         self.requests += 1;
@@ -124,26 +127,35 @@ impl State {
         self.queue(queue).in_flight.push(request.id);
         let (result, share, lost) = self.decide(operation, extent);
         let parts = self.parts(extent);
-        self.in_flight.insert(number, InFlight { queue, request, result, share, lost, parts });
+        let request = InFlight { number, queue, request, result, share, lost, parts };
+        let place = self.in_flight.insert(request);
         let hangs = !self.gone && self.random.chance(self.faults.hang);
         if hangs {
-            self.hung.push(number);
+            self.hung.push(place);
         }
-        (number, hangs)
+        (place, hangs)
     }
 
-    fn check_contract(&mut self, queue: u64, request: &Request) {
-        let Self { seed, name, geometry, .. } = self;
+    fn check_contract(&mut self, queue: usize, request: &Request) {
         let Request { id, operation, extent, .. } = request;
-        let what = format!("seed {seed}, disk {name}: {operation:?} {extent} ({id:?})");
-        if let Err(error) = geometry.check(*operation, *extent) {
-            panic!("{what} was submitted against the geometry: {error}");
+        if let Err(error) = self.geometry.check(*operation, *extent) {
+            self.breach(request, &format!("was submitted against the geometry: {error}"));
         }
         let carried = request.buffer.as_ref().map(|buffer| buffer.len() as u64);
         let expected = operation.carries_data().then_some(extent.length);
-        assert!(carried == expected, "{what} carries {carried:?} bytes, not {expected:?}");
-        let taken = self.queue(queue).in_flight.contains(id);
-        assert!(!taken, "{what}: its id is in flight already");
+        if carried != expected {
+            self.breach(request, &format!("carries {carried:?} bytes, not {expected:?}"));
+        }
+        if self.queue(queue).in_flight.contains(id) {
+            self.breach(request, "has the id of one in flight");
+        }
+    }
+
+    #[cold]
+    fn breach(&self, request: &Request, what: &str) -> ! {
+        let Self { seed, name, .. } = self;
+        let Request { id, operation, extent, .. } = request;
+        panic!("seed {seed}, disk {name}: {operation:?} {extent} ({id:?}) {what}");
     }
 
     fn decide(
@@ -194,20 +206,18 @@ impl State {
     }
 
     /// The pieces in which a request takes effect: one or two.
-    fn parts(&mut self, extent: Extent) -> Vec<Extent> {
+    fn parts(&mut self, extent: Extent) -> [Option<Extent>; 2] {
         let count = extent.length / u64::from(SECTOR_SIZE);
         if !self.faults.reorder || count < 2 || !self.random.chance(self.faults.split) {
-            return vec![extent];
+            return [Some(extent), None];
         }
         let first = self.random.range(1..=count - 1) * u64::from(SECTOR_SIZE);
-        vec![
-            Extent::new(extent.offset, first),
-            Extent::new(extent.offset + first, extent.length - first),
-        ]
+        let second = Extent::new(extent.offset + first, extent.length - first);
+        [Some(Extent::new(extent.offset, first)), Some(second)]
     }
 
     /// The moments of a request's parts and of its completion.
-    fn schedule(&mut self, number: u64, now: Timestamp) -> (Vec<(Timestamp, Extent)>, Timestamp) {
+    fn schedule(&mut self, place: u32, now: Timestamp) -> ([Option<Timestamp>; 2], Timestamp) {
         let Self { faults, random, in_flight, .. } = self;
         let mut latency = random.duration(faults.latency_min, faults.latency_max);
         if random.chance(faults.slow) {
@@ -218,50 +228,52 @@ impl State {
             completion = completion.max(self.last_completion);
             self.last_completion = completion;
         }
-        let parts = in_flight.get(&number).map(|request| request.parts.clone());
-        let moments = parts.unwrap_or_default().into_iter().map(|part| {
-            let moment = match faults.reorder {
+        let parts = in_flight.get(place).map_or([None; 2], |request| request.parts);
+        let moments = parts.map(|part| {
+            part.map(|_| match faults.reorder {
                 true => now + random.duration(Duration::ZERO, completion.since(now)),
                 false => completion,
-            };
-            (moment, part)
+            })
         });
-        (moments.collect(), completion)
+        (moments, completion)
     }
 
     /// One part of a request takes effect.
-    fn take_effect(&mut self, number: u64, part: Extent, now: Timestamp) {
-        let Some(request) = self.in_flight.get_mut(&number) else { return };
-        request.parts.retain(|left| *left != part);
+    fn take_effect(&mut self, place: u32, index: usize, now: Timestamp) {
+        let durable = self.is_durable(place);
+        let Some(request) = self.in_flight.get_mut(place) else { return };
+        let Some(part) = request.parts[index].take() else { return };
         let nothing = request.share == Share::Nothing || request.lost != Lost::No;
         if nothing || self.gone {
             return;
         }
-        let operation = request.request.operation;
-        match operation {
-            Operation::Read => {
-                let bytes = self.content.read(part);
-                slice_of(&request.request, part).copy_from_slice(&bytes);
+        let (operation, number) = (request.request.operation, request.number);
+        match (operation, request.share) {
+            (Operation::Read, _) => {
+                self.content.current().read_to(part, &slice_of(&request.request, part));
             }
-            Operation::Flush => self.content.flush(),
-            Operation::Write | Operation::Discard | Operation::WriteZeroes => {
-                let share = request.share;
-                let durable = self.geometry_is_durable(number);
-                let effect = self.effect(number, part, share);
-                self.content.apply(effect, durable);
+            (Operation::Flush, _) => self.content.flush(),
+            (Operation::Write, Share::Whole) => {
+                let source = slice_of(&request.request, part);
+                self.content.write_from(part.offset, &source, durable);
+            }
+            (Operation::WriteZeroes, Share::Whole) => self.content.zero(part, durable),
+            (Operation::Write | Operation::Discard | Operation::WriteZeroes, share) => {
+                let effect = self.effect(place, part, share);
+                self.content.apply(&effect, durable);
             }
         }
         self.record(now, number, operation, part, DiskEvent::Applied);
     }
 
-    fn geometry_is_durable(&self, number: u64) -> bool {
+    fn is_durable(&self, place: u32) -> bool {
         let forced = |request: &InFlight| request.request.force_unit_access;
-        !self.geometry.volatile_cache || self.in_flight.get(&number).is_some_and(forced)
+        !self.geometry.volatile_cache || self.in_flight.get(place).is_some_and(forced)
     }
 
     /// What a part of a request in flight would leave on the medium now.
-    fn effect(&mut self, number: u64, part: Extent, share: Share) -> Effect {
-        let Some(InFlight { request, .. }) = self.in_flight.get(&number) else {
+    fn effect(&mut self, place: u32, part: Extent, share: Share) -> Effect {
+        let Some(InFlight { request, .. }) = self.in_flight.get(place) else {
             return Effect::new();
         };
         let bytes = match request.operation {
@@ -304,20 +316,19 @@ impl State {
     }
 
     /// A request ends. Returns when its late effect is to come, if there is one.
-    fn complete(&mut self, number: u64, now: Timestamp) -> Option<Timestamp> {
-        let lost = self.in_flight.get(&number)?.lost;
+    fn complete(&mut self, place: u32, now: Timestamp) -> Option<Timestamp> {
+        let InFlight { number, lost, .. } = *self.in_flight.get(place)?;
         let mut late = None;
         if let Lost::Late { within } = lost
             && !self.gone
         {
             late = Some(now + self.random.duration(Duration::from_nanos(1), within));
-            let extent = self.in_flight.get(&number)?.request.extent;
-            let effect = self.effect(number, extent, Share::Whole);
-            let durable = self.geometry_is_durable(number);
-            let operation = self.in_flight.get(&number)?.request.operation;
+            let Request { operation, extent, .. } = self.in_flight.get(place)?.request;
+            let effect = self.effect(place, extent, Share::Whole);
+            let durable = self.is_durable(place);
             self.late.insert(number, LateWrite { operation, extent, effect, durable });
         }
-        let InFlight { queue, request, result, .. } = self.in_flight.remove(&number)?;
+        let InFlight { queue, request, result, .. } = self.in_flight.remove(place)?;
         let result = if self.gone { Err(IoError::Media) } else { result };
         self.record(now, number, request.operation, request.extent, DiskEvent::Completed(result));
         if result.is_err() {
@@ -326,7 +337,7 @@ impl State {
                 self.scribble(&request);
             }
         }
-        if let Some(queue) = self.queues.get_mut(&queue) {
+        if let Some(queue) = &mut self.queues[queue] {
             queue.done.push(request.complete(result));
         }
         late
@@ -342,7 +353,7 @@ impl State {
     fn apply_late(&mut self, number: u64, now: Timestamp) {
         let Some(write) = self.late.remove(&number) else { return };
         if !self.gone {
-            self.content.apply(write.effect, write.durable);
+            self.content.apply(&write.effect, write.durable);
             self.record(now, number, write.operation, write.extent, DiskEvent::AppliedLate);
         }
     }
@@ -359,29 +370,36 @@ impl State {
     }
 
     pub(super) fn power_cut(&mut self, random: &mut Random, now: Timestamp) {
+        self.cut_off(random, now);
+        self.content.power_cut(random);
+    }
+
+    /// Nobody waits any more: of what is in flight, or lost, an arbitrary subset takes effect now,
+    /// and nothing does later.
+    pub(super) fn cut_off(&mut self, random: &mut Random, now: Timestamp) {
         self.end_late_writes(now);
-        let mut numbers: Vec<u64> = self.in_flight.keys().copied().collect();
-        random.shuffle(&mut numbers);
-        for number in numbers {
-            let Some(request) = self.in_flight.get_mut(&number) else { continue };
+        let mut requests: Vec<(u64, u32)> =
+            self.in_flight.iter().map(|(place, request)| (request.number, place)).collect();
+        requests.sort_unstable();
+        random.shuffle(&mut requests);
+        for (_, place) in requests {
+            let Some(request) = self.in_flight.get_mut(place) else { continue };
             request.lost = Lost::No;
             request.result = Err(IoError::ConnectionLost);
             request.share = *random.choose(&[Share::Nothing, Share::Whole, Share::Torn]);
             // A flush that did not end has made nothing durable that anyone may count on.
             if request.request.operation.changes_content() {
-                for part in std::mem::take(&mut request.parts) {
-                    self.take_effect(number, part, now);
-                }
+                self.take_effect(place, 0, now);
+                self.take_effect(place, 1, now);
             }
-            self.complete(number, now);
+            self.complete(place, now);
         }
         self.hung.clear();
-        self.content.power_cut(random);
     }
 
     /// The device is gone: whatever is in flight fails, even if it is back before its end.
     pub(super) fn fail_in_flight(&mut self) {
-        for request in self.in_flight.values_mut() {
+        for (_, request) in self.in_flight.iter_mut() {
             request.result = Err(IoError::Media);
             request.share = Share::Nothing;
             request.lost = Lost::No;
@@ -410,33 +428,40 @@ fn slice_of(request: &Request, part: Extent) -> crate::Buffer {
 }
 
 /// Schedules the effects and the end of an admitted request.
-pub(super) fn start(state: &Rc<RefCell<State>>, world: &World, number: u64) {
-    let (parts, completion) = state.borrow_mut().schedule(number, world.now());
-    for (moment, part) in parts {
-        on(state, world, moment, move |state, world| {
-            state.borrow_mut().take_effect(number, part, world.now());
-        });
-    }
-    on(state, world, completion, move |state, world| {
-        let late = state.borrow_mut().complete(number, world.now());
-        if let Some(moment) = late {
-            on(state, world, moment, move |state, world| {
-                state.borrow_mut().apply_late(number, world.now());
-            });
+pub(super) fn start(state: &Rc<RefCell<State>>, world: &World, place: u32) {
+    let (parts, completion) = state.borrow_mut().schedule(place, world.now());
+    let Some(number) = state.borrow().in_flight.get(place).map(|request| request.number) else {
+        return;
+    };
+    let on = |time, moment| {
+        let target: Weak<RefCell<State>> = Rc::downgrade(state);
+        world.schedule_on(time, target, EventToken { moment, place, number }.pack());
+    };
+    for (index, time) in parts.into_iter().enumerate() {
+        if let Some(time) = time {
+            on(time, Moment::Part(index));
         }
-    });
+    }
+    on(completion, Moment::Completion);
 }
 
-fn on(
-    state: &Rc<RefCell<State>>,
-    world: &World,
-    moment: Timestamp,
-    event: impl FnOnce(&Rc<RefCell<State>>, &World) + 'static,
-) {
-    let state: Weak<RefCell<State>> = Rc::downgrade(state);
-    world.schedule(moment, move |world| {
-        if let Some(state) = state.upgrade() {
-            event(&state, world);
+impl Target for RefCell<State> {
+    fn fire(self: Rc<Self>, world: &World, token: u64) {
+        let EventToken { moment, place, number } = EventToken::unpack(token);
+        let mut state = self.borrow_mut();
+        let current = state.in_flight.get(place).is_some_and(|request| request.number == number);
+        match moment {
+            Moment::Part(index) if current => state.take_effect(place, index, world.now()),
+            Moment::Completion if current => {
+                if let Some(time) = state.complete(place, world.now()) {
+                    let target: Weak<Self> = Rc::downgrade(&self);
+                    let late = EventToken { moment: Moment::Late, place, number };
+                    world.schedule_on(time, target, late.pack());
+                }
+            }
+            Moment::Late => state.apply_late(number, world.now()),
+            // It ended before its time, in a power cut.
+            Moment::Part(_) | Moment::Completion => {}
         }
-    });
+    }
 }

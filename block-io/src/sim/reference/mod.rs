@@ -6,12 +6,15 @@
 //! each sector, any value that was admissible when it began or that a write beside it brings. Once
 //! a read with no write beside it has returned a value, that value is the only one: no flips.
 //!
-//! Told that the device has a volatile cache, it also keeps what a power cut may bring back.
+//! And once a read has returned what a write in flight brings, no later read returns what was
+//! before it. Told that the device has a volatile cache, it also keeps what a power cut may bring
+//! back.
 //!
 //! Absent: an order between the sectors of one request, and between overlapping reads in flight.
 
 mod pattern;
 mod sector;
+mod sectors;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +23,9 @@ use std::fmt;
 
 pub use pattern::{describe, fill_pattern};
 
-use crate::{Completion, Extent, IoError, Operation, Request, RequestId, SECTOR_SIZE};
+use crate::{Buffer, Completion, Extent, IoError, Operation, Request, RequestId, SECTOR_SIZE};
 use sector::{Entry, Horizon, NEVER, Sector, Value};
+use sectors::Sectors;
 
 const SECTOR: u64 = SECTOR_SIZE as u64;
 
@@ -36,11 +40,12 @@ pub struct ReferenceDisk {
     seed: u64,
     capacity: u64,
     sequence: Sequence,
-    /// By number; absent: zeroes, never written.
-    sectors: BTreeMap<u64, Sector>,
+    sectors: Sectors,
     in_flight: BTreeMap<RequestId, InFlight>,
     late_writes: bool,
     durable_before: Option<Sequence>,
+    /// Emptied lists of stamps, kept for their memory.
+    spare: Vec<Vec<u64>>,
 }
 
 struct InFlight {
@@ -98,10 +103,11 @@ impl ReferenceDisk {
             seed,
             capacity,
             sequence: FIRST,
-            sectors: BTreeMap::new(),
+            sectors: Sectors::default(),
             in_flight: BTreeMap::new(),
             late_writes: false,
             durable_before: None,
+            spare: Vec::new(),
         }
     }
 
@@ -126,7 +132,7 @@ impl ReferenceDisk {
         let ended = self.tick();
         for (sector, stamp) in (offset / SECTOR..).zip(stamps(bytes)) {
             let entry = Entry::new(Value::Stamp(stamp), 0, ended);
-            self.sectors.insert(sector, Sector::new(entry));
+            *self.sectors.entry(sector, untouched) = Sector::new(entry);
         }
     }
 
@@ -136,11 +142,11 @@ impl ReferenceDisk {
     /// As [`begin_with`](Self::begin_with).
     pub fn begin(&mut self, request: &Request) {
         let Request { id, operation, extent, force_unit_access, buffer } = request;
-        let bytes = match (operation, buffer) {
-            (Operation::Write, Some(buffer)) => buffer.to_vec(),
+        let stamps = match (operation, buffer) {
+            (Operation::Write, Some(buffer)) => self.stamps_of(buffer),
             _ => Vec::new(),
         };
-        self.begin_with(*id, *operation, *extent, *force_unit_access, &bytes);
+        self.begin_stamped(*id, *operation, *extent, *force_unit_access, stamps);
     }
 
     /// [`begin`](Self::begin) without a request; `bytes` are a write's, else empty.
@@ -156,11 +162,21 @@ impl ReferenceDisk {
         force_unit_access: bool,
         bytes: &[u8],
     ) {
+        self.begin_stamped(id, operation, extent, force_unit_access, stamps(bytes).collect());
+    }
+
+    fn begin_stamped(
+        &mut self,
+        id: RequestId,
+        operation: Operation,
+        extent: Extent,
+        force_unit_access: bool,
+        stamps: Vec<u64>,
+    ) {
         self.check_extent(extent);
-        let expected = if operation == Operation::Write { extent.length } else { 0 };
-        assert_eq!(bytes.len() as u64, expected, "bytes of {operation:?} {extent}");
+        let expected = if operation == Operation::Write { extent.length / SECTOR } else { 0 };
+        assert_eq!(stamps.len() as u64, expected, "sectors of {operation:?} {extent}");
         let begun = self.tick();
-        let stamps = stamps(bytes).collect();
         let request = InFlight { operation, extent, begun, force_unit_access, stamps };
         let before = self.in_flight.insert(id, request);
         assert!(before.is_none(), "seed {}: {id:?} is in flight already", self.seed);
@@ -178,7 +194,11 @@ impl ReferenceDisk {
         let is_read = |request: &InFlight| request.operation == Operation::Read;
         if result.is_ok() && self.in_flight.get(id).is_some_and(is_read) {
             let buffer = buffer.as_ref().expect("a completed read gives its buffer back");
-            return self.end_read(*id, &buffer.to_vec());
+            let bytes_at = |sector: usize| buffer.slice(sector * SECTOR as usize, 512).to_vec();
+            let stamps = self.stamps_of(buffer);
+            let result = self.end_read_stamped(*id, &stamps, &bytes_at);
+            self.spare.push(stamps);
+            return result;
         }
         self.end(*id, *result);
         Ok(())
@@ -207,6 +227,9 @@ impl ReferenceDisk {
             }
             (_, Err(_)) => {}
         }
+        if request.stamps.capacity() > 0 {
+            self.spare.push(request.stamps);
+        }
     }
 
     /// A read has ended with `bytes`.
@@ -217,10 +240,20 @@ impl ReferenceDisk {
     /// # Panics
     /// When it is not in flight, or its length is another.
     pub fn end_read(&mut self, id: RequestId, bytes: &[u8]) -> Result<(), Mismatch> {
-        let request = self.take(id);
-        assert_eq!(bytes.len() as u64, request.extent.length, "bytes of the read {id:?}");
+        let stamps: Vec<u64> = stamps(bytes).collect();
+        self.end_read_stamped(id, &stamps, &|sector| sector_of(bytes, sector))
+    }
+
+    fn end_read_stamped(
+        &mut self,
+        id: RequestId,
+        stamps: &[u64],
+        bytes_at: &dyn Fn(usize) -> Vec<u8>,
+    ) -> Result<(), Mismatch> {
+        let InFlight { extent, begun, .. } = self.take(id);
+        assert_eq!(stamps.len() as u64, extent.length / SECTOR, "sectors of the read {id:?}");
         let now = self.tick();
-        self.check(Some(id), request.extent, request.begun, now, bytes)
+        self.check(Some(id), extent, begun, now, stamps, bytes_at)
     }
 
     /// Compares content that was looked at outside of any request, such as the medium itself when
@@ -236,7 +269,8 @@ impl ReferenceDisk {
         self.check_extent(extent);
         let begun = self.tick();
         let now = self.tick();
-        self.check(None, extent, begun, now, bytes)
+        let stamps: Vec<u64> = stamps(bytes).collect();
+        self.check(None, extent, begun, now, &stamps, &|sector| sector_of(bytes, sector))
     }
 
     /// From here on no write of the past takes effect any more.
@@ -250,13 +284,19 @@ impl ReferenceDisk {
     /// The whole system under test lost power or died: requests in flight never end, writes among
     /// them have an unknown outcome, and of a volatile cache what is not durable may be lost.
     pub fn power_cut(&mut self) {
+        self.process_killed();
+        self.lose_volatile();
+    }
+
+    /// Whoever submitted was killed, and the device lives on: requests in flight never end, and
+    /// writes among them were done by now or never will be.
+    pub fn process_killed(&mut self) {
         let now = self.tick();
         for (id, request) in std::mem::take(&mut self.in_flight) {
             if request.operation.changes_content() {
                 self.unknown(id, &request, now, false);
             }
         }
-        self.lose_volatile();
     }
 
     /// The device lost what is not durable in its volatile cache, but whoever submitted lives on:
@@ -273,6 +313,18 @@ impl ReferenceDisk {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The stamps of a buffer's sectors.
+    fn stamps_of(&mut self, buffer: &Buffer) -> Vec<u64> {
+        let mut stamps = self.spare.pop().unwrap_or_default();
+        stamps.clear();
+        let mut sector = [0; SECTOR_SIZE as usize];
+        for start in (0..buffer.len()).step_by(SECTOR_SIZE as usize) {
+            buffer.slice(start, SECTOR_SIZE as usize).copy_to_slice(&mut sector);
+            stamps.push(pattern::stamp(&sector));
+        }
+        stamps
     }
 
     fn tick(&mut self) -> Sequence {
@@ -302,7 +354,7 @@ impl ReferenceDisk {
         for number in request.sectors() {
             let Some(value) = request.value(number) else { continue };
             let entry = Entry::new(value, id.0, now);
-            let sector = self.sectors.entry(number).or_insert_with(untouched);
+            let sector = self.sectors.entry(number, untouched);
             sector.acked(entry, request.begun, request.force_unit_access, keep);
         }
     }
@@ -311,7 +363,7 @@ impl ReferenceDisk {
         for number in request.sectors() {
             let Some(value) = request.value(number) else { continue };
             let entry = Entry { late, acked: false, ..Entry::new(value, id.0, now) };
-            self.sectors.entry(number).or_insert_with(untouched).unknown(entry);
+            self.sectors.entry(number, untouched).unknown(entry);
         }
     }
 
@@ -321,7 +373,8 @@ impl ReferenceDisk {
         extent: Extent,
         begun: Sequence,
         now: Sequence,
-        bytes: &[u8],
+        stamps: &[u64],
+        bytes_at: &dyn Fn(usize) -> Vec<u8>,
     ) -> Result<(), Mismatch> {
         let keep = self.horizon();
         let first = extent.offset / SECTOR;
@@ -330,32 +383,37 @@ impl ReferenceDisk {
             .iter()
             .filter(|(_, other)| other.operation.changes_content() && other.extent.overlaps(extent))
             .collect();
-        for (number, (stamp, bytes)) in (first..).zip(stamps(bytes).zip(sectors_of(bytes))) {
-            let sector = self.sectors.get_mut(&number);
-            let mut writes = beside.iter().filter_map(|(_, write)| write.value(number)).peekable();
+        for (index, stamp) in stamps.iter().copied().enumerate() {
+            let number = first + index as u64;
+            let sector = self.sectors.get_mut(number);
+            let alone = !beside.iter().any(|(_, write)| write.value(number).is_some());
             let ended_before = sector.as_ref().is_none_or(|sector| sector.last_write_end <= begun);
             // A write that may land late is beside every read.
             let settled = sector.as_ref().is_none_or(|sector| !sector.awaits_late_write());
-            let quiet = writes.peek().is_none() && ended_before && settled;
+            let quiet = alone && ended_before && settled;
             // With no write beside it, a read sees what is there now: values that an earlier read
             // has ruled out are wrong although this read began before.
             let since = if quiet { NEVER - 1 } else { begun };
-            let right = writes.any(|value| value.admits(stamp))
-                || match &sector {
-                    None => stamp == 0,
-                    Some(sector) => sector
-                        .entries
-                        .iter()
-                        .any(|entry| entry.is_admissible(since) && entry.value.admits(stamp)),
-                };
-            if !right {
+            let known = match &sector {
+                None => stamp == 0,
+                Some(sector) => sector.admits(stamp, since),
+            };
+            if known {
+                if let Some(sector) = sector.filter(|_| quiet) {
+                    sector.narrow(stamp, now, keep);
+                }
+                continue;
+            }
+            // One of the writes in flight brought it: what ended before they began is overwritten.
+            let brought = beside.iter().filter_map(|(_, write)| {
+                write.value(number).filter(|value| value.admits(stamp)).map(|_| write.begun)
+            });
+            let Some(earliest) = brought.min() else {
                 let expected = self.expected(number, since, &beside);
-                let found = describe(bytes);
+                let found = describe(&bytes_at(index));
                 return Err(Mismatch { seed: self.seed, request, sector: number, expected, found });
-            }
-            if let Some(sector) = sector.filter(|_| quiet) {
-                sector.narrow(stamp, now, keep);
-            }
+            };
+            self.sectors.entry(number, untouched).seen_before_its_end(earliest, now);
         }
         Ok(())
     }
@@ -373,7 +431,7 @@ impl ReferenceDisk {
             Value::Stamp(_) if write == 0 => "the initial content".to_owned(),
             Value::Stamp(_) => format!("the bytes of request {write}"),
         };
-        let mut lines: Vec<String> = match self.sectors.get(&number) {
+        let mut lines: Vec<String> = match self.sectors.get(number) {
             None => vec![name(Value::Stamp(0), 0)],
             Some(sector) => {
                 let entries = sector.entries.iter().filter(|entry| entry.is_admissible(since));
@@ -390,6 +448,10 @@ impl ReferenceDisk {
 /// A sector that nobody has written.
 fn untouched() -> Sector {
     Sector::new(Entry::new(Value::Stamp(0), 0, 0))
+}
+
+fn sector_of(bytes: &[u8], index: usize) -> Vec<u8> {
+    sectors_of(bytes).nth(index).expect("a sector that was compared").to_vec()
 }
 
 fn sectors_of(bytes: &[u8]) -> std::slice::ChunksExact<'_, u8> {

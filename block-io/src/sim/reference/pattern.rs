@@ -9,10 +9,30 @@ const WORD: usize = 8;
 /// First word of a stamped sector.
 const MAGIC: u64 = u64::from_le_bytes(*b"forebay\x01");
 
+/// Difference of neighbouring words in a stamped sector's body.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+/// First word of the body; before it stand the magic number, the write and the offset.
+const BODY: usize = 3;
+
 /// The value of a sector: a hash of its bytes, 0 for zeroes.
 pub(super) fn stamp(sector: &[u8]) -> u64 {
     let (words, rest) = sector.as_chunks::<WORD>();
     debug_assert!(rest.is_empty(), "sectors are of whole words");
+    let word = |index: usize| u64::from_le_bytes(words[index]);
+    // What the simulation reads most is told without a chain of multiplications: its own pattern,
+    // whole, and zeroes.
+    if words.len() == SECTOR / WORD && (word(0) == MAGIC || word(0) == 0) {
+        if word(0) == 0 && words.iter().fold(0, |any, word| any | u64::from_le_bytes(*word)) == 0 {
+            return 0;
+        }
+        let body = body(word(1), word(2));
+        let differs = words[BODY..].iter().zip(BODY as u64..).fold(0, |differs, (word, index)| {
+            differs | (u64::from_le_bytes(*word).wrapping_sub(index.wrapping_mul(STEP)) ^ body)
+        });
+        if word(0) == MAGIC && differs == 0 {
+            return mix(body) | 1;
+        }
+    }
     let (mut hash, mut any) = (0x6A09_E667_F3BC_C908_u64, 0);
     for word in words {
         let word = u64::from_le_bytes(*word);
@@ -23,18 +43,21 @@ pub(super) fn stamp(sector: &[u8]) -> u64 {
     if any == 0 { 0 } else { mix(hash) | 1 }
 }
 
+const fn body(write_id: u64, offset: u64) -> u64 {
+    mix(write_id ^ mix(offset))
+}
+
 /// The bytes of the sector at `offset` of the device in the write `write_id`.
 pub(super) fn sector(write_id: u64, offset: u64) -> [u8; SECTOR] {
+    let mut words = [0_u64; SECTOR / WORD];
+    let body = body(write_id, offset);
+    for (word, index) in words.iter_mut().zip(0..) {
+        *word = body.wrapping_add(STEP.wrapping_mul(index));
+    }
+    [words[0], words[1], words[2]] = [MAGIC, write_id, offset];
     let mut bytes = [0; SECTOR];
-    let body = mix(write_id ^ mix(offset));
-    for (index, word) in bytes.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
-        let value = match index {
-            0 => MAGIC,
-            1 => write_id,
-            2 => offset,
-            _ => body.wrapping_add((index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
-        };
-        *word = value.to_le_bytes();
+    for (bytes, word) in bytes.as_chunks_mut::<WORD>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
     }
     bytes
 }

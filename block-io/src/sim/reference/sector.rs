@@ -80,6 +80,21 @@ impl Sector {
         self.entries.iter().any(|entry| entry.late && entry.removed == NEVER)
     }
 
+    /// Whether a read that began at `since` may return `stamp`, whatever is in flight.
+    pub(super) fn admits(&self, stamp: u64, since: Sequence) -> bool {
+        self.entries.iter().any(|entry| entry.is_admissible(since) && entry.value.admits(stamp))
+    }
+
+    /// A read that ended at `now` returned what a write brings that began at `begun` and is in
+    /// flight: what ended before is there no more. (A power cut may bring it back.)
+    pub(super) fn seen_before_its_end(&mut self, begun: Sequence, now: Sequence) {
+        for old in &mut self.entries {
+            if old.ended < begun && !old.late {
+                old.removed = old.removed.min(now);
+            }
+        }
+    }
+
     /// A write that began at `begun` was acked at `entry.ended`: what ended before it began is
     /// overwritten.
     pub(super) fn acked(&mut self, entry: Entry, begun: Sequence, durable: bool, keep: Horizon) {

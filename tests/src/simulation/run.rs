@@ -1,0 +1,387 @@
+//! One run: a scenario and a seed, from an empty cache to the last check.
+//!
+//! ```text
+//!   for each request:  upset?  crash?  ──▶ submit ──▶ poll until idle ──▶ let time pass?
+//!   at the end:        faults off, everything read twice: history, origin and engine agree
+//! ```
+//! It panics when anything is not as it must be: what is wrong may be in the engine, which panics
+//! too. Whoever runs many catches it.
+
+use std::rc::Rc;
+
+use block_io::sim::{
+    Crash, DiskFaults, History, Random, SimDisk, VolumeRules, World, fill_pattern,
+};
+use block_io::{Buffer, BufferPool, Completion, Extent, Geometry, Request, RequestId};
+
+use super::engine::{Counts, Engine, Host, Setup};
+use super::scenario::Scenario;
+use super::trace::Trace;
+
+/// Bytes of each read of the last check: not in step with lines of any size.
+const CHECKED_AT_ONCE: usize = 96 << 10;
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Requests of clients, those of the last check included.
+    pub operations: u64,
+    /// Crashes.
+    pub crashes: u64,
+    /// What the engine says of itself.
+    pub counts: Counts,
+    /// A hash of everything that clients were told and when: the same for the same seed.
+    pub fingerprint: u64,
+}
+
+/// Runs `seed` of `scenario` with `operations` requests and then the check of everything. Buffers
+/// come from `pool`, which may be used again.
+///
+/// # Panics
+/// When the engine answers what it must not, panics, or gets stuck.
+pub fn run(
+    scenario: &Scenario,
+    seed: u64,
+    operations: u64,
+    pool: &BufferPool,
+    trace: Option<&Trace>,
+) -> Outcome {
+    Run::new(scenario, seed, pool, trace).run(operations)
+}
+
+struct Run<'scenario> {
+    scenario: &'scenario Scenario,
+    trace: Option<&'scenario Trace>,
+    world: World,
+    random: Random,
+    pool: BufferPool,
+    origins: Vec<SimDisk>,
+    cache_device: SimDisk,
+    setup: Setup,
+    host: Rc<Host>,
+    /// Absent only while it is dead.
+    engine: Option<Engine>,
+    history: History,
+    /// Bytes of each volume.
+    capacities: Vec<u64>,
+    /// Where most requests go, on every volume: first sector and count.
+    hot: (u64, u64),
+    depth: usize,
+    next: u64,
+    cache_gone: bool,
+    done: Vec<(usize, Completion)>,
+    outcome: Outcome,
+}
+
+impl<'scenario> Run<'scenario> {
+    fn new(
+        scenario: &'scenario Scenario,
+        seed: u64,
+        pool: &BufferPool,
+        trace: Option<&'scenario Trace>,
+    ) -> Self {
+        let world = World::new(seed);
+        let mut random = world.random("client");
+        let setup = Setup::draw(&mut random);
+        let volumes = *random.choose(&[1, 1, 2, 3]);
+        let crashes = scenario.crashes > 0;
+        let volatile = |random: &mut Random| crashes && random.coin();
+        let cache_geometry = Geometry {
+            volatile_cache: volatile(&mut random),
+            ..Geometry::new(setup.cache_device_bytes())
+        };
+        let cache_device = SimDisk::new(&world, "cache", cache_geometry);
+        cache_device.set_faults((scenario.cache_device)(&mut random));
+        let rules: Vec<VolumeRules> = (0..volumes)
+            .map(|_| VolumeRules {
+                capacity: capacity(&mut random, setup.cached_bytes()),
+                volatile_cache: volatile(&mut random),
+                late_writes: scenario.late_writes,
+            })
+            .collect();
+        let origin = |(rules, number): (&VolumeRules, usize)| {
+            let VolumeRules { capacity, volatile_cache, .. } = *rules;
+            let geometry = Geometry { volatile_cache, ..Geometry::new(capacity) };
+            let origin = SimDisk::new(&world, &format!("origin {number}"), geometry);
+            origin.set_faults((scenario.origin)(&mut random));
+            origin
+        };
+        let origins: Vec<SimDisk> = rules.iter().zip(0..).map(origin).collect();
+        if let Some(trace) = trace {
+            trace.watch("cache", &cache_device);
+            for (origin, number) in origins.iter().zip(0..) {
+                trace.watch(&format!("origin {number}"), origin);
+            }
+        }
+        let host = Rc::new(Host::default());
+        let smallest = rules.iter().map(|rules| rules.capacity / 512).min().unwrap_or_default();
+        let hot = (random.below(smallest), random.range(64..=800));
+        let depth = random.range(1..=40) as usize;
+        Self {
+            scenario,
+            trace,
+            random,
+            pool: pool.clone(),
+            engine: Some(Engine::start(&world, &setup, &origins, &cache_device, &host, None)),
+            host,
+            origins,
+            cache_device,
+            setup,
+            history: History::new(seed, &rules),
+            capacities: rules.iter().map(|rules| rules.capacity).collect(),
+            hot,
+            depth,
+            next: 1,
+            cache_gone: false,
+            done: Vec::new(),
+            outcome: Outcome::default(),
+            world,
+        }
+    }
+
+    fn run(mut self, operations: u64) -> Outcome {
+        let mut left = operations;
+        while left > 0 || self.engine().in_flight() > 0 {
+            if left > 0 && self.engine().in_flight() < self.depth {
+                left -= 1;
+                self.upset();
+                let (volume, request) = self.request();
+                self.submit(volume, request);
+            }
+            self.poll_until_idle();
+            if self.engine().in_flight() >= self.depth || left == 0 || self.random.chance(300) {
+                self.turn_world();
+            }
+        }
+        self.check_everything();
+        let counts = self.engine().counts();
+        self.outcome.counts.add(counts);
+        self.outcome.operations = self.next - 1;
+        self.outcome
+    }
+
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("a dead engine is started again before anything else")
+    }
+
+    fn tell(&self, text: impl FnOnce() -> String) {
+        if let Some(trace) = self.trace {
+            trace.add(self.world.now(), text());
+        }
+    }
+
+    /// Now and then something else than a request happens.
+    fn upset(&mut self) {
+        if self.random.chance(20) {
+            let mut random = self.random.clone();
+            self.engine().change_mode(&mut random);
+            self.random = random;
+        }
+        if self.scenario.cache_vanishes && self.random.chance(5) {
+            self.cache_gone = !self.cache_gone;
+            self.tell(|| format!("the cache device is gone: {}", self.cache_gone));
+            self.cache_device.fail_all(self.cache_gone);
+        }
+        if self.scenario.late_writes && self.random.chance(10) && self.engine().in_flight() == 0 {
+            self.fence();
+        }
+        if self.random.chance(self.scenario.crashes) {
+            let crash = *self.random.choose(&Crash::ALL);
+            self.crash(crash);
+        }
+    }
+
+    fn fence(&mut self) {
+        self.tell(|| "fence".to_owned());
+        for (volume, origin) in self.origins.iter().enumerate() {
+            origin.fence();
+            self.history.fence(volume);
+        }
+        self.engine().fence();
+    }
+
+    /// Something dies, the engine with it, and it starts again on what is left. Where the origin
+    /// loses power the process dies too: what a living one should make of that is another question.
+    fn crash(&mut self, crash: Crash) {
+        self.tell(|| format!("crash: {crash:?}"));
+        self.outcome.crashes += 1;
+        let counts = self.engine().counts();
+        self.outcome.counts.add(counts);
+        self.engine = None;
+        let random = &mut self.random;
+        for origin in &self.origins {
+            match crash {
+                Crash::OriginPowerCut => origin.power_cut(random),
+                Crash::ProcessKilled | Crash::CachePowerCut => origin.cut_off(random),
+            }
+        }
+        match crash {
+            Crash::CachePowerCut => self.cache_device.power_cut(random),
+            Crash::ProcessKilled | Crash::OriginPowerCut => self.cache_device.cut_off(random),
+        }
+        self.history.crash(Crash::ProcessKilled);
+        if crash != Crash::ProcessKilled {
+            self.history.crash(crash);
+        }
+        self.cache_gone = false;
+        self.cache_device.fail_all(false);
+        let (world, device) = (&self.world, &self.cache_device);
+        let engine = Engine::start(world, &self.setup, &self.origins, device, &self.host, None);
+        self.engine = Some(engine);
+    }
+
+    fn request(&mut self) -> (usize, Request) {
+        let id = RequestId(self.next);
+        self.next += 1;
+        let volume = self.random.below(self.capacities.len() as u64) as usize;
+        let extent = self.extent(volume);
+        let fua = self.random.chance(50);
+        let request = match self.random.below(100) {
+            0..=49 => Request::read(id, extent.offset, self.read_buffer(extent)),
+            50..=89 => {
+                let buffer = self.pool.allocate(extent.length as usize);
+                fill_pattern(&buffer, id.0, extent.offset);
+                Request::write(id, extent.offset, buffer).with_force_unit_access(fua)
+            }
+            90..=93 => Request::write_zeroes(id, extent),
+            94..=96 => Request::discard(id, extent),
+            _ => Request::flush(id),
+        };
+        (volume, request)
+    }
+
+    /// With a mark in every sector, which must be gone when the read ends: what an earlier request
+    /// left in the memory may look right, and the seed does not know it.
+    fn read_buffer(&self, extent: Extent) -> Buffer {
+        let buffer = self.pool.allocate(extent.length as usize);
+        for start in (0..buffer.len()).step_by(512) {
+            buffer.slice(start, 8).fill(0xA5);
+        }
+        buffer
+    }
+
+    /// Mostly small and in one hot place, so that requests meet; sometimes anywhere and large.
+    /// Half of them are in whole blocks of 4 KiB, as clients that know the block size send.
+    fn extent(&mut self, volume: usize) -> Extent {
+        let sectors = self.capacities[volume] / 512;
+        let random = &mut self.random;
+        let (first, longest) = match random.below(1000) {
+            0..750 => ((self.hot.0 + random.below(self.hot.1)) % sectors, 8),
+            750..960 => (random.below(sectors), 24),
+            960..997 => (random.below(sectors), 96),
+            _ => (random.below(sectors), 2600),
+        };
+        let length = random.range(1..=longest);
+        let (first, length) = match random.coin() {
+            true => (first & !7, (length + 7) & !7),
+            false => (first, length),
+        };
+        Extent::new(first * 512, length.min(sectors - first) * 512)
+    }
+
+    fn submit(&mut self, volume: usize, request: Request) {
+        self.history.begin(volume, &request);
+        self.tell(|| {
+            let Request { id, operation, extent, .. } = &request;
+            format!("volume {volume}: {operation:?} {} {extent} begins", id.0)
+        });
+        let mut request = request;
+        while let Err(refused) = self.engine().submit(volume, request) {
+            request = refused;
+            if !self.poll_until_idle() {
+                self.turn_world();
+            }
+        }
+    }
+
+    /// Returns whether anything completed.
+    fn poll_until_idle(&mut self) -> bool {
+        let mut any = false;
+        let mut done = std::mem::take(&mut self.done);
+        let now = self.world.now();
+        while self.engine().poll(now, &mut done) {
+            for (volume, completion) in done.drain(..) {
+                any = true;
+                self.completed(volume, &completion);
+            }
+        }
+        self.done = done;
+        any
+    }
+
+    fn completed(&mut self, volume: usize, completion: &Completion) {
+        let Completion { id, result, .. } = completion;
+        self.tell(|| format!("volume {volume}: {} ended with {result:?}", id.0));
+        if self.scenario.never_fails {
+            assert_eq!(*result, Ok(()), "request {}", id.0);
+        }
+        let told = id.0 ^ self.world.now().0.rotate_left(32) ^ u64::from(result.is_ok());
+        self.outcome.fingerprint =
+            (self.outcome.fingerprint ^ told).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+        if let Err(refusal) = self.history.complete(volume, completion) {
+            panic!("{refusal}");
+        }
+    }
+
+    fn turn_world(&mut self) {
+        if !self.world.advance() && !self.engine().is_idle() {
+            assert!(self.cache_device.hung() > 0, "seed {}: nothing moves", self.world.seed());
+            self.cache_device.release_hung();
+        }
+    }
+
+    /// When all is quiet: what the engine serves, what the origins have, and what the history
+    /// allows are the same, on the first read of everything and on the second, which finds more of
+    /// it in the cache.
+    fn check_everything(&mut self) {
+        for origin in &self.origins {
+            origin.set_faults(DiskFaults::unordered());
+        }
+        self.cache_device.change_faults(|faults| faults.hang = 0);
+        self.fence();
+        while !self.engine().is_idle() {
+            self.poll_until_idle();
+            if !self.engine().is_idle() {
+                self.turn_world();
+            }
+        }
+        self.engine().cache_everything();
+        for round in 0..2 {
+            for volume in 0..self.capacities.len() {
+                let capacity = self.capacities[volume];
+                for offset in (0..capacity).step_by(CHECKED_AT_ONCE) {
+                    let length = (capacity - offset).min(CHECKED_AT_ONCE as u64);
+                    let extent = Extent::new(offset, length);
+                    let buffer = self.read(volume, extent);
+                    // The history has seen to it that both rounds are the same.
+                    let is_origins =
+                        round == 0 || buffer.to_vec() == self.origins[volume].content(extent);
+                    let seed = self.world.seed();
+                    assert!(
+                        is_origins,
+                        "seed {seed}: volume {volume}: {extent} is not as the origin has it"
+                    );
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, volume: usize, extent: Extent) -> Buffer {
+        let id = RequestId(self.next);
+        self.next += 1;
+        let buffer = self.read_buffer(extent);
+        self.submit(volume, Request::read(id, extent.offset, buffer.clone()));
+        while self.engine().in_flight() > 0 {
+            if !self.poll_until_idle() && self.engine().in_flight() > 0 {
+                self.turn_world();
+            }
+        }
+        buffer
+    }
+}
+
+/// Bytes of a volume: somewhat less than what is cached of it, up to twice as much.
+fn capacity(random: &mut Random, cached: u64) -> u64 {
+    let sectors = cached / 512;
+    512 * random.range(256.max(sectors * 3 / 4)..=(sectors * 2).max(1024))
+}

@@ -1,0 +1,111 @@
+//! A fixed number of seeds of every scenario, and what the runner itself promises.
+
+use block_io::BufferPool;
+
+use super::engine::Counts;
+use super::slow_cache_device::{CACHE_DEVICE, ORIGIN};
+use super::*;
+
+/// Seeds of each scenario; `cargo xtask simulate` runs as many as one likes.
+const SEEDS: u64 = 40;
+
+fn seeds(name: &str) {
+    let scenario = Scenario::find(name).expect("there is such a scenario");
+    let pool = BufferPool::heap();
+    let (mut counts, mut crashes) = (Counts::default(), 0);
+    for seed in 0..SEEDS {
+        match runner::attempt(scenario, seed, &pool, None) {
+            Ok(outcome) => {
+                counts.add(outcome.counts);
+                crashes += outcome.crashes;
+            }
+            Err(failure) => panic!("{}\nreplay: {}", failure.message, failure.command()),
+        }
+    }
+    // A simulation that never met what it is about proves nothing.
+    assert!(counts.read_hits > SEEDS && counts.read_partial_hits > SEEDS, "{counts:?}");
+    assert!(counts.evictions > SEEDS && counts.write_fills > SEEDS, "{counts:?}");
+    assert_eq!(crashes > SEEDS, scenario.crashes > 0, "{crashes} crashes");
+}
+
+#[test]
+fn sound_devices() {
+    seeds("sound-devices");
+}
+
+#[test]
+fn a_failing_cache_device_fails_no_request() {
+    seeds("failing-cache-device");
+}
+
+#[test]
+fn a_slow_cache_device() {
+    seeds("slow-cache-device");
+}
+
+#[test]
+fn a_failing_origin() {
+    seeds("failing-origin");
+}
+
+#[test]
+fn an_origin_that_applies_lost_writes_late() {
+    seeds("late-writes");
+}
+
+#[test]
+fn crashes() {
+    seeds("crashes");
+}
+
+#[test]
+fn crashes_and_failures() {
+    seeds("crashes-and-failures");
+}
+
+#[test]
+fn every_scenario_has_a_test() {
+    assert_eq!(SCENARIOS.len(), 7, "add a test above for the new scenario");
+    assert!(Scenario::find("sound").is_err_and(|error| error.contains("late-writes")));
+}
+
+#[test]
+fn a_seed_is_the_same_run_every_time() {
+    let pool = BufferPool::heap();
+    for scenario in SCENARIOS {
+        let first = run(scenario, 5, 300, &pool, None);
+        let trace = Trace::default();
+        assert_eq!(run(scenario, 5, 300, &pool, Some(&trace)), first, "{}", scenario.name);
+        assert!(trace.lines().len() > 600, "{}", scenario.name);
+        assert_ne!(run(scenario, 6, 300, &pool, None).fingerprint, first.fingerprint);
+    }
+}
+
+#[test]
+fn the_engine_serves_what_the_origin_has_after_a_power_cut_at_any_moment() {
+    let mut images = 0;
+    for seed in 0..4 {
+        for volatile_cache in [true, false] {
+            let run = ImageRun { seed, operations: 80, volatile_cache, subsets: 4, stride: 3 };
+            images += check_engine_images(&run).unwrap_or_else(|bad| panic!("{run:?}: {bad:?}"));
+        }
+    }
+    assert!(images > 800, "{images}");
+}
+
+#[test]
+fn misses_and_writes_wait_for_the_origin_and_not_for_a_slow_cache_device() {
+    for (depth, hangs) in [(1, false), (8, false), (64, false), (8, true)] {
+        let Latencies { misses, writes, cache_device_in_flight } =
+            latencies_beside_a_slow_cache_device(10_000, depth, hangs);
+        let bound = super::engine::ROOMY_FILLS;
+        assert!(cache_device_in_flight <= bound, "{cache_device_in_flight} stores hold memory");
+        assert!(!hangs || cache_device_in_flight == bound, "it has as many as it may");
+        for (what, latencies) in [("misses", misses), ("writes", writes)] {
+            let p99 = Latencies::p99(&latencies);
+            assert!(p99 == ORIGIN, "{what} at depth {depth}: {p99:?}, not {ORIGIN:?}");
+            let longest = latencies.last().expect("there were some");
+            assert!(*longest < CACHE_DEVICE, "{what} at depth {depth}: one took {longest:?}");
+        }
+    }
+}
