@@ -154,7 +154,16 @@ mod tests {
         assert_eq!(tokens.budget(Timestamp(0), 1), Budget::Spent);
         assert_eq!(tokens.available(Timestamp(u64::MAX)), u64::MAX);
         assert_eq!(tokens.budget(Timestamp(u64::MAX), u64::MAX), Budget::Plenty);
-        assert_eq!(tokens.available(Timestamp(3)), u64::MAX, "time does not go back");
+    }
+
+    #[test]
+    fn an_earlier_time_brings_nothing_in_and_nothing_twice() {
+        let mut tokens = tokens(86_400 * MIB, 100 * MIB);
+        tokens.take(Timestamp(0), 100 * MIB);
+        let second = 1_000_000_000;
+        assert_eq!(tokens.budget(Timestamp(10 * second), 1), Budget::Scarce);
+        tokens.take(Timestamp(3 * second), 0);
+        assert_eq!(tokens.available(Timestamp(10 * second)), 10 * MIB);
     }
 
     #[test]

@@ -26,8 +26,7 @@
 //! budget; `fill_extent` after `admit`, with what `observe` said of the same request.
 //!
 //! All positions are bytes *within a volume*. Every setting may change at any time
-//! ([`Policy::set`]) and holds for what is asked from then on. With the default settings `observe`
-//! looks for sequential runs and samples uses; everything else is a branch.
+//! ([`Policy::set`]) and holds for what is asked from then on.
 //!
 //! Absent: I/O, clocks, chance. The order of lines within a rank is the eviction policy's.
 

@@ -280,6 +280,8 @@ mod tests {
         let runs: Vec<_> = (0..100).map(|step| read(&mut streams, 10_000 + step * 8, 4)).collect();
         assert!(runs.iter().all(|run| *run < 64), "half is left out: {runs:?}");
         assert_eq!(read(&mut streams, 10_000 + 99 * 8 + 4 + 17, 4), 4, "too far ahead");
+        assert_eq!(read(&mut streams, 50_000, 1), 1);
+        assert_eq!(read(&mut streams, 49_950, 1), 1, "nothing in between was asked for");
     }
 
     #[test]

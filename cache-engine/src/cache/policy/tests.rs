@@ -93,6 +93,25 @@ fn long_runs_pass_by_once_the_cache_is_full_or_always_as_set() {
 }
 
 #[test]
+fn a_volume_at_its_maximum_has_no_room_for_runs_though_the_cache_has() {
+    let mut policy = policy(160, &[("volume", "volume=pg,max=5%")]);
+    occupy(&mut policy, PG, 0, 8);
+    assert!(scan(&mut policy, PG, 17).bypass);
+    assert!(!scan(&mut policy, VM, 17).bypass);
+}
+
+#[test]
+fn the_same_settings_again_do_not_put_off_the_next_look() {
+    let mut policy = policy(160, &[("purge", "high=60%,low=50%,every=1m")]);
+    let due = policy.next_deadline();
+    let (same, later) = (policy.settings().clone(), Timestamp(59_000_000_000));
+    policy.set(later, &same, volume).expect("the same");
+    assert_eq!(policy.next_deadline(), due);
+    policy.set(later, &settings(&[("purge", "high=60%,low=50%,every=2m")]), volume).expect("fine");
+    assert!(policy.next_deadline() > due);
+}
+
+#[test]
 fn a_cache_that_is_kept_partly_free_still_cuts_runs_off() {
     let mut policy = policy(160, &[("purge", "high=60%,low=50%")]);
     occupy(&mut policy, PG, 0, 80);
@@ -401,4 +420,22 @@ fn every_setting_may_change_at_any_time() {
         }
         assert!(stored > 100, "seed {seed}: {stored} lines stored");
     }
+}
+
+#[test]
+fn reads_and_not_writes_use_what_was_read_ahead_and_a_volume_that_leaves_is_forgotten() {
+    let mut policy = policy(160, &[]);
+    let learned = |policy: &mut Policy, operation| {
+        for line in 0..20_000 {
+            let verdict = read(policy, PG, line * LINE * 9, 4096);
+            let missed = Extent::new(line * LINE * 9, 4096);
+            policy.fill_extent(&verdict, missed, Hints::default(), 1 << 40);
+            policy.observe(PG, operation, Extent::new(line * LINE * 9, LINE));
+        }
+        policy.spatial_use(PG)
+    };
+    assert!(learned(&mut policy, Operation::Write) < 20);
+    policy.volume_detached(PG);
+    assert_eq!(policy.spatial_use(PG), 128);
+    assert!(learned(&mut policy, Operation::Read) > 235);
 }
