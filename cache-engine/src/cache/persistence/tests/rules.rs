@@ -219,6 +219,9 @@ fn records_are_written_before_a_half_is_folded_and_the_tail_moves_after_its_flus
                 "pages, written and not durable"
             );
             flushed = true;
+            rig.machine.work = true;
+            rig.pull();
+            assert_eq!(rig.machine.superblock().journal_tail, 0, "not before the flush is done");
         }
         rig.answer(others.unwrap_or(0), Ok(()));
     }
@@ -451,4 +454,36 @@ fn checksums_of_a_line_are_those_that_were_recorded() {
     let answers = std::mem::take(rig.machine.checksums_read());
     let known = answers[0].1.expect("its page is whole");
     assert_eq!((answers[0].0, known.valid, known.checksums[0]), (slots[1], BlockSet(1), 3073));
+}
+
+#[test]
+fn a_line_is_loaded_once() {
+    let mut rig = warm();
+    let slots = [rig.store(3072, 2), rig.store(3072, 9)];
+    rig.pass(20);
+    let (rig, lines) = Rig::started(rig.disk, Start::Warm);
+    assert!(lines.len() == 1 && lines[0].slot == slots[0]);
+    assert_eq!(rig.machine.statistics().lines_dropped, 1);
+    let (rig, lines) = Rig::started(rig.stop(), Start::Warm);
+    assert_eq!((lines.len(), rig.machine.statistics().lines_dropped), (1, 0), "and for good");
+}
+
+#[test]
+fn whatever_the_device_holds_a_start_comes_to_its_end() {
+    let mut rig = warm();
+    (1..9).for_each(|extent| drop(recorded(&mut rig, extent, 9)));
+    assert!(!rig.begin(1, 1));
+    rig.settle();
+    let (rig, _) = Rig::started(rig.disk, Start::Warm);
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let mut disk = rig.disk.clone();
+        for _ in 0..random.range(1..=200) {
+            let length = disk.visible.len() as u64;
+            let at = random.range(SUPERBLOCKS.end..=length - 1) as usize;
+            disk.visible[at] ^= 1 << random.below(8);
+        }
+        let (rig, lines) = Rig::started(disk, Start::Warm);
+        assert!(lines.len() <= 72 && !rig.machine.is_failed(), "seed {seed}");
+    }
 }
