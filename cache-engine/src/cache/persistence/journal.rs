@@ -244,3 +244,34 @@ impl Reader {
         self.next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::blocks::{BLOCKS_MAX, BlockSet};
+    use crate::cache::config::LineSize;
+    use crate::cache::entry::Entry;
+    use crate::cache::index::Slot;
+
+    /// Blocks that are put together when there is no end of records.
+    fn blocks(tail: u64, head: u64, transfer_max: u32) -> usize {
+        let layout = Layout::for_device(8 << 20, LineSize::default()).expect("fits");
+        assert_eq!(layout.journal_blocks, 32);
+        let mut journal = Journal::new(layout, FormatId::default(), 1, transfer_max);
+        journal.go_on(tail, head);
+        let all = BlockSet(u16::MAX);
+        let (entry, checksums) = (Entry::new(1, false), [0; BLOCKS_MAX]);
+        let record = Record { slot: Slot(0), entry, valid: all, changed: all, checksums };
+        while journal.push(&record) {}
+        journal.blocks.len()
+    }
+
+    #[test]
+    fn a_write_ends_at_the_tail_at_the_end_of_the_ring_and_at_the_transfer_limit() {
+        assert_eq!(blocks(0, 0, 1 << 20), 32);
+        assert_eq!(blocks(37, 67, 1 << 20), 2, "block 69 stands where block 37 does");
+        assert_eq!(blocks(0, 32, 1 << 20), 0);
+        assert_eq!(blocks(20, 30, 1 << 20), 2, "block 32 stands elsewhere");
+        assert_eq!(blocks(0, 0, 16 << 10), 4);
+    }
+}

@@ -196,3 +196,47 @@ impl Pending {
         self.free.push(at);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: Slot = Slot(9);
+
+    fn record(pending: &mut Pending, tag: u32, valid: u16, changed: u16, checksum: u32) -> Added {
+        let sets = [BlockSet(valid), BlockSet(changed)];
+        pending.record(SLOT, Entry::new(tag, false), u64::from(tag), sets, &[checksum; 16])
+    }
+
+    #[test]
+    fn records_of_a_slot_become_one() {
+        let mut pending = Pending::new(1);
+        assert_eq!(record(&mut pending, 1, 0b0001, 0b0001, 7), Added::Fresh);
+        assert_eq!(record(&mut pending, 1, 0b0111, 0b0110, 8), Added::Merged);
+        let (merged, _) = pending.get(pending.next_taken(0).expect("one"));
+        assert_eq!((merged.valid, merged.changed), (BlockSet(0b0111), BlockSet(0b0111)));
+        assert_eq!(merged.checksums[..3], [7, 8, 8]);
+        record(&mut pending, 1, 0b0011, 0, 9);
+        let (merged, _) = pending.get(pending.next_taken(0).expect("one"));
+        assert_eq!(merged.changed, BlockSet(0b0011), "what is not valid needs no checksum");
+        assert_eq!(record(&mut pending, 2, 0b0100, 0b0100, 5), Added::Fresh);
+        let (merged, extent) = pending.get(pending.next_taken(0).expect("one"));
+        assert_eq!((merged.changed, extent), (BlockSet(0b0100), 2), "another line's are gone");
+        assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn held_records_stay_until_they_are_free() {
+        let mut pending = Pending::new(1);
+        record(&mut pending, 1, 1, 1, 7);
+        pending.hold_fresh(|extent| extent == 1);
+        assert_eq!(pending.next_fresh(), None);
+        assert_eq!(record(&mut pending, 1, 1, 1, 8), Added::Merged);
+        pending.free_held(|extent| extent == 1);
+        assert!(!pending.has_fresh());
+        pending.free_held(|_| false);
+        let at = pending.next_fresh().expect("free");
+        pending.remove(at);
+        assert!(pending.next_fresh().is_none() && pending.len() == 0);
+    }
+}
