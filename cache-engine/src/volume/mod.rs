@@ -7,6 +7,7 @@
 //! Absent: opening devices ([`cache_device`] and the backends do that).
 
 pub mod cache_device;
+pub mod exchange;
 
 use std::collections::VecDeque;
 

@@ -4,12 +4,14 @@
 //!   arguments ──▶ run      volume (origin, cache) ──▶ serve (NBD)
 //!             ├─▶ target   devices ──▶ an NVMe/TCP subsystem
 //!             ├─▶ nvme     discover, identify
+//!             ├─▶ cache    format, inspect
 //!             └─▶ demo     target + volume + client in one process
 //! ```
 //! A file per verb. Standard output and standard error are written in [`output`] only. Absent:
 //! daemonising, log files and configuration files, which are a service manager's.
 
 mod arguments;
+mod cache;
 mod control;
 mod demo;
 mod failure;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Target(arguments) => target::run(arguments),
         Verb::Nvme { verb } => nvme::run(verb),
+        Verb::Cache { verb } => cache::run(verb),
         Verb::Demo(arguments) => demo::run(arguments),
     };
     match result {
