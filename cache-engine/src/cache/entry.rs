@@ -59,7 +59,6 @@ impl Entry {
     pub(crate) fn set_busy(&mut self, busy: bool) {
         self.0 = if busy { self.0 | BUSY } else { self.0 & !BUSY };
     }
-    #[expect(dead_code, reason = "set by a warm start")]
     pub(crate) fn set_unverified(&mut self, unverified: bool) {
         self.0 = if unverified { self.0 | UNVERIFIED } else { self.0 & !UNVERIFIED };
     }

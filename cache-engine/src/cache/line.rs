@@ -65,6 +65,11 @@ impl LineMap {
         Ok(Self { bits, mask: ((1u128 << bits) - 1) as u64, half: bits / 2, sets: u64::from(sets) })
     }
 
+    /// As many lines as can lie before `sets` sets.
+    pub(crate) const fn lines_for(sets: u32) -> u64 {
+        1 << (((sets as u64) << TAG_BITS).ilog2() & !1)
+    }
+
     /// Set and tag of a line.
     pub(crate) fn place(&self, line: LineNumber) -> Place {
         let x = self.scramble(line.0);

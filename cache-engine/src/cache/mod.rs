@@ -33,6 +33,8 @@ mod line_lock;
 pub mod metadata;
 mod mode;
 mod outbox;
+#[allow(dead_code, reason = "the engine takes it into use next")]
+mod persistence;
 mod piece;
 mod sectors;
 mod statistics;
@@ -250,6 +252,7 @@ impl Cache {
                 self.requests[request].note(result);
                 self.answer(request);
             }
+            Token::Metadata { .. } => {}
         }
         self.start_pieces();
     }

@@ -38,6 +38,8 @@ pub(crate) enum Token {
     Fill { fill: u16 },
     /// A client's flush, passed on.
     Flush { request: u16 },
+    /// The cache's own records on the cache device.
+    Metadata { index: u16 },
 }
 
 impl Token {
@@ -51,6 +53,7 @@ impl Token {
             Self::CacheRead { piece, line } => pack(2, piece, line, 0),
             Self::Fill { fill } => pack(3, fill, 0, 0),
             Self::Flush { request } => pack(4, request, 0, 0),
+            Self::Metadata { index } => pack(5, index, 0, 0),
         }
     }
 
@@ -64,6 +67,7 @@ impl Token {
             2 => Self::CacheRead { piece: a, line: b },
             3 => Self::Fill { fill: a },
             4 => Self::Flush { request: a },
+            5 => Self::Metadata { index: a },
             _ => panic!("a device completed request {}, which the cache never made", id.0),
         }
     }
@@ -81,6 +85,7 @@ mod tests {
             Token::CacheRead { piece: 1, line: 200 },
             Token::Fill { fill: 511 },
             Token::Flush { request: 3 },
+            Token::Metadata { index: 319 },
         ] {
             assert_eq!(Token::of(token.id()), token);
         }

@@ -11,8 +11,11 @@
 //!
 //! Absent: when what is written (`cache/persistence` decides), and the devices.
 
+pub(crate) mod activity_page;
 pub mod identity;
+pub(crate) mod journal_block;
 pub mod layout;
+pub(crate) mod line_page;
 pub mod probe;
 pub mod superblock;
 pub mod volume_record;

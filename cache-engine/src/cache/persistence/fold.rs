@@ -1,0 +1,207 @@
+//! Moving the older half of the journal into the line table, while the cache runs.
+//!
+//! ```text
+//!   half of the ring ──read back──▶ records by page ──4 lanes: read page, apply, write──▶ table
+//!                                                        all written ─▶ FLUSH ─▶ superblock's tail
+//! ```
+//! The half is free only when the superblock says so: until then a crash replays it. Absent: when a
+//! fold begins, and the superblock; the owner sees to both.
+
+use block_io::{Buffer, BufferPool};
+
+use super::device::{Device, Purpose};
+use super::journal::Reader;
+use super::runs::Runs;
+use crate::cache::metadata::journal_block::Record;
+use crate::cache::metadata::layout::Layout;
+use crate::cache::metadata::line_page::{self, Shape, Verdict};
+use crate::cache::metadata::{FormatId, PAGE_SIZE};
+
+/// Pages being worked on at the same time.
+const LANES: usize = 4;
+
+enum Stage {
+    Idle,
+    Reading(Reader),
+    Applying,
+    /// Until the flush of this ticket is done.
+    Flushing(u64),
+    /// Until the superblock of this ticket is durable.
+    Recording(u64),
+}
+
+#[derive(Default)]
+struct Lane {
+    page: u32,
+    records: Vec<Record>,
+    /// What is being written; a lane without is reading, or idle.
+    buffer: Option<Buffer>,
+    busy: bool,
+}
+
+/// What the owner has to do next.
+pub(super) enum Next {
+    /// Nothing, until something completes.
+    Wait,
+    /// Something was sent.
+    Sent,
+    /// Ask for a flush, and tell its ticket by [`Fold::flushing`].
+    Flush,
+    /// Nothing went wrong, and a block of the journal is not what was written.
+    Damaged,
+}
+
+/// The fold that is under way, if one is.
+pub(super) struct Fold {
+    layout: Layout,
+    format_id: FormatId,
+    shape: Shape,
+    end: u64,
+    stage: Stage,
+    runs: Runs,
+    lanes: [Lane; LANES],
+    pub(super) folds: u64,
+}
+
+impl Fold {
+    pub(super) fn new(layout: Layout, format_id: FormatId) -> Self {
+        let shape = Shape::new(layout.line_size);
+        Self {
+            layout,
+            format_id,
+            shape,
+            end: 0,
+            stage: Stage::Idle,
+            runs: Runs::new(shape.slots() as u32),
+            lanes: Default::default(),
+            folds: 0,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+    }
+
+    /// Begins to fold the blocks that `reader` is to read, up to `end`.
+    pub(super) fn begin(&mut self, reader: Reader, end: u64) {
+        (self.stage, self.end) = (Stage::Reading(reader), end);
+        self.runs = Runs::new(self.shape.slots() as u32);
+    }
+
+    /// One past the last block of the fold.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn flushing(&mut self, ticket: u64) {
+        self.stage = Stage::Flushing(ticket);
+    }
+
+    pub(super) fn recording(&mut self, ticket: u64) {
+        self.stage = Stage::Recording(ticket);
+    }
+
+    /// The flush that is waited for.
+    pub(super) fn awaits_flush(&self) -> Option<u64> {
+        if let Stage::Flushing(ticket) = self.stage { Some(ticket) } else { None }
+    }
+
+    /// The superblock that is waited for.
+    pub(super) fn awaits_superblock(&self) -> Option<u64> {
+        if let Stage::Recording(ticket) = self.stage { Some(ticket) } else { None }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.stage = Stage::Idle;
+        self.runs = Runs::new(self.shape.slots() as u32);
+        self.folds += 1;
+    }
+
+    /// Sends what can be sent.
+    pub(super) fn step(&mut self, device: &mut Device, pool: &BufferPool) -> Next {
+        match &mut self.stage {
+            Stage::Reading(reader) if reader.is_done() => {
+                let complete = reader.next() == self.end;
+                self.stage = Stage::Applying;
+                if complete { self.step(device, pool) } else { Next::Damaged }
+            }
+            Stage::Reading(reader) => {
+                if reader.read(device, pool) {
+                    Next::Sent
+                } else {
+                    Next::Wait
+                }
+            }
+            Stage::Applying => self.begin_pages(device, pool),
+            Stage::Idle | Stage::Flushing(_) | Stage::Recording(_) => Next::Wait,
+        }
+    }
+
+    fn begin_pages(&mut self, device: &mut Device, pool: &BufferPool) -> Next {
+        let mut next = Next::Wait;
+        for (number, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.busy) {
+            let Some(page) = self.runs.next_page() else { break };
+            (lane.page, lane.busy) = (page, true);
+            lane.records.clear();
+            self.runs.take_page(page, |record| lane.records.push(*record));
+            if page >= self.layout.table_pages {
+                // A slot that this cache does not have; the record is nobody's.
+                lane.busy = false;
+                continue;
+            }
+            let buffer = pool.allocate(PAGE_SIZE);
+            let offset = self.layout.table_page_offset(page);
+            device.read(Purpose::FoldRead { lane: number as u8 }, offset, buffer);
+            next = Next::Sent;
+        }
+        let is_done = self.runs.next_page().is_none() && self.lanes.iter().all(|lane| !lane.busy);
+        if is_done { Next::Flush } else { next }
+    }
+
+    /// A read of the journal is over, and well.
+    pub(super) fn journal_read(&mut self, buffer: &Buffer) {
+        if let Stage::Reading(reader) = &mut self.stage {
+            reader.take(buffer, &mut self.runs);
+        }
+    }
+
+    /// A page was read, or could not be, which costs what it knew: its records are applied and it
+    /// is written.
+    pub(super) fn page_read(
+        &mut self,
+        lane_number: u8,
+        buffer: &Buffer,
+        is_read: bool,
+        device: &mut Device,
+    ) {
+        let lane = &mut self.lanes[usize::from(lane_number)];
+        let page = lane.page;
+        let mut bytes = [0; PAGE_SIZE];
+        buffer.copy_to_slice(&mut bytes);
+        if !is_read || line_page::check(&bytes, self.format_id, page) != Verdict::Valid {
+            bytes.fill(0);
+        }
+        let first_slot = page * self.shape.slots() as u32;
+        for record in &lane.records {
+            self.shape.apply(&mut bytes, (record.slot.0 - first_slot) as usize, record);
+        }
+        line_page::seal(&mut bytes, self.format_id, page);
+        buffer.copy_from_slice(&bytes);
+        lane.buffer = Some(buffer.clone());
+        let offset = self.layout.table_page_offset(page);
+        let purpose = Purpose::FoldWrite { lane: lane_number };
+        device.write(purpose, offset, buffer.clone(), false);
+    }
+
+    /// A page was written.
+    pub(super) fn page_written(&mut self, lane: u8) {
+        let lane = &mut self.lanes[usize::from(lane)];
+        (lane.buffer, lane.busy) = (None, false);
+    }
+
+    /// The newest content of a page that is being written.
+    pub(super) fn page_in_flight(&self, page: u32) -> Option<&Buffer> {
+        let lane = self.lanes.iter().find(|lane| lane.page == page && lane.buffer.is_some())?;
+        lane.buffer.as_ref()
+    }
+}

@@ -1,0 +1,572 @@
+//! What makes a cache warm after a restart: the records of its lines on the cache device.
+//!
+//! ```text
+//!   begin_change ─▶ activity (extents that may be written) ─▶ activity pages, FUA ─▶ activated
+//!   record ───────▶ pending (slots) ──10 ms, pressure, retiring──▶ journal ──fold──▶ line table
+//!   start ─▶ superblock InUse ─▶ activity, journal ─▶ sweep of the line table ─▶ loaded
+//!   stop ──▶ everything pending ─▶ FLUSH ─▶ superblock Clean
+//! ```
+//! A state machine like the cache's: it says what it wants of the cache device in
+//! [`requests`](Persistence::requests), and is told what became of it. Nobody but a change waits
+//! for it, and that only while its extent is made active. Rewriting what was written lately costs
+//! nothing on the device: its extents are active, and records of theirs wait.
+//!
+//! What keeps it right:
+//! * A crash drops every line of an extent that the device names active. A change that could make
+//!   a recorded line stale is begun only when its extent is named.
+//! * An extent is given up only when no change of it is in flight and everything recorded so far
+//!   (about any slot, for a line of it may have lost its slot to another's) is durable.
+//! * A record that is lost for want of room keeps its extent active; if even that can't be, nothing
+//!   is given up any more in this run.
+//! * Whatever can't be made durable makes the cache fail ([`Persistence::is_failed`]), and changes
+//!   wait until the device, or somebody outside, knows that nothing of it may be served again.
+//!
+//! Absent: I/O, clocks; the index; whether a start may be warm (identity is the caller's matter).
+
+mod activity;
+mod device;
+mod fold;
+mod journal;
+mod key_map;
+mod ledger;
+mod opening;
+mod passes;
+mod pending;
+mod recorded;
+mod runs;
+mod steps;
+mod sweep;
+
+use std::time::Duration;
+
+use block_io::{BufferPool, Extent, IoError, Request, Timestamp};
+
+use super::blocks::BlockSet;
+use super::config::LineSize;
+use super::entry::Entry;
+use super::index::Slot;
+use super::line::{LineMap, LineNumber};
+use super::metadata::journal_block::Checksums;
+use super::metadata::layout::Layout;
+use super::metadata::superblock::{State, Superblock};
+use super::metadata::{FormatId, PAGE_SIZE};
+
+use activity::Activity;
+use device::{Device, Purpose};
+use fold::Fold;
+use journal::Journal;
+use ledger::Ledger;
+use opening::Opening;
+use passes::Passes;
+use pending::{Added, Pending};
+use recorded::Recorded;
+use steps::{GivingUp, Stopping};
+use sweep::{Known, Sweep};
+
+/// Bytes of an extent of the flat address space, the unit of activity: 4 MiB.
+pub(crate) const EXTENT_SIZE: u64 = 1 << EXTENT_SHIFT;
+const EXTENT_SHIFT: u32 = 22;
+
+/// Reads of checksums in flight at the most.
+const CHECKSUM_READS_MAX: usize = 32;
+
+/// How a cache starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the lines that the device has recorded.
+    Warm,
+    /// With none: what is recorded is void from now on.
+    Cold,
+}
+
+/// What is chosen by the caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PersistenceConfig {
+    /// Changes in flight at the most, those that wait included.
+    pub(crate) changes_max: usize,
+    /// The largest read or write that the cache device takes; at least 64 KiB.
+    pub(crate) transfer_max: u32,
+    /// How long a record waits for others to go with it.
+    pub(crate) flush_interval: Duration,
+    /// How long giving up may take before it is up to somebody outside.
+    pub(crate) give_up_after: Duration,
+    /// The format id of a cold start: random, and never used before. A warm start takes it when
+    /// it finds that what is recorded can't be believed.
+    pub(crate) fresh_format_id: FormatId,
+}
+
+impl PersistenceConfig {
+    pub(crate) fn new(changes_max: usize, transfer_max: u32, fresh_format_id: FormatId) -> Self {
+        Self {
+            changes_max,
+            transfer_max,
+            flush_interval: Duration::from_millis(10),
+            give_up_after: Duration::from_secs(5),
+            fresh_format_id,
+        }
+    }
+}
+
+/// A line that a start has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoadedLine {
+    pub(crate) slot: Slot,
+    /// As it was recorded, and marked unverified where its content must be compared with its
+    /// checksums first. Its place in the set's queues may be another's too.
+    pub(crate) entry: Entry,
+    pub(crate) valid: BlockSet,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is over, one way or the other.
+    Done,
+    /// It failed and may still land: its extent stays active until [`Persistence::fence`].
+    InDoubt,
+}
+
+/// What the line table has of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LineChecksums {
+    pub(crate) entry: Entry,
+    pub(crate) valid: BlockSet,
+    /// By block; those of blocks that are not valid are unspecified.
+    pub(crate) checksums: Checksums,
+}
+
+/// Counters since the start, and levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct PersistenceStatistics {
+    pub(crate) bytes_written: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) device_errors: u64,
+    pub(crate) journal_blocks: u64,
+    pub(crate) folds: u64,
+    /// Extents made active.
+    pub(crate) activations: u64,
+    /// Changes that had to wait for it.
+    pub(crate) waits: u64,
+    pub(crate) retired: u64,
+    /// Records that found no room.
+    pub(crate) records_lost: u64,
+    /// Lines that a start found and dropped, and pages that were not as they were written.
+    pub(crate) lines_dropped: u64,
+    pub(crate) pages_damaged: u64,
+    pub(crate) active_extents: u64,
+    pub(crate) pending: u64,
+    pub(crate) pending_max: u64,
+    pub(crate) waiting: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Making the superblock say that the cache is in use.
+    Opening,
+    /// Reading activity pages and journal.
+    Reading,
+    /// Loading the line table.
+    Sweeping,
+    Running,
+    /// Given up: nothing on the device is ever served again.
+    Dead,
+}
+
+/// See the module.
+pub(crate) struct Persistence {
+    layout: Layout,
+    map: LineMap,
+    pool: BufferPool,
+    config: PersistenceConfig,
+    phase: Phase,
+    opening: Opening,
+    sweep: Option<Sweep>,
+    device: Device,
+    ledger: Ledger,
+    activity: Activity,
+    pending: Pending,
+    recorded: Recorded,
+    journal: Journal,
+    fold: Fold,
+    passes: Passes,
+    /// The pass that everything about retiring extents goes with.
+    retiring: Option<u64>,
+    retire_after: Timestamp,
+    stopping: Stopping,
+    giving_up: GivingUp,
+    failed: bool,
+    /// A record was lost, so the device may hold a line that must not be served and is told apart
+    /// only by an extent that is active: no extent is given up any more.
+    lost: bool,
+    records_lost: u64,
+    /// When records, and extents that nobody waits for, are to be written.
+    flush_due: Option<Timestamp>,
+    flush: bool,
+    /// Something has happened since the last step.
+    work: bool,
+    now: Timestamp,
+    activated: Vec<u16>,
+    checksums: Vec<(Slot, Option<LineChecksums>)>,
+    checksum_reads: usize,
+    dropped: [u64; 2],
+}
+
+impl Persistence {
+    /// Begins a start, from the newest superblock of the device. `map` says which line a way of a
+    /// set holds. A cache that was degraded starts cold whatever is asked for.
+    pub(crate) fn start(
+        superblock: Superblock,
+        map: LineMap,
+        pool: BufferPool,
+        start: Start,
+        config: PersistenceConfig,
+    ) -> Self {
+        let layout = superblock.layout;
+        let slots = layout.sets as u64 * super::entry::WAYS as u64;
+        let format_id = superblock.format_id;
+        let mut persistence = Self {
+            layout,
+            map,
+            pool,
+            config,
+            phase: Phase::Opening,
+            opening: Opening::new(superblock.state, start),
+            sweep: None,
+            device: Device::new(),
+            ledger: Ledger::new(superblock),
+            activity: Activity::new(layout.activity_pages, config.changes_max),
+            pending: Pending::new(slots),
+            recorded: Recorded::new(slots),
+            journal: Journal::new(layout, format_id, 0, config.transfer_max),
+            fold: Fold::new(layout, format_id),
+            passes: Passes::default(),
+            retiring: None,
+            retire_after: Timestamp::default(),
+            stopping: Stopping::No,
+            giving_up: GivingUp::No,
+            failed: false,
+            lost: false,
+            records_lost: 0,
+            flush_due: None,
+            flush: false,
+            work: true,
+            now: Timestamp::default(),
+            activated: Vec::with_capacity(config.changes_max),
+            checksums: Vec::with_capacity(CHECKSUM_READS_MAX),
+            checksum_reads: 0,
+            dropped: [0; 2],
+        };
+        persistence.begin_opening();
+        persistence
+    }
+
+    /// A change (write, discard, zeroes) of `extent`, which lies within one extent of 4 MiB, wants
+    /// to begin. True: it may. False: [`activated`](Self::activated) will name the piece. Either
+    /// way [`end_change`](Self::end_change) is owed when it is over.
+    #[inline]
+    pub(crate) fn begin_change(&mut self, piece: u16, extent: Extent, now: Timestamp) -> bool {
+        let number = extent.offset >> EXTENT_SHIFT;
+        self.activity.begin(number, now.0) || self.begin_inactive(piece, number, now)
+    }
+
+    #[cold]
+    fn begin_inactive(&mut self, piece: u16, number: u64, now: Timestamp) -> bool {
+        if self.phase == Phase::Dead {
+            return true;
+        }
+        // Until everything is loaded, any extent may have lines recorded.
+        let wait = self.phase != Phase::Running || self.recorded.may_contain(number);
+        self.activity.begin_inactive(number, now.0, wait.then_some(piece));
+        self.work = true;
+        if !wait {
+            self.flush_due.get_or_insert(now + self.config.flush_interval);
+        }
+        !wait
+    }
+
+    /// A change that [`begin_change`](Self::begin_change) was told of is over.
+    #[inline]
+    pub(crate) fn end_change(&mut self, extent: Extent, change: Change) {
+        self.activity.end(extent.offset >> EXTENT_SHIFT, change == Change::InDoubt);
+    }
+
+    /// Changes in doubt of the extents of `range` can't land any more.
+    pub(crate) fn fence(&mut self, range: Extent) {
+        let end = range.end().div_ceil(EXTENT_SIZE);
+        self.activity.fence(range.offset >> EXTENT_SHIFT..end);
+    }
+
+    /// Whether there is room for records of new stores. Without, store nothing; records of what
+    /// is not valid any more are always taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pending.has_room() || self.phase == Phase::Dead
+    }
+
+    /// Says what is to be known of a slot from now on: to be called when blocks of it have been
+    /// stored (they are `changed`, with their checksums) or are not valid any more, and at once
+    /// when the slot is given to another line, with no block valid yet: only this tells that the
+    /// old line's blocks are gone.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "a record's fields, on the path of every store")]
+    pub(crate) fn record(
+        &mut self,
+        slot: Slot,
+        entry: Entry,
+        line: LineNumber,
+        valid: BlockSet,
+        changed: BlockSet,
+        checksums: &Checksums,
+        now: Timestamp,
+    ) {
+        let mut entry = entry;
+        entry.set_busy(false);
+        entry.set_unverified(false);
+        let extent = extent_of_line(line, self.layout.line_size);
+        match self.pending.record(slot, entry, extent, [valid, changed], checksums) {
+            Added::Merged => {}
+            Added::Fresh => self.recorded_fresh(now),
+            Added::Full => self.lose_record(extent, changed),
+        }
+    }
+
+    fn recorded_fresh(&mut self, now: Timestamp) {
+        self.flush_due.get_or_insert(now + self.config.flush_interval);
+        if self.pending.is_pressed() && self.passes.is_idle() {
+            self.passes.request(false);
+            self.work = true;
+        }
+    }
+
+    /// A record found no room: what the device knows of the slot stays as it is.
+    #[cold]
+    fn lose_record(&mut self, extent: u64, changed: BlockSet) {
+        if self.phase == Phase::Dead {
+            return;
+        }
+        self.records_lost += 1;
+        // A slot that was given to another line may be recorded as the old one's, of an extent
+        // that nobody names here.
+        if !changed.is_empty() || !self.activity.keep(extent) {
+            self.lost = true;
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        if self.flush_due.is_some_and(|due| due <= now) {
+            self.flush_due = None;
+            self.flush = true;
+            self.work = true;
+        }
+        let retry = self.activity.is_short() && self.retire_after <= now;
+        self.work |= retry || self.giving_up.is_due(now);
+    }
+
+    /// When [`tick`](Self::tick) is to be called.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        if self.phase == Phase::Dead {
+            return None;
+        }
+        let retry =
+            (self.activity.is_short() && self.retire_after > self.now).then_some(self.retire_after);
+        [self.flush_due, retry, self.giving_up.deadline()].into_iter().flatten().min()
+    }
+
+    /// What is to be sent to the cache device; take everything out, after each call.
+    pub(crate) fn requests(&mut self) -> &mut Vec<Request> {
+        if self.work {
+            self.step();
+        }
+        &mut self.device.requests
+    }
+
+    /// Pieces whose change may begin now; take everything out.
+    pub(crate) fn activated(&mut self) -> &mut Vec<u16> {
+        &mut self.activated
+    }
+
+    /// Takes the answer to a request of [`requests`](Self::requests).
+    pub(crate) fn complete(&mut self, index: u16, result: Result<(), IoError>, now: Timestamp) {
+        self.now = self.now.max(now);
+        self.work = true;
+        if let Some(finished) = self.device.complete(index, result) {
+            self.finished(finished);
+        }
+    }
+
+    /// The next sets that the start has loaded: the first one's number, and the lines of it and
+    /// of those up to [`sets_loaded`](Self::sets_loaded). They are to be put in the index at once.
+    pub(crate) fn loaded(&mut self) -> Option<(u32, &[LoadedLine])> {
+        if self.phase != Phase::Sweeping || self.failed || self.stopping != Stopping::No {
+            return None;
+        }
+        self.work = true;
+        let sweep = self.sweep.as_mut()?;
+        let (activity, recorded) = (&self.activity, &mut self.recorded);
+        let mut known = Known { map: &self.map, activity, recorded };
+        sweep.next(&mut known, &mut self.device, &self.pool)
+    }
+
+    /// Sets below this number are loaded; lines of others must be neither looked up nor stored.
+    pub(crate) fn sets_loaded(&self) -> u32 {
+        match self.phase {
+            Phase::Opening | Phase::Reading => 0,
+            Phase::Sweeping => self.sweep.as_ref().map_or(0, Sweep::sets_loaded),
+            Phase::Running | Phase::Dead => self.layout.sets,
+        }
+    }
+
+    /// Whether the start is over: everything is loaded, and what was dropped is durable.
+    pub(crate) fn is_started(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Dead)
+    }
+
+    /// The superblock as it is, or will be on the device.
+    pub(crate) fn superblock(&self) -> &Superblock {
+        self.ledger.superblock()
+    }
+
+    /// Changes the superblock: volumes and the `verify_all` flag are the caller's, the rest is
+    /// not. The ticket tells when the change is durable.
+    pub(crate) fn update_superblock(&mut self, change: impl FnOnce(&mut Superblock)) -> u64 {
+        self.work = true;
+        self.ledger.change(change)
+    }
+
+    /// Whether that change is durable.
+    pub(crate) fn is_durable(&self, ticket: u64) -> bool {
+        self.ledger.is_durable(ticket)
+    }
+
+    /// Makes everything recorded so far durable; [`is_recorded`](Self::is_recorded) tells when.
+    pub(crate) fn barrier(&mut self) -> u64 {
+        self.work = true;
+        self.passes.request(true)
+    }
+
+    /// Whether everything recorded before that barrier is durable. Never where a record was lost:
+    /// then only degrading makes sure that it is not served.
+    pub(crate) fn is_recorded(&self, barrier: u64) -> bool {
+        self.passes.is_durable(barrier) && self.records_lost == 0
+    }
+
+    /// Asks for the checksums of a line that is not verified. The answer is in
+    /// [`checksums_read`](Self::checksums_read). False when too many are being asked for.
+    ///
+    /// What has been stored in the slot in this run is not in the answer: whoever stores in a line
+    /// that is not verified drops its other blocks first.
+    pub(crate) fn read_checksums(&mut self, slot: Slot) -> bool {
+        let page = slot.0 / self.slots_per_page();
+        let swept = self.sweep.as_ref().and_then(|sweep| sweep.page_in_flight(page));
+        if let Some(buffer) = swept.or_else(|| self.fold.page_in_flight(page)).cloned() {
+            self.answer_checksums(slot, &buffer, true);
+            return true;
+        }
+        if self.checksum_reads == CHECKSUM_READS_MAX {
+            return false;
+        }
+        self.checksum_reads += 1;
+        let buffer = self.pool.allocate(PAGE_SIZE);
+        let offset = self.layout.table_page_offset(page);
+        self.device.read(Purpose::ChecksumRead { slot }, offset, buffer);
+        true
+    }
+
+    /// Answers to [`read_checksums`](Self::read_checksums); none where the line's page can't be
+    /// read or was lost. Take everything out.
+    pub(crate) fn checksums_read(&mut self) -> &mut Vec<(Slot, Option<LineChecksums>)> {
+        &mut self.checksums
+    }
+
+    /// Ends the run: no change may be in flight or begin. Everything is made durable, then the
+    /// superblock says Clean.
+    pub(crate) fn stop(&mut self) {
+        self.work = true;
+        if self.stopping == Stopping::No {
+            self.stopping = Stopping::Flushing(self.passes.request(true));
+        }
+    }
+
+    /// Whether the device may be closed. Not before [`stop`](Self::stop) or giving up.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let over = self.stopping == Stopping::Done || self.phase == Phase::Dead;
+        over && self.device.is_idle()
+    }
+
+    /// Whether the device has failed such that the cache must be given up: changes may be waiting
+    /// for [`degrade`](Self::degrade).
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Failures of requests so far, those that were tried again with success included.
+    pub(crate) fn errors(&self) -> u64 {
+        self.device.errors
+    }
+
+    /// Gives the cache up for good: the superblock is made to say so. Where that can't be done,
+    /// [`wants_disown`](Self::wants_disown) tells, and the record outside the device must be.
+    pub(crate) fn degrade(&mut self) {
+        if self.giving_up == GivingUp::No && self.phase != Phase::Dead {
+            self.failed = true;
+            self.work = true;
+            let ticket = self.ledger.change(|superblock| superblock.state = State::Degraded);
+            let deadline = self.now + self.config.give_up_after;
+            self.giving_up = GivingUp::Recording { ticket, deadline };
+        }
+    }
+
+    /// Whether the device can't be made to say that it is degraded, so that whoever knows of it
+    /// outside must forget it, and say so by [`disowned`](Self::disowned).
+    pub(crate) fn wants_disown(&self) -> bool {
+        self.giving_up == GivingUp::Disowning
+    }
+
+    /// The device is disowned: no start with it will be warm.
+    pub(crate) fn disowned(&mut self) {
+        if self.phase != Phase::Dead {
+            self.die();
+        }
+    }
+
+    /// Whether the cache was given up, durably: nothing waits for it any more.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.phase == Phase::Dead
+    }
+
+    /// Counters and levels.
+    pub(crate) fn statistics(&self) -> PersistenceStatistics {
+        let sweep = self.sweep.as_ref().map(|sweep| [sweep.dropped, sweep.damaged]);
+        let [lines_dropped, pages_damaged] = sweep.unwrap_or(self.dropped);
+        PersistenceStatistics {
+            bytes_written: self.device.bytes_written,
+            bytes_read: self.device.bytes_read,
+            device_errors: self.device.errors,
+            journal_blocks: self.journal.blocks_written,
+            folds: self.fold.folds,
+            activations: self.activity.activations,
+            waits: self.activity.waits,
+            retired: self.activity.retired,
+            records_lost: self.records_lost,
+            lines_dropped,
+            pages_damaged,
+            active_extents: self.activity.active() as u64,
+            pending: self.pending.len() as u64,
+            pending_max: self.pending.capacity() as u64,
+            waiting: self.activity.waiting() as u64,
+        }
+    }
+
+    fn slots_per_page(&self) -> u32 {
+        self.layout.sets_per_page * super::entry::WAYS as u32
+    }
+}
+
+/// The number of the extent that a line lies in.
+fn extent_of_line(line: LineNumber, line_size: LineSize) -> u64 {
+    line.0 >> (EXTENT_SHIFT - line_size.shift())
+}
+
+#[cfg(test)]
+mod tests;

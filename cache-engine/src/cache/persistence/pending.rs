@@ -1,0 +1,198 @@
+//! What is to be known about slots and is not in the journal yet, by slot.
+//!
+//! ```text
+//!   record ──▶ known slot? merge │ new slot: a place, and *fresh* until a flush has looked at it
+//!   flush  ──▶ fresh ones: extent active? stay, held │ else into the journal
+//!   pass   ──▶ every one into the journal
+//! ```
+//! So a slot that is rewritten a thousand times while its extent is active is one place here, and
+//! nothing on the device. Part of the table is kept for invalidations, which can't be put off.
+//!
+//! Absent: which extents are active.
+
+use super::key_map::KeyMap;
+use crate::cache::blocks::BlockSet;
+use crate::cache::entry::Entry;
+use crate::cache::index::Slot;
+use crate::cache::metadata::journal_block::{Checksums, Record};
+
+/// One slot's record.
+#[derive(Clone, Copy)]
+struct Place {
+    record: Record,
+    /// Number of the line's extent.
+    extent: u64,
+    taken: bool,
+    /// No flush has looked at the record.
+    fresh: bool,
+    /// The place stands in the list of fresh ones, rightly or from before.
+    listed: bool,
+}
+
+const EMPTY: Place = Place {
+    record: Record {
+        slot: Slot(0),
+        entry: Entry(0),
+        valid: BlockSet::EMPTY,
+        changed: BlockSet::EMPTY,
+        checksums: [0; 16],
+    },
+    extent: 0,
+    taken: false,
+    fresh: false,
+    listed: false,
+};
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It became part of the slot's record.
+    Merged,
+    /// The slot has a record now that no flush has looked at.
+    Fresh,
+    /// There is no room for another slot.
+    Full,
+}
+
+/// The table.
+pub(super) struct Pending {
+    map: KeyMap,
+    places: Box<[Place]>,
+    free: Vec<u32>,
+    /// Places that no flush has looked at.
+    fresh: Vec<u32>,
+}
+
+impl Pending {
+    /// A table for a cache of `slots` slots.
+    pub(super) fn new(slots: u64) -> Self {
+        let capacity = (slots / 64).clamp(256, 8192) as usize;
+        Self {
+            map: KeyMap::new(capacity),
+            places: vec![EMPTY; capacity].into_boxed_slice(),
+            free: (0..capacity as u32).rev().collect(),
+            fresh: Vec::with_capacity(capacity),
+        }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Whether there is room beside what is kept for invalidations.
+    pub(super) fn has_room(&self) -> bool {
+        self.free.len() > self.places.len() / 8
+    }
+
+    /// Whether it is full enough that everything should be written.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.free.len() < self.places.len() / 4
+    }
+
+    pub(super) fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Notes what is to be known of a slot; `changed` must be valid too.
+    pub(super) fn record(
+        &mut self,
+        slot: Slot,
+        entry: Entry,
+        extent: u64,
+        [valid, changed]: [BlockSet; 2],
+        checksums: &Checksums,
+    ) -> Added {
+        let found = self.map.find(u64::from(slot.0));
+        let Some(at) = found.or_else(|| self.free.pop()) else { return Added::Full };
+        let place = &mut self.places[at as usize];
+        let record = &mut place.record;
+        if found.is_none() {
+            *record = Record { slot, entry, valid, changed, checksums: *checksums };
+            (place.extent, place.taken) = (extent, true);
+            self.map.insert(u64::from(slot.0), at);
+            self.freshen(at);
+            return Added::Fresh;
+        }
+        let same_line = record.entry.tag() == entry.tag();
+        let before = if same_line { record.changed } else { BlockSet::EMPTY };
+        record.changed = before.union(changed).intersection(valid);
+        (record.entry, record.valid) = (entry, valid);
+        for block in changed.iter() {
+            record.checksums[block] = checksums[block];
+        }
+        if same_line {
+            return Added::Merged;
+        }
+        place.extent = extent;
+        self.freshen(at);
+        Added::Fresh
+    }
+
+    /// Looks at the fresh places, oldest first, and lets go of those that `hold` wants held. The
+    /// others stay fresh until they are taken.
+    pub(super) fn hold_fresh(&mut self, hold: impl Fn(u64) -> bool) {
+        let places = &mut self.places;
+        self.fresh.retain(|at| {
+            let place = &mut places[*at as usize];
+            place.fresh = place.taken && place.fresh && !hold(place.extent);
+            place.listed = place.fresh;
+            place.listed
+        });
+    }
+
+    /// Makes held places fresh again where `hold` does not want them held any more.
+    pub(super) fn free_held(&mut self, hold: impl Fn(u64) -> bool) {
+        for at in 0..self.places.len() {
+            let place = &self.places[at];
+            if place.taken && !place.fresh && !hold(place.extent) {
+                self.freshen(at as u32);
+            }
+        }
+    }
+
+    fn freshen(&mut self, at: u32) {
+        let place = &mut self.places[at as usize];
+        place.fresh = true;
+        if !place.listed {
+            place.listed = true;
+            self.fresh.push(at);
+        }
+    }
+
+    /// The place of the fresh record to be written next.
+    pub(super) fn next_fresh(&mut self) -> Option<u32> {
+        while let Some(at) = self.fresh.last() {
+            let place = &mut self.places[*at as usize];
+            if place.taken && place.fresh {
+                return Some(*at);
+            }
+            place.listed = false;
+            self.fresh.pop();
+        }
+        None
+    }
+
+    /// The first taken place from `from` on.
+    pub(super) fn next_taken(&self, from: u32) -> Option<u32> {
+        let rest = self.places.get(from as usize..)?;
+        rest.iter().position(|place| place.taken).map(|at| from + at as u32)
+    }
+
+    /// The record in a place and its line's extent.
+    pub(super) fn get(&self, at: u32) -> (&Record, u64) {
+        let place = &self.places[at as usize];
+        (&place.record, place.extent)
+    }
+
+    /// Gives up a place: its record is on its way to the journal.
+    pub(super) fn remove(&mut self, at: u32) {
+        let place = &mut self.places[at as usize];
+        (place.taken, place.fresh) = (false, false);
+        self.map.remove(u64::from(place.record.slot.0));
+        self.free.push(at);
+    }
+}
