@@ -6,6 +6,7 @@
 //!
 //! Absent: opening devices ([`cache_device`] and the backends do that).
 
+pub mod cache_check;
 pub mod cache_device;
 pub mod exchange;
 

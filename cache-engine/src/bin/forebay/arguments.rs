@@ -191,6 +191,16 @@ Examples:
   forebay cache inspect /dev/nvme0n1
   forebay cache inspect cache.img --json")]
     Inspect(InspectArguments),
+    /// Read everything that a cache device records and say whether it is whole
+    ///
+    /// Exit code 1 when something is damaged. What a crash leaves and the next start takes care of
+    /// is told, and is no damage. With --origin every valid block is compared with its checksum and
+    /// with the origin, which nobody may write meanwhile.
+    #[command(after_long_help = "\
+Examples:
+  forebay cache check /dev/nvme0n1
+  forebay cache check cache.img --origin file:disk.img --volume disk --json")]
+    Check(CheckArguments),
 }
 
 /// `forebay cache format`.
@@ -219,6 +229,26 @@ pub(crate) struct InspectArguments {
     /// The block device or regular file
     #[arg(value_name = "DEVICE", value_parser = cache_device)]
     pub(crate) device: CacheAddress,
+
+    /// Answer for programs: one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `forebay cache check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The block device or regular file
+    #[arg(value_name = "DEVICE", value_parser = cache_device)]
+    pub(crate) device: CacheAddress,
+
+    /// Origin to compare a volume with: file:PATH or nvme+tcp://HOST[:4420]/SUBNQN?nsid=1
+    #[arg(long, value_name = "URI")]
+    pub(crate) origin: Option<OriginAddress>,
+
+    /// Name of the volume whose origin that is; may be left out where there is only one
+    #[arg(long, value_name = "NAME", requires = "origin")]
+    pub(crate) volume: Option<String>,
 
     /// Answer for programs: one line of JSON
     #[arg(long)]

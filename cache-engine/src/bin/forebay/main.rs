@@ -4,7 +4,7 @@
 //!   arguments ──▶ run      volume (origin, cache) ──▶ serve (NBD)
 //!             ├─▶ target   devices ──▶ an NVMe/TCP subsystem
 //!             ├─▶ nvme     discover, identify
-//!             ├─▶ cache    format, inspect
+//!             ├─▶ cache    format, inspect, check
 //!             └─▶ demo     target + volume + client in one process
 //! ```
 //! A file per verb. Standard output and standard error are written in [`output`] only. Absent:

@@ -3,10 +3,12 @@
 use cache_engine::cache::metadata::layout::SUPERBLOCK_REGION;
 use cache_engine::cache::metadata::superblock::VERSION;
 use cache_engine::cache::metadata::{Superblock, VolumeRecord};
+use cache_engine::volume::cache_check::{self, Report};
+use cache_engine::volume::exchange::Exchange;
 use comfy_table::Table;
 use serde_json::Value;
 
-use super::OpenDevice;
+use super::{OpenDevice, turn};
 use crate::arguments::InspectArguments;
 use crate::failure::Failure;
 use crate::output::{self, json, table};
@@ -18,10 +20,13 @@ use crate::output::{self, json, table};
 pub(super) fn run(arguments: &InspectArguments) -> Result<(), Failure> {
     let mut device = OpenDevice::open(&arguments.device, None)?;
     let superblock = device.superblock()?;
+    let reactor = &device.reactor;
+    let mut exchange = Exchange::new(&mut device.queue, reactor.pool(), || turn(reactor));
+    let usage = cache_check::usage(&mut exchange, &superblock)?;
     if arguments.json {
-        return output::print(json_of(&superblock));
+        return output::print(json_of(&superblock, &usage));
     }
-    output::print(superblock_table(&superblock))?;
+    output::print(superblock_table(&superblock, &usage))?;
     output::print(layout_table(&superblock))?;
     match superblock.volumes() {
         [] => output::print("no volumes"),
@@ -29,7 +34,7 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), Failure> {
     }
 }
 
-fn superblock_table(superblock: &Superblock) -> Table {
+fn superblock_table(superblock: &Superblock, usage: &Report) -> Table {
     let layout = &superblock.layout;
     let lines = u64::from(layout.sets) * 16;
     let yes_or_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
@@ -55,6 +60,14 @@ fn superblock_table(superblock: &Superblock) -> Table {
             format!("{} in {} sets", table::grouped(lines), table::grouped(layout.sets.into())),
         ),
         ("volumes", superblock.volumes().len().to_string()),
+        ("active extents", format!("{} of {}", usage.extents, layout.activity_extents())),
+        (
+            "journal",
+            format!(
+                "{} of {} blocks, {} records",
+                usage.journal_blocks, layout.journal_blocks, usage.journal_records
+            ),
+        ),
     ];
     let mut shown = table::new(&["field", "value"], 2);
     for (name, value) in rows {
@@ -122,7 +135,7 @@ fn is_encrypted(volume: &VolumeRecord) -> bool {
 }
 
 /// What programs get; sizes in bytes.
-fn json_of(superblock: &Superblock) -> Value {
+fn json_of(superblock: &Superblock, usage: &Report) -> Value {
     let layout = parts(superblock).map(|(name, offset, length, _)| {
         let part = [("offset", Value::from(offset)), ("length", length.into())];
         (name.replace(' ', "_"), json::object(part))
@@ -146,6 +159,9 @@ fn json_of(superblock: &Superblock) -> Value {
         ("sets", superblock.layout.sets.into()),
         ("activity_extents", superblock.layout.activity_extents().into()),
         ("journal_blocks", superblock.layout.journal_blocks.into()),
+        ("activity_extents_used", usage.extents.into()),
+        ("journal_blocks_used", usage.journal_blocks.into()),
+        ("journal_records", usage.journal_records.into()),
         ("layout", json::object(layout)),
         ("volumes", volumes),
     ])

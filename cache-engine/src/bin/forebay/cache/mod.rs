@@ -3,6 +3,7 @@
 //! The device is opened as a running cache opens it, so one that is in use is refused. Absent:
 //! anything that a running cache could be asked.
 
+mod check;
 mod format;
 mod inspect;
 
@@ -26,6 +27,7 @@ pub(crate) fn run(verb: &CacheVerb) -> Result<(), Failure> {
     match verb {
         CacheVerb::Format(arguments) => format::run(arguments),
         CacheVerb::Inspect(arguments) => inspect::run(arguments),
+        CacheVerb::Check(arguments) => check::run(arguments),
     }
 }
 
