@@ -36,6 +36,9 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     targets::uri::TARGET,
     targets::superblock::TARGET,
+    targets::cache_records::ACTIVITY_PAGE,
+    targets::cache_records::JOURNAL_BLOCK,
+    targets::cache_records::LINE_PAGE,
     targets::nbd::handshake::TARGET,
     targets::nbd::transmission::TARGET,
     targets::nvme::pdu_decode::TARGET,
