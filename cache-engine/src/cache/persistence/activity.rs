@@ -18,6 +18,7 @@
 
 use block_io::BufferPool;
 
+use super::PersistenceConfig;
 use super::device::{Device, Purpose};
 use super::key_map::KeyMap;
 use crate::cache::metadata::activity_page::{self, ActivityPage, PLACES};
@@ -81,6 +82,9 @@ pub(super) struct Activity {
     /// The entry in each place, page after page.
     places: Box<[u32]>,
     free_places: usize,
+    /// Places that can be given out, in all and of each page.
+    usable: usize,
+    usable_of_page: usize,
     pages: Box<[Page]>,
     /// Pages to be written, and whether someone waits for one of them.
     dirty: Vec<u32>,
@@ -95,9 +99,11 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// A table for `pages` pages and at most `changes_max` changes in flight.
-    pub(super) fn new(pages: u32, changes_max: usize) -> Self {
+    /// A table for `pages` pages.
+    pub(super) fn new(pages: u32, config: PersistenceConfig) -> Self {
+        let changes_max = config.changes_max;
         let places = pages as usize * PLACES;
+        let usable_of_page = config.extents_per_page.clamp(1, PLACES);
         let page =
             || Page { sequence: 0, newest: 1, writing: false, dirty: false, free: Vec::new() };
         Self {
@@ -106,6 +112,8 @@ impl Activity {
             free_entries: Vec::with_capacity(places + changes_max),
             places: vec![NONE; places].into_boxed_slice(),
             free_places: 0,
+            usable: usable_of_page * pages as usize,
+            usable_of_page,
             pages: (0..pages).map(|_| page()).collect(),
             dirty: Vec::with_capacity(pages as usize),
             urgent: false,
@@ -191,12 +199,12 @@ impl Activity {
 
     /// Extents that have a place.
     pub(super) fn active(&self) -> usize {
-        if self.ready { self.places.len() - self.free_places } else { 0 }
+        if self.ready { self.usable.saturating_sub(self.free_places) } else { 0 }
     }
 
     /// Whether places are running out.
     pub(super) fn is_short(&self) -> bool {
-        self.ready && self.free_places < self.places.len() / 8
+        self.ready && self.free_places < self.usable.div_ceil(8)
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -229,7 +237,7 @@ impl Activity {
         }
         for (number, page) in self.pages.iter_mut().enumerate() {
             let is_free = |place: &u16| self.places[number * PLACES + usize::from(*place)] == NONE;
-            page.free = (0..PLACES as u16).rev().filter(is_free).collect();
+            page.free = (0..self.usable_of_page as u16).rev().filter(is_free).collect();
             self.free_places += page.free.len();
         }
         self.ready = true;
@@ -376,11 +384,11 @@ impl Activity {
         let mut candidates: Vec<(u64, u32)> = Vec::new();
         for at in self.places.iter().filter(|at| **at != NONE) {
             let entry = &self.entries[*at as usize];
-            if may_retire(entry) {
+            if entry.state == State::Active && is_quiet(entry) {
                 candidates.push((entry.stamp, *at));
             }
         }
-        let count = (self.places.len() / 16).max(1);
+        let count = (self.usable / 16).max(1);
         if candidates.len() > count {
             candidates.select_nth_unstable(count);
             candidates.truncate(count);
@@ -401,8 +409,10 @@ impl Activity {
             {
                 debug_assert!(entry.in_flight == 0 && !entry.in_doubt, "a change ends retiring");
                 self.places[place] = NONE;
-                self.free_places += 1;
-                self.pages[place / PLACES].free.push((place % PLACES) as u16);
+                if place % PLACES < self.usable_of_page {
+                    self.free_places += 1;
+                    self.pages[place / PLACES].free.push((place % PLACES) as u16);
+                }
                 self.remove(at);
                 self.retired += 1;
             }
@@ -410,11 +420,12 @@ impl Activity {
         self.give_places();
     }
 
-    /// At the end of a run: chooses every extent that may be retired.
+    /// At the end of a run: forgets every extent that may be, whether the device names it yet or
+    /// not.
     pub(super) fn retire_all(&mut self) {
         for at in self.places.iter().filter(|at| **at != NONE) {
             let entry = &mut self.entries[*at as usize];
-            if may_retire(entry) {
+            if is_quiet(entry) {
                 entry.state = State::Retiring;
             }
         }
@@ -461,8 +472,8 @@ impl Activity {
     }
 }
 
-fn may_retire(entry: &Entry) -> bool {
-    entry.state == State::Active && entry.in_flight == 0 && !entry.in_doubt && !entry.kept
+fn is_quiet(entry: &Entry) -> bool {
+    entry.in_flight == 0 && !entry.in_doubt && !entry.kept
 }
 
 fn position(pages: &[Page], wanted: impl Fn(&Page) -> bool) -> Option<u32> {

@@ -46,6 +46,7 @@ use super::config::LineSize;
 use super::entry::Entry;
 use super::index::Slot;
 use super::line::{LineMap, LineNumber};
+use super::metadata::activity_page::PLACES;
 use super::metadata::journal_block::Checksums;
 use super::metadata::layout::Layout;
 use super::metadata::superblock::{State, Superblock};
@@ -90,6 +91,9 @@ pub(crate) struct PersistenceConfig {
     pub(crate) flush_interval: Duration,
     /// How long giving up may take before it is up to somebody outside.
     pub(crate) give_up_after: Duration,
+    /// Extents that a page of the activity log names at the most, up to what it has places for:
+    /// bounds what a crash drops.
+    pub(crate) extents_per_page: usize,
     /// The format id of a cold start: random, and never used before. A warm start takes it when
     /// it finds that what is recorded can't be believed.
     pub(crate) fresh_format_id: FormatId,
@@ -102,6 +106,7 @@ impl PersistenceConfig {
             transfer_max,
             flush_interval: Duration::from_millis(10),
             give_up_after: Duration::from_secs(5),
+            extents_per_page: PLACES,
             fresh_format_id,
         }
     }
@@ -234,7 +239,7 @@ impl Persistence {
             sweep: None,
             device: Device::new(),
             ledger: Ledger::new(superblock),
-            activity: Activity::new(layout.activity_pages, config.changes_max),
+            activity: Activity::new(layout.activity_pages, config),
             pending: Pending::new(slots),
             recorded: Recorded::new(slots),
             journal: Journal::new(layout, format_id, 0, config.transfer_max),

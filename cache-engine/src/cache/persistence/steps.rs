@@ -84,7 +84,8 @@ impl Persistence {
 
     fn write_activity(&mut self) {
         let opened = matches!(self.phase, Phase::Sweeping | Phase::Running);
-        if opened && (self.activity.wants_write() || self.flush) {
+        let now = self.flush || self.stopping == Stopping::Clearing;
+        if opened && (now || self.activity.wants_write()) {
             let format_id = self.ledger.superblock().format_id;
             let head = self.journal.durable();
             let place = (format_id, &self.layout);
@@ -244,7 +245,6 @@ impl Persistence {
                         self.retiring = None;
                         self.activity.retire_all();
                     }
-                    self.flush = true;
                     self.stopping = Stopping::Clearing;
                 }
                 true
