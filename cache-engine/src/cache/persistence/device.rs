@@ -1,9 +1,9 @@
 //! Requests to the cache device that are in flight, and what becomes of those that fail.
 //!
 //! Each keeps a view of its buffer, so a completion needs to say nothing but which request it was.
-//! A request that certainly failed is sent again as it was; one that may still land, and a flush, are
-//! not: what a late write would land on may be newer by then, and a second flush proves nothing of
-//! what the first has lost. Such a failure is final, and the cache must be given up.
+//! A request that certainly failed is sent again as it was; one that may still land, and a flush,
+//! are not: what a late write would land on may be newer by then, and a second flush proves nothing
+//! of what the first has lost. Such a failure is final, and the cache must be given up.
 //!
 //! Absent: what a request is for; that is its [`Purpose`], and others read it.
 

@@ -25,6 +25,7 @@
 
 mod activity;
 mod device;
+mod face;
 mod fold;
 mod journal;
 mod key_map;
@@ -37,8 +38,6 @@ mod runs;
 mod steps;
 mod sweep;
 
-use std::time::Duration;
-
 use block_io::{BufferPool, Extent, IoError, Request, Timestamp};
 
 use super::blocks::BlockSet;
@@ -46,11 +45,14 @@ use super::config::LineSize;
 use super::entry::Entry;
 use super::index::Slot;
 use super::line::{LineMap, LineNumber};
-use super::metadata::activity_page::PLACES;
+use super::metadata::PAGE_SIZE;
 use super::metadata::journal_block::Checksums;
 use super::metadata::layout::Layout;
 use super::metadata::superblock::{State, Superblock};
-use super::metadata::{FormatId, PAGE_SIZE};
+
+pub(crate) use face::{
+    Change, LineChecksums, LoadedLine, PersistenceConfig, PersistenceStatistics, Start,
+};
 
 use activity::Activity;
 use device::{Device, Purpose};
@@ -70,99 +72,6 @@ const EXTENT_SHIFT: u32 = 22;
 
 /// Reads of checksums in flight at the most.
 const CHECKSUM_READS_MAX: usize = 32;
-
-/// How a cache starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    /// With the lines that the device has recorded.
-    Warm,
-    /// With none: what is recorded is void from now on.
-    Cold,
-}
-
-/// What is chosen by the caller.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PersistenceConfig {
-    /// Changes in flight at the most, those that wait included.
-    pub(crate) changes_max: usize,
-    /// The largest read or write that the cache device takes; at least 64 KiB.
-    pub(crate) transfer_max: u32,
-    /// How long a record waits for others to go with it.
-    pub(crate) flush_interval: Duration,
-    /// How long giving up may take before it is up to somebody outside.
-    pub(crate) give_up_after: Duration,
-    /// Extents that a page of the activity log names at the most, up to what it has places for:
-    /// bounds what a crash drops.
-    pub(crate) extents_per_page: usize,
-    /// The format id of a cold start: random, and never used before. A warm start takes it when
-    /// it finds that what is recorded can't be believed.
-    pub(crate) fresh_format_id: FormatId,
-}
-
-impl PersistenceConfig {
-    pub(crate) fn new(changes_max: usize, transfer_max: u32, fresh_format_id: FormatId) -> Self {
-        Self {
-            changes_max,
-            transfer_max,
-            flush_interval: Duration::from_millis(10),
-            give_up_after: Duration::from_secs(5),
-            extents_per_page: PLACES,
-            fresh_format_id,
-        }
-    }
-}
-
-/// A line that a start has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LoadedLine {
-    pub(crate) slot: Slot,
-    /// As it was recorded, and marked unverified where its content must be compared with its
-    /// checksums first. Its place in the set's queues may be another's too.
-    pub(crate) entry: Entry,
-    pub(crate) valid: BlockSet,
-}
-
-/// What became of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It is over, one way or the other.
-    Done,
-    /// It failed and may still land: its extent stays active until [`Persistence::fence`].
-    InDoubt,
-}
-
-/// What the line table has of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LineChecksums {
-    pub(crate) entry: Entry,
-    pub(crate) valid: BlockSet,
-    /// By block; those of blocks that are not valid are unspecified.
-    pub(crate) checksums: Checksums,
-}
-
-/// Counters since the start, and levels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) struct PersistenceStatistics {
-    pub(crate) bytes_written: u64,
-    pub(crate) bytes_read: u64,
-    pub(crate) device_errors: u64,
-    pub(crate) journal_blocks: u64,
-    pub(crate) folds: u64,
-    /// Extents made active.
-    pub(crate) activations: u64,
-    /// Changes that had to wait for it.
-    pub(crate) waits: u64,
-    pub(crate) retired: u64,
-    /// Records that found no room.
-    pub(crate) records_lost: u64,
-    /// Lines that a start found and dropped, and pages that were not as they were written.
-    pub(crate) lines_dropped: u64,
-    pub(crate) pages_damaged: u64,
-    pub(crate) active_extents: u64,
-    pub(crate) pending: u64,
-    pub(crate) pending_max: u64,
-    pub(crate) waiting: u64,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {

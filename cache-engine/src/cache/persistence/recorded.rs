@@ -1,8 +1,8 @@
 //! Which extents may have lines recorded on the device: a bit for each, shared with a few others.
 //!
 //! Asked by a change whose extent is not active: without a line recorded there is nothing that a
-//! crash could bring back, and the change need not wait. A wrong yes costs a wait; there is no wrong
-//! no. Absent: forgetting; a bit stays until the next start.
+//! crash could bring back, and the change need not wait. A wrong yes costs a wait; there is no
+//! wrong no. Absent: forgetting; a bit stays until the next start.
 
 /// A bit for extents by number.
 pub(super) struct Recorded {

@@ -101,7 +101,7 @@ impl Persistence {
             return false;
         }
         let mut moved = self.passes.begin() | self.go_on_passing();
-        if self.journal.is_writing() {
+        if self.journal.is_writing() || !self.journal.has_room() {
             return moved;
         }
         if let Stage::Writing(mut from) = self.passes.stage {

@@ -1,8 +1,8 @@
 //! Loading the line table at a start: page after page, the journal's records applied.
 //!
 //! ```text
-//!   table ──reads of 64 pages, 32 in flight──▶ chunks ──in order──▶ page ─▶ lines for the index
-//!                                 the journal's records of the page ──┘  └─▶ written back if changed
+//!   table ──reads of 64 pages, 32 in flight──▶ chunks ──in order─▶ page ─▶ lines for the index
+//!                               the journal's records of the page ──┘  └─▶ written if changed
 //! ```
 //! A line of an extent that was active when the last run ended, or that was changed since this one
 //! began, is dropped, and the page is written back without it: only then may the extent be retired.

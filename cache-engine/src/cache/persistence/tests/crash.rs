@@ -116,8 +116,8 @@ impl Cache {
 
     fn begin_change(&mut self) {
         let line = self.any_line();
-        let busy = |piece: &Piece| matches!(*piece, Piece::Waiting(of) | Piece::InFlight(of) if of == line);
-        if self.pieces.iter().any(busy) {
+        let busy = [Piece::Waiting(line), Piece::InFlight(line)];
+        if self.pieces.iter().any(|piece| busy.contains(piece)) {
             return;
         }
         let Some(piece) = self.pieces.iter().position(|piece| *piece == Piece::Free) else {
@@ -238,7 +238,8 @@ impl Cache {
     fn take_loaded(&mut self) {
         let layout = self.rig.machine.layout;
         let Some((_, lines)) = self.rig.machine.loaded() else { return };
-        for loaded in lines.to_vec() {
+        let lines = lines.to_vec();
+        for loaded in lines {
             let slot = loaded.slot.0 as usize;
             let unverified = loaded.entry.is_unverified();
             let line = Some(line_of(&layout, &loaded));

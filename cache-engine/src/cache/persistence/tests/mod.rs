@@ -8,6 +8,7 @@ use block_io::{BufferPool, IoError, Operation, Request, Timestamp};
 
 use super::*;
 use crate::cache::line::Place;
+use crate::cache::metadata::FormatId;
 use crate::cache::metadata::layout::SUPERBLOCK_REGION;
 use crate::cache::metadata::superblock::newest;
 use crate::cache::outbox::Token;
