@@ -14,10 +14,9 @@
 //!
 //! Absent: deciding what may be served ([`crate::cache::metadata`]), and all later writes.
 
-use block_io::{
-    BlockQueue, BufferPool, Completion, DeviceError, IoError, Request, RequestId, Timestamp,
-};
+use block_io::{BlockQueue, BufferPool, DeviceError, Timestamp};
 
+use super::exchange::Exchange;
 use crate::cache::metadata::layout::SUPERBLOCK_REGION;
 use crate::cache::metadata::probe::{PROBE_LENGTH, Probe, probe};
 use crate::cache::metadata::{FormatId, Layout, Superblock};
@@ -90,7 +89,7 @@ pub fn open<Queue: BlockQueue>(
     pool: &BufferPool,
     turn: impl FnMut() -> Result<Timestamp, DeviceError>,
 ) -> Result<Probe, DeviceError> {
-    Exchange { queue, pool, turn }.probe()
+    look(&mut Exchange::new(queue, pool, turn))
 }
 
 /// Makes the device an empty cache and returns its superblock. A cache that is there already, of
@@ -119,7 +118,7 @@ pub fn write_superblock<Queue: BlockQueue>(
     superblock: &Superblock,
     turn: impl FnMut() -> Result<Timestamp, DeviceError>,
 ) -> Result<(), DeviceError> {
-    Exchange { queue, pool, turn }.write_superblock(superblock)
+    put(&mut Exchange::new(queue, pool, turn), superblock)
 }
 
 /// Formats, and says what was there.
@@ -134,8 +133,8 @@ fn format_what_is<Queue: BlockQueue>(
     if geometry.read_only {
         return Err(DeviceError::new("cache device: it is read-only; a cache needs to write"));
     }
-    let mut exchange = Exchange { queue, pool, turn };
-    let before = exchange.probe()?;
+    let mut exchange = Exchange::new(queue, pool, turn);
+    let before = look(&mut exchange)?;
     let mut superblock = Superblock::new(options.format_id, layout);
     let (activity, journal) = (layout.activity_offset, layout.journal_offset);
     match &before {
@@ -146,93 +145,57 @@ fn format_what_is<Queue: BlockQueue>(
         }
         Probe::Ours(old) => {
             superblock.sequence = old.sequence + 1;
-            exchange.write_superblock(&superblock)?;
-            exchange.zero(activity, journal)?;
+            put(&mut exchange, &superblock)?;
+            zero(&mut exchange, activity, journal)?;
         }
         Probe::Older { .. } => {
-            exchange.zero(SUPERBLOCK_REGION, journal)?;
+            zero(&mut exchange, SUPERBLOCK_REGION, journal)?;
             superblock.sequence = 1;
-            exchange.write_superblock(&superblock)?;
+            put(&mut exchange, &superblock)?;
         }
         Probe::Zeroed | Probe::Foreign(_) => {
-            exchange.zero(0, journal)?;
-            exchange.write_superblock(&superblock)?;
+            zero(&mut exchange, 0, journal)?;
+            put(&mut exchange, &superblock)?;
         }
     }
     superblock.sequence += 1;
-    exchange.write_superblock(&superblock)?;
+    put(&mut exchange, &superblock)?;
     Ok((superblock, before))
 }
 
-/// One request after another on an otherwise idle queue.
-struct Exchange<'device, Queue, Turn> {
-    queue: &'device mut Queue,
-    pool: &'device BufferPool,
-    turn: Turn,
+/// Reads the start of a device and tells what it is used for.
+fn look<Queue: BlockQueue>(
+    exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
+) -> Result<Probe, DeviceError> {
+    let capacity = exchange.capacity();
+    let length = PROBE_LENGTH.min(capacity) as usize;
+    let found = probe(&exchange.read("cache device: reading its start", 0, length)?);
+    match &found {
+        Probe::Ours(superblock) if superblock.layout.capacity > capacity => {
+            Ok(Probe::Foreign(format!(
+                "a Forebay cache of {} bytes, but the device has only {capacity}",
+                superblock.layout.capacity
+            )))
+        }
+        _ => Ok(found),
+    }
 }
 
-impl<Queue: BlockQueue, Turn> Exchange<'_, Queue, Turn>
-where
-    Turn: FnMut() -> Result<Timestamp, DeviceError>,
-{
-    fn probe(&mut self) -> Result<Probe, DeviceError> {
-        let geometry = self.queue.geometry();
-        let start = self.pool.allocate(PROBE_LENGTH.min(geometry.capacity) as usize);
-        let chunk = (geometry.transfer_max as usize).min(start.len());
-        for offset in (0..start.len()).step_by(chunk) {
-            let part = start.slice(offset, chunk.min(start.len() - offset));
-            self.one("reading its start", Request::read(RequestId(0), offset as u64, part))?;
-        }
-        let found = probe(&start.to_vec());
-        match &found {
-            Probe::Ours(superblock) if superblock.layout.capacity > geometry.capacity => {
-                Ok(Probe::Foreign(format!(
-                    "a Forebay cache of {} bytes, but the device has only {}",
-                    superblock.layout.capacity, geometry.capacity
-                )))
-            }
-            _ => Ok(found),
-        }
-    }
+fn put<Queue: BlockQueue>(
+    exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
+    superblock: &Superblock,
+) -> Result<(), DeviceError> {
+    let bytes = superblock.encode();
+    exchange.write("cache device: writing its superblock", superblock.offset(), &bytes)
+}
 
-    fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), DeviceError> {
-        self.write("writing its superblock", superblock.offset(), &superblock.encode())
-    }
-
-    /// Writes zeroes from `start` up to `end`.
-    fn zero(&mut self, start: u64, end: u64) -> Result<(), DeviceError> {
-        self.write("writing zeroes", start, &vec![0; (end - start) as usize])
-    }
-
-    /// Writes, durably.
-    fn write(&mut self, doing: &str, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        let buffer = self.pool.allocate(bytes.len());
-        buffer.copy_from_slice(bytes);
-        let chunk = (self.queue.geometry().transfer_max as usize).min(bytes.len());
-        for at in (0..bytes.len()).step_by(chunk) {
-            let part = buffer.slice(at, chunk.min(bytes.len() - at));
-            let write = Request::write(RequestId(0), offset + at as u64, part);
-            self.one(doing, write.with_force_unit_access(true))?;
-        }
-        Ok(())
-    }
-
-    /// Sends a request and waits for its answer.
-    fn one(&mut self, doing: &str, request: Request) -> Result<(), DeviceError> {
-        let failed = |error: IoError| {
-            DeviceError::with_source(format!("cache device: {doing} failed"), error)
-        };
-        self.queue.submit(request).map_err(|_| failed(IoError::OutOfMemory))?;
-        let mut completions: Vec<Completion> = Vec::new();
-        let mut now = Timestamp::default();
-        loop {
-            self.queue.poll(now, &mut completions);
-            if let Some(completion) = completions.pop() {
-                return completion.result.map_err(failed);
-            }
-            now = (self.turn)()?;
-        }
-    }
+/// Writes zeroes from `start` up to `end`.
+fn zero<Queue: BlockQueue>(
+    exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
+    start: u64,
+    end: u64,
+) -> Result<(), DeviceError> {
+    exchange.write("cache device: writing zeroes", start, &vec![0; (end - start) as usize])
 }
 
 #[cfg(test)]

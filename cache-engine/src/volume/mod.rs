@@ -12,7 +12,9 @@
 //!
 //! Absent: opening devices ([`cache_device`] and the backends do that).
 
+pub mod cache_check;
 pub mod cache_device;
+pub mod exchange;
 
 use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;

@@ -40,6 +40,12 @@ pub(crate) enum Verb {
     },
     /// Say what caches of some sizes would have done for recorded requests
     Replay(crate::replay::ReplayArguments),
+    /// Make, look at and check the cache on a device that no cache is running on
+    Cache {
+        /// What to do with it.
+        #[command(subcommand)]
+        verb: CacheVerb,
+    },
     /// Show what a cache does, on this machine, in under a minute
     Demo(DemoArguments),
 }
@@ -169,6 +175,88 @@ Examples:
     },
 }
 
+/// The verbs of `forebay cache`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheVerb {
+    /// Make an empty cache of a device
+    ///
+    /// An empty or zeroed device is formatted, and so is a cache of ours, whose lines are given up;
+    /// anything else is refused unless --force-format.
+    #[command(after_long_help = "\
+Examples:
+  forebay cache format /dev/nvme0n1
+  forebay cache format cache.img --size 10GiB --line-size 64k")]
+    Format(FormatArguments),
+    /// Show what a cache device says of itself
+    #[command(after_long_help = "\
+Examples:
+  forebay cache inspect /dev/nvme0n1
+  forebay cache inspect cache.img --json")]
+    Inspect(InspectArguments),
+    /// Read everything that a cache device records and say whether it is whole
+    ///
+    /// Exit code 1 when something is damaged. What a crash leaves and the next start takes care of
+    /// is told, and is no damage. With --origin every valid block is compared with its checksum and
+    /// with the origin, which nobody may write meanwhile.
+    #[command(after_long_help = "\
+Examples:
+  forebay cache check /dev/nvme0n1
+  forebay cache check cache.img --origin file:disk.img --volume disk --json")]
+    Check(CheckArguments),
+}
+
+/// `forebay cache format`.
+#[derive(Debug, Args)]
+pub(crate) struct FormatArguments {
+    /// The block device or regular file
+    #[arg(value_name = "DEVICE", value_parser = cache_device)]
+    pub(crate) device: CacheAddress,
+
+    /// Bytes in a cache line: 4k, 8k, 16k, 32k or 64k
+    #[arg(long, value_name = "SIZE", default_value_t)]
+    pub(crate) line_size: LineSize,
+
+    /// Size of the cache, such as 512M or 1GiB: makes a file that is absent or empty
+    #[arg(long, visible_alias = "cache-size", value_name = "SIZE")]
+    pub(crate) size: Option<Size>,
+
+    /// Format the device whatever it holds
+    #[arg(long)]
+    pub(crate) force_format: bool,
+}
+
+/// `forebay cache inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// The block device or regular file
+    #[arg(value_name = "DEVICE", value_parser = cache_device)]
+    pub(crate) device: CacheAddress,
+
+    /// Answer for programs: one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `forebay cache check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The block device or regular file
+    #[arg(value_name = "DEVICE", value_parser = cache_device)]
+    pub(crate) device: CacheAddress,
+
+    /// Origin to compare a volume with: file:PATH or nvme+tcp://HOST[:4420]/SUBNQN?nsid=1
+    #[arg(long, value_name = "URI")]
+    pub(crate) origin: Option<OriginAddress>,
+
+    /// Name of the volume whose origin that is; may be left out where there is only one
+    #[arg(long, value_name = "NAME", requires = "origin")]
+    pub(crate) volume: Option<String>,
+
+    /// Answer for programs: one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `forebay demo`.
 #[derive(Debug, Args)]
 #[command(long_about = "\
@@ -224,6 +312,22 @@ fn nvme_tcp(text: &str) -> Result<NvmeTcpAddress, String> {
         Ok(OriginAddress::NvmeTcp(address)) => Ok(address),
         Ok(_) => Err(format!("`{text}`: must be nvme+tcp://HOST[:4420]/SUBNQN?nsid=1")),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A path, or its URI.
+fn cache_device(text: &str) -> Result<CacheAddress, String> {
+    if !text.starts_with("file:") && !text.starts_with("memory:") {
+        return match text.is_empty() {
+            true => Err("must be the path of a block device or a regular file".to_owned()),
+            false => Ok(CacheAddress::File(text.into())),
+        };
+    }
+    match text.parse() {
+        Ok(CacheAddress::Memory) => {
+            Err(format!("`{text}`: must be a block device or a regular file"))
+        }
+        parsed => parsed.map_err(|error| error.to_string()),
     }
 }
 

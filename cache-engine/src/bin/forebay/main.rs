@@ -5,12 +5,14 @@
 //!             ├─▶ target   devices ──▶ an NVMe/TCP subsystem
 //!             ├─▶ nvme     discover, identify
 //!             ├─▶ replay   traces ──▶ hit ratios of simulated caches
+//!             ├─▶ cache    format, inspect, check
 //!             └─▶ demo     target + volume + client in one process
 //! ```
 //! A file per verb. Standard output and standard error are written in [`output`] only. Absent:
 //! daemonising, log files and configuration files, which are a service manager's.
 
 mod arguments;
+mod cache;
 mod control;
 mod demo;
 mod failure;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Target(arguments) => target::run(arguments),
         Verb::Nvme { verb } => nvme::run(verb),
         Verb::Replay(arguments) => replay::run(arguments),
+        Verb::Cache { verb } => cache::run(verb),
         Verb::Demo(arguments) => demo::run(arguments),
     };
     match result {

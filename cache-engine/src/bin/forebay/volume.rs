@@ -130,7 +130,11 @@ impl Volume {
     }
 }
 
-fn random_identity() -> Result<[u8; 16], Failure> {
+/// Sixteen random bytes, for a new format id.
+///
+/// # Errors
+/// When the system has none to give.
+pub(crate) fn random_identity() -> Result<[u8; 16], Failure> {
     let mut identity = [0; 16];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut identity))

@@ -12,6 +12,7 @@
 //! Absent: when what is written (`cache/persistence` decides), and the devices.
 
 pub(crate) mod activity_page;
+pub mod examination;
 pub mod identity;
 pub(crate) mod journal_block;
 pub mod layout;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cache::metadata::State;
+use crate::cache::metadata::volume_record::tests::record as volume_record;
 use block_io::device::memory::MemoryDevice;
 use block_io::sim::{SimDisk, World};
 use block_io::{BlockDevice, Extent, Geometry};
@@ -180,6 +181,10 @@ fn a_power_cut_while_formatting_anew_leaves_the_newest_superblock_of_before_or_t
             let rig = Rig::new(seed, &[0; 512]);
             assert!(rig.format(1, u64::MAX));
             let Probe::Ours(mut superblock) = rig.open() else { panic!("formatted") };
+            // Several sectors of them, so that a write cut short is none at all.
+            for id in 0..20 {
+                superblock.put_volume(volume_record(id)).expect("it fits");
+            }
             for _ in 0..running {
                 superblock.sequence += 1;
                 superblock.state = State::InUse;

@@ -1,0 +1,12 @@
+//! `journal_block` under libFuzzer; built otherwise it says how to run it.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let _ = (forebay_fuzz::targets::cache_records::JOURNAL_BLOCK.run)(input);
+});
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    forebay_fuzz::runner::explain("journal_block")
+}
