@@ -208,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_hit_stays() {
+        let mut index = index(100_000, 1);
+        let sectors = SectorSet::of_bytes(0, 4096);
+        for number in 0..1000 {
+            let slot = index.allocate(LineNumber(number), NOTHING_IN_USE).expect("room").slot;
+            index.validate(slot, sectors);
+            for hot in 0..=number.min(7) {
+                let slot = index.find(LineNumber(hot)).expect("hit each time");
+                index.touch(slot);
+            }
+        }
+    }
+
+    #[test]
     fn slots_without_valid_sectors_go_first() {
         let mut index = index(1000, 1);
         let sectors = SectorSet::of_bytes(0, 4096);
