@@ -22,6 +22,9 @@ struct Measurement {
 #[serde(transparent)]
 pub(crate) struct Results {
     measurements: BTreeMap<String, Measurement>,
+    /// Suites that could not run here.
+    #[serde(skip)]
+    skipped: usize,
 }
 
 impl Results {
@@ -43,8 +46,15 @@ impl Results {
         value
     }
 
+    /// Says why a suite is not run here.
+    pub(crate) fn skip(&mut self, suite: &str, reason: &str) {
+        println!("{suite}: skipped, {reason}");
+        self.skipped += 1;
+    }
+
+    /// Whether nothing was asked for that there is: neither measured nor skipped.
     pub(crate) fn is_empty(&self) -> bool {
-        self.measurements.is_empty()
+        self.measurements.is_empty() && self.skipped == 0
     }
 
     pub(crate) fn to_json(&self) -> String {
@@ -71,6 +81,15 @@ mod tests {
         assert_eq!(median(&[9.0]), 9.0);
         assert_eq!(median(&[3.0, 100.0, 1.0]), 3.0);
         assert_eq!(median(&[4.0, 1.0, 100.0, 2.0]), 3.0);
+    }
+
+    #[test]
+    fn what_was_skipped_was_asked_for() {
+        let mut results = Results::default();
+        assert!(results.is_empty());
+        results.skip("trace", "there are none");
+        assert!(!results.is_empty());
+        assert_eq!(results.to_json(), "{}\n", "and has no row");
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
         return Ok(());
     }
     let Some(folder) = std::env::var_os("FOREBAY_TRACES").map(PathBuf::from) else {
-        println!("trace: skipped, FOREBAY_TRACES names no folder with {}", file_names());
+        let reason = format!("FOREBAY_TRACES names no folder with {}", file_names());
+        results.skip("trace", &reason);
         return Ok(());
     };
     let mut ratios = Policy::ALL.map(|_| Vec::new());

@@ -6,8 +6,8 @@
 //! ```
 //! Top to bottom is the way of a request: a [`frontend`] takes it from a client, [`volume`] runs
 //! the state machine [`cache`] over two [`block_io::BlockQueue`]s and is one itself, and at both
-//! ends are devices, which [`backend`] opens. Beside it stands [`advice`]: what a cache would do for a
-//! trace.
+//! ends are devices, which [`backend`] opens. Beside it stands [`advice`]: what a cache would
+//! have done for a trace.
 
 pub mod advice;
 pub mod backend;

@@ -127,8 +127,9 @@ fn fill(cache: &Path, path: &Path) -> u64 {
     let layout = superblock.layout;
     let content = std::fs::read(path).expect("readable");
     let mut records = JournalRecords::default();
-    let checksums =
-        std::array::from_fn(|block| crc32c::crc32c(&content[block % 4 * 4096..][..4096]));
+    let checksums = std::array::from_fn(|block| {
+        block_io::Crc32c::new().update(&content[block % 4 * 4096..][..4096]).value()
+    });
     let (valid, changed, entry) = (0b1111, 0b1111, 1 << 31 | 5);
     records.add(&JournalRecord { slot: 2, entry, valid, changed, checksums });
     let table = LineTable::new(layout, superblock.format_id);

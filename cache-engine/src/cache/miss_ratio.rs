@@ -60,7 +60,8 @@ pub struct MissRatioCurve {
 
 impl MissRatioCurve {
     /// A curve without accesses, made of at most `samples_max` lines at a time (at least 16 are
-    /// taken). A thousand are a few per cent off, eight thousand one; each costs about 70 bytes.
+    /// taken). On traces of block devices the mean error was 0.005 to 0.036 with a thousand, and
+    /// 0.002 to 0.011 with eight thousand where there were so many; each takes about 100 bytes.
     pub fn new(samples_max: usize) -> Self {
         let samples_max = samples_max.max(16);
         let empty = Sample { hash: NONE, turn: 0 };
@@ -92,8 +93,9 @@ impl MissRatioCurve {
         self.curve_of(self.accesses)
     }
 
-    /// The same when the number of accesses is known, which corrects for the luck of having drawn
-    /// popular lines or not (SHARDS-adj in the paper).
+    /// The same when the number of accesses is known (SHARDS-adj in the paper): corrects for the
+    /// luck of having drawn the few most popular lines or not. Better where such lines dominate
+    /// (0.008 in place of 0.036 on an OLTP trace), often a little worse where none do.
     pub fn curve_of_accesses(&self, accesses: u64) -> Vec<(u64, f64)> {
         self.curve_of(accesses as f64)
     }

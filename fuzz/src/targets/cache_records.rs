@@ -32,8 +32,8 @@ fn page_of(input: &[u8], at: usize) -> Option<Page> {
     let length = body.len().min(page.len());
     page[..length].copy_from_slice(&body[..length]);
     if control & 1 == 1 {
-        let front = crc32c::crc32c(&page[..at]);
-        let checksum = crc32c::crc32c_append(front, &page[at + 4..]);
+        let front = block_io::Crc32c::new().update(&page[..at]);
+        let checksum = front.update(&page[at + 4..]).value();
         page[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
     }
     Some(page)

@@ -71,6 +71,17 @@ fn no_policy_beats_belady_and_s3_fifo_beats_lru_on_a_scan() {
 }
 
 #[test]
+fn what_was_used_twice_outlasts_a_scan() {
+    let hot = 0..8u64;
+    let used = hot.clone().flat_map(|line| [line; 3]);
+    let trace = reads(used.chain(1000..2000).chain(hot));
+    for policy in [Policy::Ours, Policy::S3Fifo] {
+        assert_eq!(hits(&trace, policy, 16), 16 + 8, "{policy}");
+    }
+    assert_eq!(hits(&trace, Policy::Lru, 16), 16);
+}
+
+#[test]
 fn a_request_is_a_hit_when_all_of_it_is() {
     let trace = trace([(0, LINE, false), (0, 2 * LINE, false), (100, 2 * LINE - 200, false)]);
     for policy in Policy::ALL {
@@ -79,6 +90,15 @@ fn a_request_is_a_hit_when_all_of_it_is() {
         assert_eq!((outcome.blocks, outcome.block_hits), (5, 3), "{policy}");
         assert_eq!(outcome.origin_read_bytes, 2 * LINE, "{policy}");
         assert_eq!(outcome.size_bytes, 16 * LINE, "whole sets");
+    }
+}
+
+#[test]
+fn a_request_of_which_only_the_end_is_there_is_no_hit() {
+    let trace = trace([(LINE, LINE, false), (0, 2 * LINE, false)]);
+    for policy in Policy::ALL {
+        let outcome = simulate(&trace, LineSize::ALL[0], settings(policy, 16));
+        assert_eq!((outcome.read_hits, outcome.block_hits), (0, 1), "{policy}");
     }
 }
 

@@ -24,9 +24,9 @@ impl LineParser for Blkparse {
         let Some(kind) = fields.next() else {
             return Err("rwbs: missing; must be letters such as R or WS".to_owned());
         };
-        // Flushes (N, FN) carry no data; discards (D) move none.
+        // Flushes (FN) and discards (D, DE) carry no data.
         let is_write = kind.contains('W');
-        if kind.contains('D') || !(is_write || kind.contains('R')) {
+        if !(is_write || kind.contains('R')) {
             return Ok(None);
         }
         let (Some(sector), Some("+"), Some(sectors)) =
