@@ -25,9 +25,22 @@ pub(crate) fn run(root: &Path) -> StepResult {
         .arguments(&["--document-private-items".to_owned()])
         .environment("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links")
         .run()?;
+    interleavings(root)?;
     fuzz::run(root, &fuzz::FuzzArguments::default())?;
     instructions::run(root, &instructions::InstructionsArguments::default())?;
     test::run(root, &test::TestArguments::default())
+}
+
+/// What several cores do to the same memory, in every order that the language allows.
+fn interleavings(root: &Path) -> StepResult {
+    let test = ["test", "--package", "block-io", "--package", "cache-engine", "--lib", "--release"];
+    // Built apart: the flag is for every crate, and would have all of them built again twice.
+    let folder = test::target_folder(root).join("loom");
+    Step::cargo("interleavings", root, &test)
+        .arguments(&["--no-default-features", "interleavings"].map(str::to_owned))
+        .environment("RUSTFLAGS", "--cfg loom")
+        .environment("CARGO_TARGET_DIR", &folder.to_string_lossy())
+        .run()
 }
 
 fn deny_warnings() -> Vec<String> {

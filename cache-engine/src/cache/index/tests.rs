@@ -13,6 +13,7 @@ fn index(lines: u64, sets: u32) -> Index {
 
 fn cache(index: &mut Index, number: u64) -> Allocation {
     let allocation = index.allocate(LineNumber(number), NOTHING_IN_USE).expect("room");
+    assert!(index.valid(allocation.slot).is_empty(), "blocks of the line before");
     index.validate(allocation.slot, BLOCK);
     check(index, allocation.slot.set() as u32);
     allocation
