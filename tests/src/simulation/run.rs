@@ -8,6 +8,7 @@
 //! too. Whoever runs many catches it.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use block_io::sim::{
     Crash, DiskFaults, History, Random, SimDisk, VolumeRules, World, fill_pattern,
@@ -20,6 +21,9 @@ use super::trace::Trace;
 
 /// Bytes of each read of the last check: not in step with lines of any size.
 const CHECKED_AT_ONCE: usize = 96 << 10;
+
+/// How long the engine is left alone when no device has anything to say.
+const UNATTENDED: Duration = Duration::from_micros(100);
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -323,11 +327,27 @@ impl<'scenario> Run<'scenario> {
         }
     }
 
+    /// Lets time pass until a device has something to say, or for long enough that the engine may
+    /// want to do something by itself.
     fn turn_world(&mut self) {
-        if !self.world.advance() && !self.engine().is_idle() {
+        let in_flight = self.in_flight_on_devices();
+        let until = self.world.now() + UNATTENDED;
+        let mut advanced = false;
+        while self.in_flight_on_devices() == in_flight && self.world.now() < until {
+            if !self.world.advance() {
+                break;
+            }
+            advanced = true;
+        }
+        if !advanced && !self.engine().is_idle() {
             assert!(self.cache_device.hung() > 0, "seed {}: nothing moves", self.world.seed());
             self.cache_device.release_hung();
         }
+    }
+
+    fn in_flight_on_devices(&self) -> usize {
+        let origins: usize = self.origins.iter().map(SimDisk::in_flight).sum();
+        origins + self.cache_device.in_flight()
     }
 
     /// When all is quiet: what the engine serves, what the origins have, and what the history

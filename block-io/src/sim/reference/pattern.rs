@@ -9,8 +9,16 @@ const WORD: usize = 8;
 /// First word of a stamped sector.
 const MAGIC: u64 = u64::from_le_bytes(*b"forebay\x01");
 
-/// Difference of neighbouring words in a stamped sector's body.
-const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+/// What each word of a stamped sector's body is more than its first.
+const STEPS: [u64; SECTOR / WORD] = {
+    let mut steps = [0_u64; SECTOR / WORD];
+    let mut index = 1;
+    while index < steps.len() {
+        steps[index] = steps[index - 1].wrapping_add(0x9E37_79B9_7F4A_7C15);
+        index += 1;
+    }
+    steps
+};
 /// First word of the body; before it stand the magic number, the write and the offset.
 const BODY: usize = 3;
 
@@ -26,9 +34,10 @@ pub(super) fn stamp(sector: &[u8]) -> u64 {
             return 0;
         }
         let body = body(word(1), word(2));
-        let differs = words[BODY..].iter().zip(BODY as u64..).fold(0, |differs, (word, index)| {
-            differs | (u64::from_le_bytes(*word).wrapping_sub(index.wrapping_mul(STEP)) ^ body)
-        });
+        let mut differs = 0;
+        for (word, step) in words[BODY..].iter().zip(&STEPS[BODY..]) {
+            differs |= u64::from_le_bytes(*word).wrapping_sub(*step) ^ body;
+        }
         if word(0) == MAGIC && differs == 0 {
             return mix(body) | 1;
         }
@@ -51,8 +60,8 @@ const fn body(write_id: u64, offset: u64) -> u64 {
 pub(super) fn sector(write_id: u64, offset: u64) -> [u8; SECTOR] {
     let mut words = [0_u64; SECTOR / WORD];
     let body = body(write_id, offset);
-    for (word, index) in words.iter_mut().zip(0..) {
-        *word = body.wrapping_add(STEP.wrapping_mul(index));
+    for (word, step) in words.iter_mut().zip(STEPS) {
+        *word = body.wrapping_add(step);
     }
     [words[0], words[1], words[2]] = [MAGIC, write_id, offset];
     let mut bytes = [0; SECTOR];
