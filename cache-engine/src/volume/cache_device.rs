@@ -58,7 +58,7 @@ pub enum Found {
 /// Makes the device a cold cache if it may be one. `turn` is as for [`open`].
 ///
 /// # Errors
-/// As [`format`].
+/// As [`format()`].
 pub fn prepare<Queue: BlockQueue>(
     queue: &mut Queue,
     pool: &BufferPool,
