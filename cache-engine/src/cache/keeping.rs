@@ -3,9 +3,8 @@
 
 use block_io::{BufferPool, DeviceError, Extent, IoError};
 
-use super::blocks::{BLOCKS_MAX, BlockSet};
+use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
-use super::entry::Entry;
 use super::fill::Checksums;
 use super::index::Slot;
 use super::line::{LineMap, LineNumber};
@@ -295,6 +294,3 @@ impl Cache {
         true
     }
 }
-
-/// A record of a slot that holds nothing.
-pub(crate) const NO_CHECKSUMS: Checksums = [0; BLOCKS_MAX];
