@@ -58,7 +58,9 @@ mod volumes;
 
 pub use administration::VolumeSettings;
 pub use config::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, Verification, VolumeId};
+pub use keeping::ColdReason;
 pub use outbox::{Event, Outbox, Ticket};
+pub use persistence::PersistenceStatistics;
 pub use statistics::Statistics;
 pub use volumes::Span;
 
@@ -126,6 +128,7 @@ pub struct Cache {
     /// Changes of the superblock on their way.
     recordings: VecDeque<Recording>,
     told: Told,
+    cold: Option<ColdReason>,
     stopping: bool,
     /// Kept for its memory.
     loaded_slots: Vec<Slot>,
@@ -214,6 +217,7 @@ impl Cache {
             keeper: None,
             recordings: VecDeque::new(),
             told: Told::default(),
+            cold: None,
             stopping: false,
             loaded_slots: Vec::new(),
             health: Health::default(),
@@ -236,6 +240,16 @@ impl Cache {
     /// Bytes of data that the cache can hold.
     pub fn capacity(&self) -> u64 {
         self.index.slots() * self.line_size.bytes()
+    }
+
+    /// Lines that hold something, be it of a volume that is gone.
+    pub fn lines_in_use(&self) -> u64 {
+        self.index.occupied()
+    }
+
+    /// Whether the cache device was given up in this run; everything passes through then.
+    pub fn is_degraded(&self) -> bool {
+        self.health.is_degraded()
     }
 
     /// Bytes of memory that grow with the cache: the index, and checksums where each read is

@@ -50,9 +50,8 @@ use super::metadata::journal_block::Checksums;
 use super::metadata::layout::Layout;
 use super::metadata::superblock::{State, Superblock};
 
-pub(crate) use face::{
-    Change, LineChecksums, LoadedLine, PersistenceConfig, PersistenceStatistics, Start,
-};
+pub use face::PersistenceStatistics;
+pub(crate) use face::{Change, LineChecksums, LoadedLine, PersistenceConfig, Start};
 
 use activity::Activity;
 use device::{Device, Purpose};
@@ -334,6 +333,16 @@ impl Persistence {
     /// Whether the start is over: everything is loaded, and what was dropped is durable.
     pub(crate) fn is_started(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Dead)
+    }
+
+    /// Whether it is settled if lines are loaded, and under which format id.
+    pub(crate) fn is_settled(&self) -> bool {
+        !matches!(self.phase, Phase::Opening | Phase::Reading)
+    }
+
+    /// Whether the start found that what is recorded is damaged, and so is cold.
+    pub(crate) fn is_unbelievable(&self) -> bool {
+        self.opening.is_unbelievable()
     }
 
     /// The superblock as it is, or will be on the device.
