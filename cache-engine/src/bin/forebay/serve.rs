@@ -12,7 +12,7 @@ use cache_engine::frontend::nbd::{NbdServer, ServerOptions, Transport};
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
-use crate::volume::Volume;
+use crate::volume::{CacheReport, Volume};
 
 /// How long the last flush may take: an origin that is gone must not keep the command from ending.
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
@@ -101,6 +101,17 @@ impl NbdService {
         }
     }
 
+    /// What the whole cache of the last volume did; none where nothing is cached.
+    pub(crate) fn cache_report(&self) -> Option<CacheReport> {
+        self.volumes.last()?.with_queue(|volume| volume.cache_report())
+    }
+
+    fn tell_notices(&self) {
+        for volume in &self.volumes {
+            volume.with_queue(|volume| volume.notices()).iter().for_each(output::notice);
+        }
+    }
+
     fn tell_faults(&mut self) {
         for (volume, told) in self.volumes.iter().zip(&mut self.fault_told) {
             if !*told && let Some(fault) = volume.with_queue(|volume| volume.fault()) {
@@ -135,8 +146,9 @@ impl NbdService {
         let port = self.reactor.open_port();
         port.timer(self.reactor.now() + FLUSH_GRACE, 0);
         for volume in &mut self.volumes {
-            if !volume.geometry().read_only && volume.submit(Request::flush(RequestId(0))).is_err()
-            {
+            if volume.geometry().read_only {
+                volume.with_queue(|volume| volume.flushed(true));
+            } else if volume.submit(Request::flush(RequestId(0))).is_err() {
                 output::notice("a volume was too busy for a last flush");
             }
         }
@@ -147,10 +159,11 @@ impl NbdService {
         let mut progress = false;
         for volume in &mut self.volumes {
             progress |= volume.poll(now, &mut self.completions);
-        }
-        for completion in self.completions.drain(..) {
-            if let Err(error) = completion.result {
-                output::notice(format_args!("the last flush failed: {error}"));
+            for completion in self.completions.drain(..) {
+                volume.with_queue(|volume| volume.flushed(completion.result.is_ok()));
+                if let Err(error) = completion.result {
+                    output::notice(format_args!("the last flush failed: {error}"));
+                }
             }
         }
         let Stage::Flushing(port) = &self.stage else { return progress };
@@ -173,7 +186,12 @@ impl NbdService {
 
 impl Daemon for NbdService {
     fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
-        self.volumes.iter().try_for_each(|volume| volume.with_queue(|volume| volume.close(reactor)))
+        let closed = self
+            .volumes
+            .iter()
+            .try_for_each(|volume| volume.with_queue(|volume| volume.close(reactor)));
+        self.tell_notices();
+        closed
     }
 }
 
@@ -184,6 +202,11 @@ impl Task for NbdService {
             Stage::Serving | Stage::Closing => {
                 self.tell_faults();
                 progress |= self.server.poll(now);
+                // Without a client nobody else does, and a cache has things to do by itself.
+                for volume in &mut self.volumes {
+                    progress |= volume.poll(now, &mut self.completions);
+                }
+                self.tell_notices();
                 if self.server.is_finished() {
                     self.begin_flush();
                     progress = true;

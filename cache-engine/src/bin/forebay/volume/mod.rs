@@ -1,32 +1,25 @@
 //! A volume as the command serves it: an origin alone, or with a cache in front.
 
+mod cached;
+
+pub(crate) use cached::{CacheReport, CacheSettings};
+
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use block_io::reactor::{Reactor, Wait};
+use block_io::reactor::Reactor;
 use block_io::{BlockDevice, BlockQueue, Completion, Geometry, Operation, Request, Timestamp};
-use cache_engine::backend::address::{CacheAddress, Size};
 use cache_engine::backend::{Backend, BackendQueue};
-use cache_engine::cache::{Cache, CacheConfig, CacheMode, Statistics, VolumeSettings};
-use cache_engine::volume::cache_device::{self, Found, PrepareOptions};
-use cache_engine::volume::{CacheEngine, CachedVolume};
+use cache_engine::cache::Statistics;
+
+use cached::Cached;
 
 use crate::failure::Failure;
 
 /// Requests in flight on an origin or a cache device; what exceeds it waits in the volume.
 const DEVICE_DEPTH: usize = 256;
-
-/// How a cache is made.
-#[derive(Clone, Debug)]
-pub(crate) struct CacheSettings {
-    pub(crate) address: CacheAddress,
-    pub(crate) size: Option<Size>,
-    pub(crate) force_format: bool,
-    pub(crate) mode: CacheMode,
-    pub(crate) config: CacheConfig,
-}
 
 /// A volume: its queue, and the device of its origin.
 pub(crate) struct Volume {
@@ -39,7 +32,7 @@ enum VolumeQueue {
     /// The origin alone.
     Plain(Box<CountedQueue>),
     /// An origin with a cache in front.
-    Cached(Box<CachedVolume<BackendQueue, BackendQueue>>),
+    Cached(Box<Cached>),
 }
 
 impl Volume {
@@ -63,40 +56,8 @@ impl Volume {
         cache: &CacheSettings,
         reactor: &Reactor,
     ) -> Result<(Self, Vec<String>), Failure> {
-        let address = &cache.address;
-        let origin_queue = origin.open_queue(reactor, DEVICE_DEPTH)?;
-        let backend = Backend::open_cache(address, cache.size)?;
-        let mut notices: Vec<String> = backend.notice().map(str::to_owned).into_iter().collect();
-        let mut queue = backend.open_queue(reactor, DEVICE_DEPTH)?;
-        let options = PrepareOptions {
-            line_size: cache.config.line_size,
-            force_format: cache.force_format,
-            identity: random_identity()?,
-        };
-        let turn = || {
-            reactor.turn(Wait::ForEvent)?;
-            Ok(reactor.now())
-        };
-        let (space, found) = cache_device::prepare(&mut queue, reactor.pool(), options, turn)
-            .map_err(|error| Failure::because(format!("--cache {address}"), error))?;
-        let state = match found {
-            Found::Unused => "was unused and is formatted",
-            Found::Ours => "is one of ours",
-            Found::Forced => "held something else and is formatted by force",
-        };
-        notices.push(format!("{address}: {state}; the cache starts cold"));
-        let pool = reactor.pool().clone();
-        let engine = CacheEngine::new(Cache::in_memory(cache.config.clone(), space, pool)?, queue);
-        let geometry = origin_queue.geometry();
-        let settings = VolumeSettings {
-            name: "volume".into(),
-            geometry,
-            mode: cache.mode,
-            known: None,
-            cipher: None,
-        };
-        let volume = engine.add_volume(origin_queue, settings)?;
-        let queue = VolumeQueue::Cached(Box::new(volume));
+        let (cached, notices) = Cached::start(origin, cache, reactor)?;
+        let queue = VolumeQueue::Cached(Box::new(cached));
         Ok((Self { origin: origin.clone(), queue }, notices))
     }
 
@@ -104,7 +65,7 @@ impl Volume {
     pub(crate) fn statistics(&self) -> Statistics {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.statistics,
-            VolumeQueue::Cached(volume) => volume.statistics(),
+            VolumeQueue::Cached(cached) => cached.statistics(),
         }
     }
 
@@ -112,7 +73,7 @@ impl Volume {
     pub(crate) fn is_idle(&self) -> bool {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.in_flight() == 0,
-            VolumeQueue::Cached(volume) => volume.is_idle(),
+            VolumeQueue::Cached(cached) => cached.is_idle(),
         }
     }
 
@@ -121,11 +82,37 @@ impl Volume {
         self.origin.fault()
     }
 
-    /// Takes leave of whoever serves the origin.
+    /// What the whole cache did; none for an origin alone.
+    pub(crate) fn cache_report(&self) -> Option<CacheReport> {
+        match &self.queue {
+            VolumeQueue::Plain(_) => None,
+            VolumeQueue::Cached(cached) => Some(cached.report()),
+        }
+    }
+
+    /// What an operator should know by now.
+    pub(crate) fn notices(&mut self) -> Vec<String> {
+        match &mut self.queue {
+            VolumeQueue::Plain(_) => Vec::new(),
+            VolumeQueue::Cached(cached) => cached.notices().collect(),
+        }
+    }
+
+    /// The last flush has ended: whether all that was written is on the origin.
+    pub(crate) fn flushed(&mut self, in_order: bool) {
+        if let VolumeQueue::Cached(cached) = &mut self.queue {
+            cached.flushed(in_order);
+        }
+    }
+
+    /// Leaves the cache in order, and takes leave of whoever serves the origin.
     ///
     /// # Errors
     /// When the reactor itself fails.
-    pub(crate) fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
+    pub(crate) fn close(&mut self, reactor: &Reactor) -> Result<(), Failure> {
+        if let VolumeQueue::Cached(cached) = &mut self.queue {
+            cached.stop(&self.origin, reactor);
+        }
         Ok(self.origin.close(reactor)?)
     }
 }
@@ -205,28 +192,28 @@ impl BlockQueue for Volume {
     fn geometry(&self) -> Geometry {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.geometry(),
-            VolumeQueue::Cached(volume) => volume.geometry(),
+            VolumeQueue::Cached(cached) => cached.geometry(),
         }
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
         match &mut self.queue {
             VolumeQueue::Plain(queue) => queue.submit(request),
-            VolumeQueue::Cached(volume) => volume.submit(request),
+            VolumeQueue::Cached(cached) => cached.submit(request),
         }
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
         match &mut self.queue {
             VolumeQueue::Plain(queue) => queue.poll(now, completions),
-            VolumeQueue::Cached(volume) => volume.poll(now, completions),
+            VolumeQueue::Cached(cached) => cached.poll(now, completions),
         }
     }
 
     fn in_flight(&self) -> usize {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.in_flight(),
-            VolumeQueue::Cached(volume) => volume.in_flight(),
+            VolumeQueue::Cached(cached) => cached.in_flight(),
         }
     }
 }
