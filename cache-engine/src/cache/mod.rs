@@ -53,6 +53,7 @@ pub mod policy;
 mod statistics;
 mod store;
 mod table;
+mod unflushed;
 mod verification;
 mod volumes;
 
@@ -307,10 +308,8 @@ impl Cache {
             Token::CacheRead { piece, line } => self.cache_read_done(piece, line, completion),
             Token::Verification { piece, line } => self.line_read(piece, line, completion),
             Token::Fill { fill } => self.fill_done(fill, result),
-            Token::Flush { request } => {
-                self.requests[request].note(result);
-                self.answer(request);
-            }
+            Token::Flush { request } => self.flush_done(request, result),
+            Token::OwnFlush { volume } => self.own_flush_done(VolumeId(volume), result),
             Token::Metadata { index } => self.metadata_done(index, result),
         }
         self.start_pieces();

@@ -19,6 +19,8 @@ pub(crate) struct ClientRequest {
     pub(crate) verdict: Verdict,
     /// How much of the extent has been cut into pieces.
     cut: u64,
+    /// Of a flush: what it covers.
+    epoch: u64,
     pieces: u32,
     result: Result<(), IoError>,
     pub(crate) seen: Seen,
@@ -77,17 +79,30 @@ impl Cache {
             request,
             verdict,
             cut: 0,
+            epoch: 0,
             pieces: 0,
             result: Ok(()),
             seen: Seen::default(),
         });
         if flush {
+            self.requests[name].epoch = self.volumes[volume].unflushed.begin_flush();
             let id = Token::Flush { request: name }.id();
             self.outbox.origin.push((volume, Request::flush(id)));
         } else {
             self.cut(name);
             self.start_pieces();
         }
+    }
+
+    /// The origin has answered a client's flush.
+    pub(super) fn flush_done(&mut self, name: u16, result: Result<(), IoError>) {
+        let request = &mut self.requests[name];
+        request.note(result);
+        let (volume, epoch) = (request.volume, request.epoch);
+        if result.is_ok() {
+            self.flushed(volume, epoch);
+        }
+        self.answer(name);
     }
 
     /// Cuts a request into as many pieces as there is room for.

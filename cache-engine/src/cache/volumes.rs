@@ -18,6 +18,7 @@ use super::cipher::LineCipher;
 use super::config::{CacheMode, VOLUMES_MAX, VolumeId};
 use super::doubt::Doubt;
 use super::statistics::Statistics;
+use super::unflushed::Unflushed;
 
 /// Bases and spans are multiples of this: of every extent that anything else counts in.
 pub(crate) const SPAN_UNIT: u64 = 64 << 20;
@@ -41,6 +42,7 @@ pub(crate) struct Volume {
     pub(crate) piece_max: u64,
     pub(crate) mode: CacheMode,
     pub(crate) doubt: Doubt,
+    pub(crate) unflushed: Unflushed,
     pub(crate) cipher: Option<Box<LineCipher>>,
     pub(crate) statistics: Statistics,
     /// Client requests in flight.
@@ -261,6 +263,7 @@ mod tests {
             piece_max: 1 << 20,
             mode: CacheMode::default(),
             doubt: Doubt::default(),
+            unflushed: Unflushed::default(),
             cipher: None,
             statistics: Statistics::default(),
             in_flight: 0,
