@@ -133,9 +133,11 @@ impl Cache {
         let span = volume.span;
         let unflushed = self.volumes[id].unflushed.take();
         // A flush that nobody waits for would have made them durable; now they go.
-        for part in unflushed {
+        for (part, held) in unflushed {
             self.drop_at_once(part);
-            self.change_ended(part, false);
+            if held {
+                self.change_ended(part, false);
+            }
         }
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
@@ -223,9 +225,11 @@ impl Cache {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         volume.doubt.clear();
         let (extent, lost) = (volume.extent(), volume.unflushed.take());
-        for part in lost {
+        for (part, held) in lost {
             self.drop_at_once(part);
-            self.change_ended(part, false);
+            if held {
+                self.change_ended(part, false);
+            }
         }
         if let Some(keeper) = &mut self.keeper {
             keeper.fence(extent);

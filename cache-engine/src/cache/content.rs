@@ -128,6 +128,7 @@ impl Cache {
         let id = self.volume_of(name);
         let extent = flat.intersection(self.volumes[id].extent());
         let buffer = self.pool.allocate(extent.length as usize);
+        self.cache_reads += 1;
         let token = Token::Verification { piece: name, line }.id();
         let offset = self.cache_offset(slot, extent.offset);
         self.verifications.begin(name, line, self.index.hold(slot));

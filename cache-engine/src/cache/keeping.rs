@@ -55,10 +55,9 @@ impl Cache {
         let untold =
             config.verification == Verification::Never && (unclean || superblock.verify_all);
         let start = if untold { Start::Cold } else { Start::Warm };
-        let changes_max = config.requests_max * 2 + config.fills_max;
-        let keeping = PersistenceConfig::new(changes_max, transfer_max, fresh);
         let space = CacheSpace { data_offset: layout.data_offset, length: 0, transfer_max };
         let mut cache = Self::new(config, layout.sets, space, pool.clone())?;
+        let keeping = PersistenceConfig::new(cache.changes_max, transfer_max, fresh);
         for record in superblock.volumes() {
             cache.volumes.park(record.id, Span { base: record.base, length: record.span });
         }

@@ -44,6 +44,8 @@ pub enum Event {
     /// The device can't be told that it is not to be used warm: the record outside it has to say
     /// so. Writes wait until [`Cache::disowned`](super::Cache::disowned) is called.
     Disown,
+    /// Requests for the cache device from now on are for the new one.
+    Replaced,
     /// All is on the device that a warm start needs; it may be closed.
     Stopped,
 }

@@ -88,9 +88,11 @@ impl Cache {
             self.requests[name].epoch = self.volumes[volume].unflushed.begin_flush();
             let id = Token::Flush { request: name }.id();
             self.outbox.origin.push((volume, Request::flush(id)));
-        } else {
+        } else if self.gate_is_open() {
             self.cut(name);
             self.start_pieces();
+        } else {
+            self.uncut.push_back(name);
         }
     }
 
@@ -106,7 +108,7 @@ impl Cache {
     }
 
     /// Cuts a request into as many pieces as there is room for.
-    fn cut(&mut self, name: u16) {
+    pub(super) fn cut(&mut self, name: u16) {
         loop {
             let request = &self.requests[name];
             if request.is_cut() {
@@ -243,7 +245,9 @@ impl Cache {
         }
         // The place of the ended piece is free for a request that waits to be cut. `cut` puts it
         // back in line if that was not enough.
-        if let Some(waiting) = self.uncut.pop_front() {
+        if self.gate_is_open()
+            && let Some(waiting) = self.uncut.pop_front()
+        {
             self.cut(waiting);
         }
     }

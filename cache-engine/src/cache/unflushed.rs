@@ -24,8 +24,8 @@ pub(crate) const EXTENTS_MAX: usize = 128;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Unflushed {
-    /// The epoch of the last write to each extent.
-    extents: BTreeMap<u64, u64>,
+    /// The epoch of the last write to each extent, and whether a change of it is held on to.
+    extents: BTreeMap<u64, (u64, bool)>,
     epoch: u64,
     /// The extent of the last write, when it was in this epoch.
     last: Option<u64>,
@@ -42,7 +42,15 @@ impl Unflushed {
             return false;
         }
         self.last = Some(number);
-        self.extents.insert(number, self.epoch).is_none()
+        let before = self.extents.insert(number, (self.epoch, true));
+        match before {
+            Some((_, false)) => {
+                self.extents.insert(number, (self.epoch, false));
+                false
+            }
+            Some(_) => false,
+            None => true,
+        }
     }
 
     /// A flush is sent to the origin: covers what was noted so far. Returns its epoch.
@@ -70,21 +78,27 @@ impl Unflushed {
         self.own.is_some()
     }
 
-    /// The flush of that epoch was successful: the extents that it covered are forgotten, and
-    /// named to `forgotten`.
+    /// The flush of that epoch was successful: the extents that it covered are forgotten, and those
+    /// that were held on to named to `forgotten`.
     pub(crate) fn flushed(&mut self, epoch: u64, mut forgotten: impl FnMut(Extent)) {
-        self.extents.retain(|number, noted| {
-            if *noted <= epoch {
+        self.extents.retain(|number, (noted, held)| {
+            if *noted <= epoch && *held {
                 forgotten(extent_of(*number));
             }
             *noted > epoch
         });
     }
 
-    /// Takes all of them out.
-    pub(crate) fn take(&mut self) -> Vec<Extent> {
+    /// Takes all of them out, with whether a change of each was held on to.
+    pub(crate) fn take(&mut self) -> Vec<(Extent, bool)> {
         self.last = None;
-        std::mem::take(&mut self.extents).into_keys().map(extent_of).collect()
+        let extents = std::mem::take(&mut self.extents);
+        extents.into_iter().map(|(number, (_, held))| (extent_of(number), held)).collect()
+    }
+
+    /// Whoever the changes were held on to for is gone.
+    pub(crate) fn let_go(&mut self) {
+        self.extents.values_mut().for_each(|(_, held)| *held = false);
     }
 }
 
@@ -115,6 +129,16 @@ mod tests {
         unflushed.flushed(second, |extent| gone.push(extent.offset / EXTENT_SIZE));
         assert_eq!(gone, [1, 2, 3]);
         assert!(unflushed.take().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_holds_on_to_any_more_is_still_known() {
+        let mut unflushed = Unflushed::default();
+        unflushed.note(write(1));
+        unflushed.let_go();
+        unflushed.begin_flush();
+        assert!(!unflushed.note(write(1)), "known");
+        assert_eq!(unflushed.take(), [(extent_of(1), false)]);
     }
 
     #[test]

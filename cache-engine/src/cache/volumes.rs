@@ -227,6 +227,16 @@ impl Volumes {
         (flat < span.base + span.length).then_some(*id)
     }
 
+    /// First flat byte that no volume has.
+    pub(crate) fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |(span, _)| span.base + span.length)
+    }
+
+    /// There are so many flat bytes now.
+    pub(crate) fn set_space(&mut self, space: u64) {
+        self.space = space;
+    }
+
     /// The volume of that name.
     pub(crate) fn named(&self, name: &str) -> Option<VolumeId> {
         self.ids().find(|id| self[*id].name == name)

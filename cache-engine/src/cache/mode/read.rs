@@ -96,6 +96,7 @@ impl Cache {
             self.pool.allocate(whole.length as usize)
         };
         let offset = self.cache_offset(slot, whole.offset);
+        self.cache_reads += 1;
         let id = Token::CacheRead { piece: name, line }.id();
         self.outbox.cache.push(Request::read(id, offset, buffer));
     }
