@@ -208,11 +208,16 @@ impl Cache {
 
     /// The bytes of the client's buffer that belong to `part`, which is wanted by the piece.
     pub(super) fn client_buffer(&self, name: PieceIndex, part: Extent) -> Buffer {
+        let (buffer, flat) = self.client_whole(name);
+        buffer.slice((part.offset - flat) as usize, part.length as usize)
+    }
+
+    /// All of the client's buffer, and the flat byte that it begins with.
+    pub(super) fn client_whole(&self, name: PieceIndex) -> (&Buffer, u64) {
         let request = &self.requests[self.pieces[name].request];
         let flat = self.volumes[request.volume].base() + request.request.extent.offset;
         let buffer = request.request.buffer.as_ref();
-        let buffer = buffer.expect("a read or write has a buffer, see check");
-        buffer.slice((part.offset - flat) as usize, part.length as usize)
+        (buffer.expect("a read or write has a buffer, see check"), flat)
     }
 
     /// Copies what the client wants of `extent`, whose bytes are in `source`.
