@@ -152,7 +152,7 @@ impl Cache {
         let volume = self.volume_of(name);
         let slot = self.index.find(number);
         let served = match (completion.result, slot) {
-            (Ok(()), Some(slot)) => {
+            (Ok(()), Some(slot)) if self.slot_of_hit(number, part).is_some() => {
                 let buffer = completion.buffer.expect("a device gives a read's buffer back");
                 let whole = buffer.len() as u64 != part.length;
                 let start = if whole { part.offset & !(BLOCK_SIZE - 1) } else { part.offset };
@@ -163,7 +163,8 @@ impl Cache {
                 }
                 opened
             }
-            (Ok(()), None) => false,
+            // Dropped meanwhile.
+            (Ok(()), _) => false,
             (Err(error), _) => {
                 self.cache_read_failed(volume, part, error);
                 false
