@@ -280,14 +280,14 @@ impl Cache {
         }
         self.volumes[id].in_flight += 1;
         let (operation, extent) = (request.operation, request.extent);
-        let verdict = self.policy.observe(id, operation, extent);
         let request = match operation {
-            Operation::Read => match self.try_hit(id, verdict, request) {
+            Operation::Read => match self.try_hit(id, request) {
                 Ok(()) => return Ok(()),
                 Err(request) => request,
             },
             _ => request,
         };
+        let verdict = self.policy.observe(id, operation, extent);
         self.volumes[id].statistics.sequential_bypasses += u64::from(verdict.bypass);
         self.begin(id, verdict, request);
         self.hear_keeper();

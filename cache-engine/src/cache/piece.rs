@@ -167,6 +167,10 @@ impl Cache {
         let line = |offset: u64| LineNumber(offset >> self.line_size.shift());
         let cached = |line: LineNumber| self.index.find(line).is_some();
         let (first, last) = (line(blocks.offset), line(blocks.end() - 1));
+        if self.line_size.bytes() == BLOCK_SIZE && first == last {
+            // It was looked up already, and there is no line to fill up.
+            return Some(Hints::default());
+        }
         let end_is_cached = |line: LineNumber| {
             let whole = Extent::new(line.0 << self.line_size.shift(), self.line_size.bytes());
             self.slot_of_hit(line, whole.intersection(blocks)).is_some()

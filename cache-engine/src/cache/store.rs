@@ -23,6 +23,8 @@ use super::policy::{Newcomer, Owner, PlacedLine, Rank, Room};
 /// What is to be stored, and where it comes from.
 struct Bytes<'a> {
     line: LineNumber,
+    /// The line's, if it has one.
+    slot: Option<Slot>,
     /// An unbroken run.
     blocks: BlockSet,
     /// Flat; exactly the bytes of the blocks.
@@ -40,7 +42,8 @@ impl Cache {
         source: &Buffer,
     ) {
         let covered = self.blocks_covered(name, part);
-        let missing = match self.index.find(line) {
+        let mut slot = self.index.find(line);
+        let missing = match slot {
             // It could have been read, but for too many verifications at a time.
             Some(slot)
                 if self.index.is_unverified(slot) && self.index.valid(slot).contains(covered) =>
@@ -60,19 +63,28 @@ impl Cache {
             let at = (extent.offset - part.offset) as usize;
             let bytes = source.slice(at, extent.length as usize);
             let blocks = BlockSet::touching(run.offset, run.length);
-            if self.store(name, Bytes { line, blocks, extent, source: &bytes }, false).is_some() {
+            let bytes = Bytes { line, slot, blocks, extent, source: &bytes };
+            if let Some(fill) = self.store(name, bytes, false) {
+                slot = Some(self.fills.slot(fill));
                 self.volumes[volume].statistics.read_fills += 1;
             }
         }
     }
 
     /// Begins to store the blocks that a write covers in one of its lines, none of which is valid.
-    pub(super) fn store_written(&mut self, name: PieceIndex, line: LineNumber, part: Extent) {
+    pub(super) fn store_written(
+        &mut self,
+        name: PieceIndex,
+        line: LineNumber,
+        part: Extent,
+        slot: Option<Slot>,
+    ) {
         let blocks = self.blocks_covered(name, part);
         let Some(run) = blocks.runs().next() else { return };
         let extent = self.extent_of_run(name, line, run);
         let source = self.client_buffer(name, extent);
-        if let Some(fill) = self.store(name, Bytes { line, blocks, extent, source: &source }, true)
+        if let Some(fill) =
+            self.store(name, Bytes { line, slot, blocks, extent, source: &source }, true)
         {
             self.pieces[name].first_fill = fill;
             let volume = self.volume_of(name);
@@ -82,8 +94,8 @@ impl Cache {
 
     fn store(&mut self, name: PieceIndex, bytes: Bytes<'_>, of_write: bool) -> Option<FillIndex> {
         let volume = self.volume_of(name);
-        let Bytes { line, blocks, extent, source } = bytes;
-        let found = self.index.find(line);
+        let Bytes { line, slot: found, blocks, extent, source } = bytes;
+        debug_assert_eq!(found, self.index.find(line));
         debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(blocks)));
         let verdict = self.requests[self.pieces[name].request].verdict;
         let offset = self.offset_of(volume, line);

@@ -62,12 +62,14 @@ impl Cache {
     /// flight. Whoever calls this holds the extent exclusively.
     fn forget(&mut self, extent: Extent) {
         for (line, part) in self.line_parts(extent) {
-            self.forget_part(line, part);
+            let slot = self.index.find(line);
+            self.forget_part(line, part, slot);
         }
     }
 
-    fn forget_part(&mut self, line: super::LineNumber, part: Extent) {
-        let Some(slot) = self.index.find(line) else { return };
+    /// The same for a part of a line that may have a slot.
+    fn forget_part(&mut self, line: super::LineNumber, part: Extent, slot: Option<super::Slot>) {
+        let Some(slot) = slot else { return };
         let touched = self.blocks_touched(part);
         // What is left of an unverified line could not be told from what was written since.
         let lost = if self.index.is_unverified(slot) { self.all_blocks() } else { touched };
