@@ -44,7 +44,8 @@ impl Cache {
     /// The whole blocks around a part of a volume.
     pub(super) fn whole_blocks(&self, part: Extent) -> Extent {
         let end = match self.volumes.at(part.offset) {
-            Some(id) => self.volumes[id].end(),
+            // Of a request that was there before the volume shrank.
+            Some(id) => self.volumes[id].end().max(part.end()),
             None => u64::MAX,
         };
         let whole = part.align_outward(BLOCK_SIZE);

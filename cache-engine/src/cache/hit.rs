@@ -40,6 +40,7 @@ impl Cache {
         if within + flat.length > self.line_size.bytes()
             || volume.mode == CacheMode::PassThrough
             || !volume.doubt.is_empty()
+            || self.is_being_dropped(flat)
             || (self.sees_blocks_whole(id) && !self.is_whole_blocks(id, flat))
         {
             return Err(request);

@@ -3,6 +3,7 @@
 
 use block_io::{BufferPool, DeviceError, Extent, IoError, Request};
 
+use super::administration::Then;
 use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
 use super::fill::Checksums;
@@ -85,18 +86,32 @@ impl Cache {
         self.change_superblock(|superblock| superblock.put_volume(record))
     }
 
-    /// Removes what is recorded of a volume, whose lines are nobody's from then on.
+    /// Removes what is recorded of a volume that is not there: its lines, and when that is durable
+    /// its record. So whoever is given its range finds nothing there, after a crash neither.
     ///
     /// # Errors
-    /// When there is no record of it.
+    /// When there is no record of it, or the volume is there.
     pub fn forget_volume(&mut self, id: VolumeId) -> Result<Ticket, DeviceError> {
+        let known = self.superblock().is_some_and(|superblock| superblock.volume(id).is_some());
+        let Some(span) = self.volumes.parked(id).filter(|_| known && !self.is_forgetting(id))
+        else {
+            return Err(DeviceError::new(format!(
+                "volume {}: the cache device knows none such, or it is there; remove it first",
+                id.0
+            )));
+        };
+        Ok(self.drop_range(span.base..span.base + span.length, Then::Forget(id)))
+    }
+
+    /// Nothing is recorded of any line of the volume, durably.
+    pub(super) fn forget_record(&mut self, id: VolumeId, ticket: Ticket) {
         self.volumes.unpark(id);
-        self.orphans = self.index.occupied();
-        self.change_superblock(|superblock| {
-            superblock.remove_volume(id).map(drop).ok_or_else(|| {
-                DeviceError::new(format!("volume {}: the cache device knows none such", id.0))
-            })
-        })
+        if let Some(keeper) = &mut self.keeper {
+            let of_superblock = keeper.update_superblock(|superblock| {
+                superblock.remove_volume(id);
+            });
+            self.recordings.push_back(Recording { ticket, of_superblock });
+        }
     }
 
     /// Says that the record outside the device forbids a warm start; see [`Event::Disown`].

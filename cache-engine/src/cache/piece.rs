@@ -124,6 +124,10 @@ impl Cache {
             let room = volume.piece_max - (offset & (volume.piece_max - 1));
             let length = room.min(whole.length - request.cut);
             let wanted = Extent::new(offset, length);
+            if wanted.end() > volume.end() {
+                self.cut_short(name);
+                return;
+            }
             let extent = self.extent_to_lock(name, wanted);
             let request = &mut self.requests[name];
             request.cut += length;
@@ -140,6 +144,16 @@ impl Cache {
             if self.locks.acquire(piece, extent, exclusive) {
                 self.startable.push(piece);
             }
+        }
+    }
+
+    /// The volume has shrunk under the request.
+    fn cut_short(&mut self, name: u16) {
+        let request = &mut self.requests[name];
+        request.note(Err(IoError::OutOfRange));
+        request.cut = request.request.extent.length;
+        if request.pieces == 0 {
+            self.answer(name);
         }
     }
 
@@ -250,7 +264,8 @@ impl Cache {
         }
         // The place of the ended piece is free for a request that waits to be cut. `cut` puts it
         // back in line if that was not enough.
-        if self.gate_is_open()
+        while self.gate_is_open()
+            && !self.pieces.is_full()
             && let Some(waiting) = self.uncut.pop_front()
         {
             self.cut(waiting);

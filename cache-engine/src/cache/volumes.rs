@@ -71,6 +71,8 @@ pub(crate) struct Volumes {
     table: Vec<Option<Volume>>,
     /// Ranges in use, ascending, to find the volume of a line.
     ranges: Vec<(Span, VolumeId)>,
+    /// Ranges that no volume has any more, and whose lines are being dropped.
+    leaving: Vec<Span>,
     /// Bytes of the flat space.
     space: u64,
     /// Where the search for a free range begins: after the last one given out, so that a range is
@@ -80,7 +82,7 @@ pub(crate) struct Volumes {
 
 impl Volumes {
     pub(crate) fn new(space: u64) -> Self {
-        Self { table: Vec::new(), ranges: Vec::new(), space, next_base: 0 }
+        Self { table: Vec::new(), ranges: Vec::new(), leaving: Vec::new(), space, next_base: 0 }
     }
 
     /// Room that a volume of `capacity` bytes is given: with some to grow into.
@@ -95,13 +97,12 @@ impl Volumes {
     pub(crate) fn free_span(&self, capacity: u64) -> Result<Span, DeviceError> {
         let room = |base: u64, length: u64| {
             let end = base.checked_add(length)?;
-            let next = self.ranges.iter().find(|(span, _)| span.base + span.length > base);
-            let free = end <= self.space && next.is_none_or(|(span, _)| span.base >= end);
-            free.then_some(Span { base, length })
+            let wanted = Span { base, length };
+            (end <= self.space && !self.is_taken(wanted)).then_some(wanted)
         };
         let least = capacity.max(1).next_multiple_of(SPAN_UNIT);
         let bases = || {
-            let ends = self.ranges.iter().map(|(span, _)| span.base + span.length);
+            let ends = self.taken().map(|span| span.base + span.length);
             let after = ends.clone().filter(|end| *end >= self.next_base);
             std::iter::once(self.next_base).chain(after).chain(std::iter::once(0)).chain(ends)
         };
@@ -116,6 +117,27 @@ impl Volumes {
                     self.space
                 ))
             })
+    }
+
+    fn taken(&self) -> impl Iterator<Item = Span> + Clone {
+        self.ranges.iter().map(|(span, _)| *span).chain(self.leaving.iter().copied())
+    }
+
+    fn is_taken(&self, wanted: Span) -> bool {
+        self.taken().any(|other| {
+            other.base < wanted.base + wanted.length && wanted.base < other.base + other.length
+        })
+    }
+
+    /// No volume gets anything of this range until it is [released](Self::release): there may be
+    /// lines of the one that had it.
+    pub(crate) fn leave(&mut self, span: Span) {
+        self.leaving.push(span);
+    }
+
+    /// Nothing lives in this range any more.
+    pub(crate) fn release(&mut self, span: Span) {
+        self.leaving.retain(|other| *other != span);
     }
 
     /// Keeps a number and a range for a volume that is known and not there.
@@ -159,10 +181,7 @@ impl Volumes {
     /// When the range is not free, or there are [`VOLUMES_MAX`] volumes.
     pub(crate) fn insert(&mut self, volume: Volume) -> Result<VolumeId, DeviceError> {
         let span = volume.span;
-        let taken = self.ranges.iter().any(|(other, _)| {
-            other.base < span.base + span.length && span.base < other.base + other.length
-        });
-        if taken || span.base + span.length > self.space {
+        if self.is_taken(span) || span.base + span.length > self.space {
             return Err(DeviceError::new(format!(
                 "volume: its range {}+{} of the cache's space is not free",
                 span.base, span.length

@@ -152,7 +152,7 @@ impl Cache {
     ) {
         let (number, part) = self.wanted_of_line(name, line);
         let volume = self.volume_of(name);
-        let slot = self.index.find(number);
+        let slot = self.slot_of_hit(number, part);
         let served = match (completion.result, slot) {
             (Ok(()), Some(slot)) => {
                 let buffer = completion.buffer.expect("a device gives a read's buffer back");
@@ -165,7 +165,8 @@ impl Cache {
                 }
                 opened
             }
-            (Ok(()), None) => false,
+            // Dropped meanwhile.
+            (Ok(()), _) => false,
             (Err(error), _) => {
                 self.cache_read_failed(volume, part, error);
                 false
