@@ -19,6 +19,7 @@ use super::cipher::LineCipher;
 use super::config::{CacheMode, VOLUMES_MAX, VolumeId};
 use super::doubt::Doubt;
 use super::statistics::Statistics;
+use super::unflushed::Unflushed;
 
 /// Bases and spans are multiples of this: of every extent that anything else counts in.
 pub(crate) const SPAN_UNIT: u64 = 64 << 20;
@@ -42,6 +43,7 @@ pub(crate) struct Volume {
     pub(crate) piece_max: u64,
     pub(crate) mode: CacheMode,
     pub(crate) doubt: Doubt,
+    pub(crate) unflushed: Unflushed,
     pub(crate) cipher: Option<Box<LineCipher>>,
     pub(crate) statistics: Statistics,
     /// Client requests in flight.
@@ -70,6 +72,8 @@ pub(crate) struct Volumes {
     table: Vec<Option<Volume>>,
     /// Ranges in use, ascending, to find the volume of a line.
     ranges: Vec<(Span, VolumeId)>,
+    /// Ranges that no volume has any more, and whose lines are being dropped.
+    leaving: Vec<Span>,
     /// Bytes of the flat space.
     space: u64,
     /// Ranges below this have been given out.
@@ -78,7 +82,7 @@ pub(crate) struct Volumes {
 
 impl Volumes {
     pub(crate) fn new(space: u64) -> Self {
-        Self { table: Vec::new(), ranges: Vec::new(), space, used: 0 }
+        Self { table: Vec::new(), ranges: Vec::new(), leaving: Vec::new(), space, used: 0 }
     }
 
     /// Room that a volume of `capacity` bytes is given: with some to grow into.
@@ -111,6 +115,27 @@ impl Volumes {
     /// Addresses below `end` have been some volume's.
     pub(crate) fn mark_used(&mut self, end: u64) {
         self.used = self.used.max(end.min(self.space));
+    }
+
+    fn taken(&self) -> impl Iterator<Item = Span> + Clone {
+        self.ranges.iter().map(|(span, _)| *span).chain(self.leaving.iter().copied())
+    }
+
+    fn is_taken(&self, wanted: Span) -> bool {
+        self.taken().any(|other| {
+            other.base < wanted.base + wanted.length && wanted.base < other.base + other.length
+        })
+    }
+
+    /// No volume gets anything of this range until it is [released](Self::release): there may be
+    /// lines of the one that had it.
+    pub(crate) fn leave(&mut self, span: Span) {
+        self.leaving.push(span);
+    }
+
+    /// Nothing lives in this range any more.
+    pub(crate) fn release(&mut self, span: Span) {
+        self.leaving.retain(|other| *other != span);
     }
 
     /// Keeps a number and a range for a volume that is known and not there.
@@ -154,10 +179,7 @@ impl Volumes {
     /// When the range is not free, or there are [`VOLUMES_MAX`] volumes.
     pub(crate) fn insert(&mut self, volume: Volume) -> Result<VolumeId, DeviceError> {
         let span = volume.span;
-        let taken = self.ranges.iter().any(|(other, _)| {
-            other.base < span.base + span.length && span.base < other.base + other.length
-        });
-        if taken || span.base + span.length > self.space {
+        if self.is_taken(span) || span.base + span.length > self.space {
             return Err(DeviceError::new(format!(
                 "volume: its range {}+{} of the cache's space is not free",
                 span.base, span.length
@@ -223,6 +245,16 @@ impl Volumes {
         (flat < span.base + span.length).then_some(*id)
     }
 
+    /// First flat byte that no volume has.
+    pub(crate) fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |(span, _)| span.base + span.length)
+    }
+
+    /// There are so many flat bytes now.
+    pub(crate) fn set_space(&mut self, space: u64) {
+        self.space = space;
+    }
+
     /// The volume of that name.
     pub(crate) fn named(&self, name: &str) -> Option<VolumeId> {
         self.ids().find(|id| self[*id].name == name)
@@ -259,6 +291,7 @@ mod tests {
             piece_max: 1 << 20,
             mode: CacheMode::default(),
             doubt: Doubt::default(),
+            unflushed: Unflushed::default(),
             cipher: None,
             statistics: Statistics::default(),
             in_flight: 0,
