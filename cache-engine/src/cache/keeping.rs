@@ -287,7 +287,7 @@ impl Cache {
     /// Whether what is stored of this line could be recorded.
     pub(super) fn has_room_to_store(&self, line: LineNumber) -> bool {
         let Some(keeper) = &self.keeper else { return !self.health.is_degraded() };
-        keeper.has_room()
+        keeper.has_room_beside(self.fills.len())
             && !self.health.is_degraded()
             && self.index.set_of(line) < keeper.sets_loaded()
     }

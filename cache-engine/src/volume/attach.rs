@@ -150,7 +150,7 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     };
     let known = chosen.filter(|_| start == VolumeStart::Warm).map(|record| record.id);
     for record in candidates.iter().filter(|record| Some(record.id) != known) {
-        engine.change(|cache| cache.forget_volume(record.id))?;
+        forget(engine, record.id, turn)?;
     }
     let id = known.or_else(|| engine.cache().free_volume_id()).unwrap_or_default();
     let cipher = cipher(id);
@@ -274,7 +274,10 @@ fn candidates(superblock: &Superblock, options: &AttachOptions<'_>) -> Vec<Volum
 
 fn claim(options: &AttachOptions<'_>, size: u64) -> Result<Claim, DeviceError> {
     let attachment = match is_known(&options.identity) {
-        true => options.state.read(&options.identity)?,
+        true => {
+            let read = options.state.read(&options.identity);
+            read.map_err(|error| writable(options.state, error))?
+        }
         false => None,
     };
     let (identity, generation) = (options.identity.clone(), options.generation.clone());
@@ -359,6 +362,27 @@ fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
     Ok(())
 }
 
+/// Gives up what is cached of a volume that is not there, and waits until that is durable.
+fn forget<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+    id: VolumeId,
+    turn: &mut Turn<'_>,
+) -> Result<(), DeviceError> {
+    let ticket: Ticket = engine.change(|cache| cache.forget_volume(id))?;
+    until_event(engine, turn, &Event::Done(ticket), || {
+        check_device(engine)?;
+        let lost = engine.cache().persistence_statistics().map_or(0, |kept| kept.records_lost);
+        match lost {
+            0 => Ok(()),
+            _ => Err(DeviceError::new(format!(
+                "volume {}: {lost} records of lines found no room in this run, so that what is \
+                 cached of it can't be given up; stop the cache and start it again",
+                id.0
+            ))),
+        }
+    })
+}
+
 /// Records a volume and waits until that is durable.
 fn put_record<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
@@ -366,12 +390,18 @@ fn put_record<Origin: BlockQueue, CacheDevice: BlockQueue>(
     turn: &mut Turn<'_>,
 ) -> Result<(), DeviceError> {
     let ticket: Ticket = engine.change(|cache| cache.record_volume(record))?;
-    until_event(engine, turn, &Event::Done(ticket), || match engine.cache().is_degraded() {
+    until_event(engine, turn, &Event::Done(ticket), || check_device(engine))
+}
+
+fn check_device<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+) -> Result<(), DeviceError> {
+    match engine.cache().is_degraded() {
         true => Err(DeviceError::new(
             "cache device: it failed and was given up while its records were written; use another",
         )),
         false => Ok(()),
-    })
+    }
 }
 
 /// Moves the engine on until it says `event`, which is taken; others stay.

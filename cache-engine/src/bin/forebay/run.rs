@@ -88,11 +88,13 @@ fn settings(arguments: &RunArguments, address: &CacheAddress) -> Result<CacheSet
     let source = arguments.encryption_key.as_deref().map(str::parse::<KeySource>).transpose();
     let source = source.map_err(|error| Failure::Usage(format!("--encryption-key: {error}")))?;
     let state =
-        match &arguments.state_dir {
-            Some(path) => StateDirectory::at(std::path::absolute(path).map_err(|error| {
+        match (address, &arguments.state_dir) {
+            // Nothing is noted of a cache in memory.
+            (CacheAddress::Memory, _) => StateDirectory::at(""),
+            (_, Some(path)) => StateDirectory::at(std::path::absolute(path).map_err(|error| {
                 Failure::because(format!("--state-dir {}", path.display()), error)
             })?),
-            None => StateDirectory::of_this_process()?,
+            (_, None) => StateDirectory::of_this_process()?,
         };
     Ok(CacheSettings {
         address: address.clone(),

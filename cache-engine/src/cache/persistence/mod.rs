@@ -209,10 +209,10 @@ impl Persistence {
         self.activity.fence(range.offset >> EXTENT_SHIFT..end);
     }
 
-    /// Whether there is room for records of new stores. Without, store nothing; records of what
-    /// is not valid any more are always taken.
-    pub(crate) fn has_room(&self) -> bool {
-        self.pending.has_room() || self.phase == Phase::Dead
+    /// Whether there is room for the record of a new store beside those of `stores` that are in
+    /// flight. Without, store nothing; records of what is not valid any more are always taken.
+    pub(crate) fn has_room_beside(&self, stores: usize) -> bool {
+        self.pending.has_room_beside(stores) || self.phase == Phase::Dead
     }
 
     /// Says what is to be known of a slot from now on: to be called when blocks of it have been

@@ -237,7 +237,7 @@ impl Cached {
                     self.place
                 )),
                 Event::Disown => self.disown_at = Some(now),
-                Event::Done(_) | Event::Stopped => {}
+                Event::Done(_) | Event::Stopped | Event::Replaced => {}
             }
         }
         if self.disown_at.is_some_and(|at| at <= now) {
