@@ -9,6 +9,7 @@ use super::Cache;
 use super::cipher::LineCipher;
 use super::config::{CacheMode, VolumeId};
 use super::doubt::Doubt;
+use super::entry::WAYS;
 use super::line::LineNumber;
 use super::outbox::{Event, Ticket};
 use super::policy::{PolicySettings, PolicyStatistics};
@@ -349,7 +350,8 @@ impl Cache {
         let lines = flat.start >> shift..flat.end >> shift;
         let mut sweep = Sweep { lines: lines.clone(), next_set: 0, ticket, barrier: None, then };
         let is_loaded = self.sets_loaded() == self.index.sets();
-        if is_loaded && lines.end - lines.start <= u64::from(SETS_A_STEP) {
+        let count = lines.end - lines.start;
+        if is_loaded && count <= u64::from(SETS_A_STEP) && self.has_room_to_drop(count as usize) {
             for line in lines {
                 self.drop_line(LineNumber(line));
             }
@@ -392,7 +394,16 @@ impl Cache {
     /// The sweep that can go on: what is not loaded can't be dropped yet.
     fn next_sweep(&self) -> Option<usize> {
         let end = self.sets_loaded().min(self.index.sets());
+        if !self.has_room_to_drop(WAYS) {
+            return None;
+        }
         self.sweeps.iter().position(|sweep| sweep.next_set < end)
+    }
+
+    /// Whether it can be recorded that so many lines are dropped, beside the stores in flight.
+    fn has_room_to_drop(&self, lines: usize) -> bool {
+        let needed = self.fills.len() + lines;
+        self.keeper.as_ref().is_none_or(|keeper| keeper.has_room_beside(needed))
     }
 
     fn drop_line(&mut self, line: LineNumber) {
@@ -410,15 +421,24 @@ impl Cache {
             let Sweep { next_set, ref lines, .. } = self.sweeps[at];
             let lines = lines.clone();
             let end = self.sets_loaded().min(next_set.saturating_add(SETS_A_STEP));
-            for set in next_set..end {
-                let found: Vec<_> = self.index.lines_of_set(set).collect();
+            let mut next_set = next_set;
+            while next_set < end && self.has_room_to_drop(WAYS) {
+                let found: Vec<_> = self.index.lines_of_set(next_set).collect();
                 for (_, line) in found {
                     if lines.contains(&line.0) {
                         self.drop_line(line);
                     }
                 }
+                next_set += 1;
             }
-            self.sweeps[at].next_set = end;
+            self.sweeps[at].next_set = next_set;
+        }
+        let unfinished = self.sweeps.iter().any(|sweep| sweep.next_set < self.index.sets());
+        if unfinished
+            && !self.has_room_to_drop(WAYS)
+            && let Some(keeper) = &mut self.keeper
+        {
+            keeper.make_room();
         }
         while let Some(sweep) = self.sweeps.front_mut()
             && sweep.next_set == self.index.sets()

@@ -215,6 +215,14 @@ impl Persistence {
         self.pending.has_room_beside(stores) || self.phase == Phase::Dead
     }
 
+    /// Somebody waits for [room](Self::has_room_beside): everything pending is to be written.
+    pub(crate) fn make_room(&mut self) {
+        if self.passes.is_idle() {
+            self.passes.request(false);
+            self.work = true;
+        }
+    }
+
     /// Says what is to be known of a slot from now on: to be called when blocks of it have been
     /// stored (they are `changed`, with their checksums) or are not valid any more, and at once
     /// when the slot is given to another line, with no block valid yet: only this tells that the
