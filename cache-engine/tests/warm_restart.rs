@@ -75,7 +75,7 @@ impl Machine {
     }
 
     fn start(&self, origin: &str, cache: &str, more: &[&str]) -> Run {
-        let sized = [&["--cache-size", "32M"], more].concat();
+        let sized = [&["--cache-size", "128M"], more].concat();
         let mut child = self.command(origin, cache, &sized).spawn().expect("it starts");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -91,16 +91,21 @@ impl Machine {
     }
 
     /// Starts, has every line read, and stops in order; until all is cached, for lines are not
-    /// stored while there are too many records to be written.
+    /// stored while there are too many records to be written. The cache is large enough that no
+    /// set of lines overflows.
     fn fill(&self, origin: &str, cache: &str, more: &[&str]) {
+        let mut last = Default::default();
         for _ in 0..100 {
             let mut run = self.start(origin, cache, more);
+            // It starts cold, or is warm: what is not loaded yet is a miss.
+            run.wait_until_it_says("the cache ");
             run.read_lines(&self.path(origin));
-            if run.stop().0["read_hits"] == LINES {
+            last = run.stop();
+            if last.0["read_hits"] == LINES {
                 return;
             }
         }
-        panic!("never all of it");
+        panic!("never all of it: {last:?}");
     }
 
     /// Starts, waits until the cache is warm, and reads every line: how many were hits.
@@ -362,7 +367,7 @@ fn what_does_not_suit_the_cache_that_is_there_is_said() {
     stderr.read_line(&mut said).expect("readable");
     child.kill().expect("it runs");
     child.wait().expect("it ends");
-    assert!(said.contains("--cache-size 1GiB") && said.contains("has 32MiB"), "{said}");
+    assert!(said.contains("--cache-size 1GiB") && said.contains("has 128MiB"), "{said}");
     std::fs::write(machine.path("file"), "").expect("written");
     let nowhere = machine.text("file/state");
     let mut unwritable = Command::new(env!("CARGO_BIN_EXE_forebay"));
