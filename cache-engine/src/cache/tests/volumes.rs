@@ -28,28 +28,23 @@ fn a_volume_in_the_place_of_a_removed_one_starts_cold() {
     let stays = rig.add("s", SIZE);
     let first = rig.add("f", SIZE);
     rig.hits(first, 4);
-    let base = rig.cache.span(first).expect("there").base;
+    let mut bases = vec![rig.cache.span(first).expect("there").base];
     rig.cache.remove_volume(first).expect("nothing is in flight");
-    // As many as the flat space has ranges, so that the range is used again.
-    let mut bases = Vec::new();
-    while bases.last() != Some(&base) && bases.len() < 2000 {
+    for _ in 0..100 {
         let id = rig.add("n", SIZE);
         bases.push(rig.cache.span(id).expect("there").base);
-        if bases.last() == Some(&base) {
-            assert_eq!(rig.hits(id, 4), 0, "it finds what the first one left");
-            assert_eq!(rig.hits(id, 4), 4);
-        }
+        assert_eq!(rig.hits(id, 4), 0, "it finds what another one left");
+        assert_eq!(rig.hits(id, 4), 4);
         rig.cache.remove_volume(id).expect("nothing is in flight");
     }
-    assert!(bases.len() > 100 && bases.len() < 2000, "{}", bases.len());
+    assert!(bases.is_sorted_by(|one, next| one < next), "a range is used twice: {bases:?}");
     rig.hits(stays, 4);
 }
 
 #[test]
 fn a_store_of_a_removed_volume_does_not_end_up_in_the_next() {
     let mut rig = Rig::in_memory(small_lines(), 1);
-    // So large that there is one range for it, and no other.
-    let size = 9 << 30;
+    let size = SIZE;
     let id = rig.add("a", size);
     rig.is_hit(id, LINE, LINE);
     let name = rig.read(id, 0, LINE);
@@ -58,7 +53,7 @@ fn a_store_of_a_removed_volume_does_not_end_up_in_the_next() {
     assert_eq!(rig.of_device.len(), 1, "its store is in flight");
     rig.cache.remove_volume(id).expect("no request is in flight");
     let next = rig.add("b", size);
-    assert_eq!(rig.cache.span(next).expect("there").base, 0);
+    assert_ne!(rig.cache.span(next).expect("there").base, 0);
     assert!(!rig.is_hit(next, 0, LINE) && !rig.is_hit(next, LINE, LINE));
     rig.hits(next, 1);
     assert!(rig.is_hit(next, 0, LINE));
@@ -97,7 +92,7 @@ fn a_forgotten_volume_leaves_nothing_to_the_next_start() {
         }
         let stays = rig.add("s", SIZE);
         let next = rig.add("n", SIZE);
-        assert_eq!(rig.cache.span(next).expect("there").base, base, "the range is used again");
+        assert!(rig.cache.span(next).expect("there").base > base, "a range is used twice");
         rig.load();
         assert_eq!(rig.hits(next, 20), 0);
         assert_eq!(rig.hits(stays, 20), 20);
