@@ -437,3 +437,6 @@ fn until<Origin: BlockQueue, CacheDevice: BlockQueue>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

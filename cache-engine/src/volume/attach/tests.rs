@@ -1,0 +1,184 @@
+//! Volumes that come and go on one cache device, on simulated disks.
+
+use super::*;
+use crate::cache::CacheConfig;
+use crate::cache::metadata::FormatId;
+use crate::cache::policy::PolicySettings;
+use crate::cache::policy::settings::FillWidth;
+use crate::volume::opening::{FreshIds, OpeningOptions, open_cache};
+use block_io::sim::{DiskFaults, SimDisk, SimQueue, World};
+use block_io::{BlockDevice, BufferPool, Geometry, Request, RequestId};
+
+const LINE: u64 = 16 << 10;
+
+/// A host with two origins and a cache device.
+struct Host {
+    world: World,
+    cache: SimDisk,
+    origins: [SimDisk; 2],
+    pool: BufferPool,
+    folder: tempfile::TempDir,
+    starts: u8,
+}
+
+type Engine = CacheEngine<SimQueue, SimQueue>;
+type Volume = CachedVolume<SimQueue, SimQueue>;
+
+impl Host {
+    fn new() -> Self {
+        let world = World::new(1);
+        let disk = |name: &str, size| SimDisk::new(&world, name, Geometry::new(size));
+        Self {
+            cache: disk("cache", 64 << 20),
+            origins: [disk("first", 8 << 20), disk("second", 8 << 20)],
+            pool: BufferPool::heap(),
+            folder: tempfile::tempdir().expect("a folder"),
+            starts: 0,
+            world,
+        }
+    }
+
+    fn state(&self) -> StateDirectory {
+        StateDirectory::at(self.folder.path())
+    }
+
+    fn turn(&self) -> impl FnMut(Option<Timestamp>) -> Result<Timestamp, DeviceError> + use<> {
+        let world = self.world.clone();
+        move |deadline| {
+            if !world.advance()
+                && let Some(deadline) = deadline.filter(|deadline| *deadline > world.now())
+            {
+                world.advance_to(deadline);
+            }
+            Ok(world.now())
+        }
+    }
+
+    fn open(&mut self) -> Engine {
+        self.starts += 1;
+        let queue = self.cache.open_queue(&self.world, 64).expect("opens");
+        let fresh = |kind| FormatId([kind, self.starts, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let fill_width = FillWidth::Requested;
+        let policy = PolicySettings { fill_width, ..PolicySettings::default() };
+        let options = OpeningOptions {
+            config: CacheConfig { policy, ..CacheConfig::default() },
+            line_size: None,
+            force_format: false,
+            fresh: FreshIds { format: fresh(1), cold_start: fresh(2) },
+        };
+        open_cache(queue, &self.pool, options, &mut self.turn()).expect("opens").0
+    }
+
+    /// Attaches an origin under a name, under generation 1.
+    fn attach(
+        &self,
+        engine: &Engine,
+        origin: usize,
+        name: &str,
+    ) -> Result<(Volume, VolumeStart), DeviceError> {
+        let queue = self.origins[origin].open_queue(&self.world, 64).expect("opens");
+        let text = format!("origin {origin}");
+        let state = self.state();
+        let options = AttachOptions {
+            name: name.into(),
+            mode: CacheMode::default(),
+            identity: OriginIdentity::new(IdentityKind::Assigned, text).expect("a text"),
+            generation: promise(),
+            state: &state,
+            key: None,
+        };
+        attach(engine, queue, options, &mut self.turn())
+    }
+
+    /// Reads some lines twice: how many of each time were hits.
+    fn hits(&self, volume: &mut Volume) -> [u64; 2] {
+        [(); 2].map(|()| {
+            let before = volume.statistics().read_hits;
+            for line in 0..20 {
+                let buffer = self.pool.allocate(LINE as usize);
+                volume.submit(Request::read(RequestId(0), line * LINE, buffer)).expect("room");
+                let mut completions = Vec::new();
+                while completions.is_empty() || !volume.is_idle() {
+                    if !volume.poll(self.world.now(), &mut completions) {
+                        self.turn()(volume.engine().next_deadline()).expect("never fails");
+                    }
+                }
+            }
+            volume.statistics().read_hits - before
+        })
+    }
+}
+
+fn promise() -> GenerationSource {
+    GenerationSource::Caller(Generation::new("1").expect("short"))
+}
+
+fn loaded(host: &Host, engine: &Engine) {
+    until_event(engine, &mut host.turn(), &Event::Loaded, || Ok(())).expect("sound devices");
+}
+
+#[test]
+fn volumes_come_and_go_and_come_back_warm_under_any_name() {
+    let mut host = Host::new();
+    let engine = host.open();
+    let (mut first, start) = host.attach(&engine, 0, "a").expect("room");
+    assert_eq!(start, VolumeStart::Cold(WhyCold::NeverCached));
+    let (mut second, _) = host.attach(&engine, 1, "b").expect("room");
+    loaded(&host, &engine);
+    assert_eq!([host.hits(&mut first), host.hits(&mut second)], [[0, 20]; 2]);
+    let error = host.attach(&engine, 0, "c").err().expect("refused").to_string();
+    assert!(error.contains("attached already, as 'a'"), "{error}");
+    let in_order = || Left::InOrder(promise());
+    detach(first, &host.state(), in_order(), &mut host.turn()).expect("idle");
+    let (mut first, start) = host.attach(&engine, 0, "renamed").expect("room");
+    assert_eq!((start, host.hits(&mut first)), (VolumeStart::Warm, [20, 20]));
+    let left = [(first.id(), in_order()), (second.id(), in_order())];
+    stop(&engine, &host.state(), &left, &mut host.turn()).expect("idle");
+    let engine = host.open();
+    let (mut second, start) = host.attach(&engine, 1, "b").expect("room");
+    loaded(&host, &engine);
+    assert_eq!((start, host.hits(&mut second)), (VolumeStart::Warm, [20, 20]));
+    let (mut first, start) = host.attach(&engine, 0, "renamed").expect("room");
+    assert_eq!((start, host.hits(&mut first)), (VolumeStart::Warm, [20, 20]));
+}
+
+#[test]
+fn an_origin_left_in_doubt_is_cold_and_so_is_another_of_its_name() {
+    let mut host = Host::new();
+    let engine = host.open();
+    let (mut volume, _) = host.attach(&engine, 0, "a").expect("room");
+    loaded(&host, &engine);
+    host.hits(&mut volume);
+    stop(&engine, &host.state(), &[(volume.id(), Left::InDoubt)], &mut host.turn()).expect("idle");
+    let engine = host.open();
+    let (mut volume, start) = host.attach(&engine, 0, "a").expect("room");
+    assert_eq!(start, VolumeStart::Cold(WhyCold::Unproved(Reason::Disowned)));
+    assert_eq!(host.hits(&mut volume), [0, 20]);
+    let left = [(volume.id(), Left::InOrder(promise()))];
+    stop(&engine, &host.state(), &left, &mut host.turn()).expect("idle");
+    let engine = host.open();
+    let (mut other, start) = host.attach(&engine, 1, "a").expect("room");
+    let VolumeStart::Cold(WhyCold::Unproved(Reason::OtherOrigin { .. })) = start else {
+        panic!("{start:?}");
+    };
+    assert_eq!(host.hits(&mut other), [0, 20]);
+}
+
+#[test]
+fn a_volume_whose_record_cannot_be_written_is_not_served() {
+    let mut host = Host::new();
+    let engine = host.open();
+    let (volume, _) = host.attach(&engine, 0, "a").expect("room");
+    loaded(&host, &engine);
+    host.cache
+        .set_faults(DiskFaults { write_error_nothing_applied: 1000, ..DiskFaults::default() });
+    let error = host.attach(&engine, 1, "b").err().expect("refused").to_string();
+    assert!(error.contains("it failed and was given up"), "{error}");
+    assert_eq!(engine.cache().volume_ids().collect::<Vec<_>>(), [volume.id()]);
+    // Neither the device nor this host lets what is cached be believed.
+    until_event(&engine, &mut host.turn(), &Event::Disown, || Ok(())).expect("it says so");
+    disown(&engine, &host.state()).expect("writable");
+    let identity = OriginIdentity::new(IdentityKind::Assigned, "origin 0").expect("a text");
+    let noted = host.state().read(&identity).expect("readable").expect("there");
+    assert_eq!(noted.format_id, None);
+}
