@@ -304,6 +304,7 @@ impl Cache {
         if let Some(keeper) = &mut self.keeper {
             keeper.tick(now);
         }
+        self.lose_patience();
         let loaded = self.load_step();
         self.sweep_step();
         self.purge_step();
@@ -314,7 +315,8 @@ impl Cache {
     /// When [`tick`](Self::tick) is due at the latest.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
-        keeper.into_iter().chain(self.policy.next_deadline()).min()
+        let patience = self.health.deadline();
+        keeper.into_iter().chain(patience).chain(self.policy.next_deadline()).min()
     }
 
     fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {

@@ -167,10 +167,12 @@ impl Cache {
     /// Whether a piece that changes content may start; if not, it will be named later.
     pub(super) fn may_change(&mut self, name: PieceIndex) -> bool {
         let extent = self.pieces[name].extent;
-        match &mut self.keeper {
-            Some(keeper) => keeper.begin_change(name, extent, self.now),
-            None => true,
+        let Some(keeper) = &mut self.keeper else { return true };
+        let may = keeper.begin_change(name, extent, self.now);
+        if !may {
+            self.health.begin_waiting(self.now);
         }
+        may
     }
 
     /// A store of a change that has begun begins; it ends with a
@@ -270,6 +272,9 @@ impl Cache {
             }
             if let Some(keeper) = &mut self.keeper {
                 *keeper.activated() = activated;
+                if !keeper.has_waiting() {
+                    self.health.end_waiting();
+                }
             }
         }
         self.hear_checksums();

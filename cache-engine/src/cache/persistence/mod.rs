@@ -300,6 +300,11 @@ impl Persistence {
         &mut self.activated
     }
 
+    /// Whether a change waits for its extent to become active.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.activity.waiting() > 0
+    }
+
     /// Takes the answer to a request of [`requests`](Self::requests).
     pub(crate) fn complete(&mut self, index: u16, result: Result<(), IoError>, now: Timestamp) {
         self.now = self.now.max(now);
