@@ -1,0 +1,98 @@
+//! What clients notice of a cache device that takes 100 ms for everything: 99th percentiles beside
+//! those with one that takes 0.1 ms. The origin takes 0.1 ms and the reactor is a real one, polled.
+//!
+//! ```text
+//!   read miss            no line twice: what is filled takes its time, and nobody waits for it
+//!   write                4 KiB, in extents that have been written to before
+//!   first write          one an extent of which lines are recorded: waits for the activity page
+//! ```
+//! The goal is the origin's latency. Hits are not measured: they take what the device takes. Data
+//! is in memory, or nowhere (the origin).
+
+use std::time::Duration;
+
+use block_io::DeviceError;
+use block_io::device::memory::MemoryDevice;
+use block_io::device::null::NullDevice;
+use block_io::reactor::{Reactor, ReactorConfig};
+use block_io::sim::Random;
+use cache_engine::backend::Backend;
+use cache_engine::cache::{Event, LineSize};
+
+use crate::results::Results;
+use crate::served::{Latencies, Served, format};
+use crate::{Failure, Plan};
+
+const ORIGIN: Duration = Duration::from_micros(100);
+const DEVICES: [(&str, Duration); 2] = [
+    ("fast_cache_device", Duration::from_micros(100)),
+    ("slow_cache_device", Duration::from_millis(100)),
+];
+const VOLUME: u64 = 64 << 30;
+const CACHE: u64 = 1 << 30;
+const LINE: u64 = 16 << 10;
+const EXTENT: u64 = 4 << 20;
+const DEPTH: usize = 8;
+/// Requests of a run.
+const REQUESTS: u64 = 20_000;
+/// Bytes that are written again and again.
+const WRITTEN: u64 = 64 << 20;
+/// Extents that are written to once: fewer than the activity log has places for.
+const FIRST_WRITES: u64 = 200;
+const RUNS_MAX: u32 = 3;
+
+/// Runs the suite.
+pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
+    if !plan.wants("miss_p99") && !plan.wants("write_p99") {
+        return Ok(());
+    }
+    let mut rows = [const { (Vec::new(), Vec::new(), Vec::new()) }; DEVICES.len()];
+    for run in 0..plan.runs.min(RUNS_MAX) {
+        for ((_, latency), row) in DEVICES.iter().zip(&mut rows) {
+            let [miss, write, first] =
+                measure(*latency, run.into()).map_err(|error| error.to_string())?;
+            row.0.push(miss.percentile_99_ms());
+            row.1.push(write.percentile_99_ms());
+            row.2.push(first.percentile_99_ms());
+        }
+    }
+    for ((name, _), (misses, writes, first)) in DEVICES.iter().zip(&rows) {
+        results.record(&format!("miss_p99_{name}"), "ms", misses);
+        results.record(&format!("write_p99_{name}"), "ms", writes);
+        results.record(&format!("first_write_p99_{name}"), "ms", first);
+    }
+    Ok(())
+}
+
+fn measure(latency: Duration, seed: u64) -> Result<[Latencies; 3], DeviceError> {
+    let reactor = Reactor::new(ReactorConfig::default())?;
+    let memory = Backend::Memory(MemoryDevice::new(CACHE)?);
+    format(&reactor, &memory, LineSize::default())?;
+    let origin = Backend::Null(NullDevice::new(VOLUME)).delayed(ORIGIN);
+    let mut served = Served::start(reactor, &memory.delayed(latency), &origin)?;
+    served.until(&Event::Loaded)?;
+
+    // Each line of the volume at most once: an odd stride meets all of them before one twice.
+    let lines = VOLUME / LINE;
+    let stride = (lines * 5 / 8) | 1;
+    let line = |step: u64| (seed + step) * stride % lines * LINE;
+    let misses = served.ask((0..REQUESTS).map(line), false, LINE as usize, DEPTH)?;
+    let hits = served.statistics().read_hits;
+    if hits > REQUESTS / 1000 {
+        return Err(DeviceError::new(format!("{hits} of {REQUESTS} reads were hits")));
+    }
+    // Lines of the extents that are written to, recorded before they are.
+    let first = |extent: u64| VOLUME / 2 + extent * EXTENT;
+    served.ask((0..FIRST_WRITES).map(first), false, LINE as usize, DEPTH)?;
+    served.ask((0..WRITTEN / LINE).map(|line| line * LINE), false, LINE as usize, DEPTH)?;
+    served.rest(Duration::from_secs(2))?;
+
+    let mut random = Random::new(seed + 1);
+    let mut block = || Some(random.below(WRITTEN / 4096) * 4096);
+    // Until all are active.
+    served.ask((0..WRITTEN / EXTENT).map(|extent| extent * EXTENT), true, 4096, DEPTH)?;
+    let again = std::iter::from_fn(&mut block).take(REQUESTS as usize);
+    let writes = served.ask(again, true, 4096, DEPTH)?;
+    let first = served.ask((0..FIRST_WRITES).map(first), true, 4096, DEPTH)?;
+    Ok([misses, writes, first])
+}
