@@ -14,20 +14,22 @@ use forebay_benches::cases::{Bench, Case};
 use crate::results::Results;
 use crate::{Failure, Plan, allocations};
 
-/// Names of benchmarks and bytes of a line.
-const LINES: [(&str, usize); 3] =
-    [("ram_per_gib_4k", 4 << 10), ("ram_per_gib_16k", 16 << 10), ("ram_per_gib_64k", 64 << 10)];
+/// Names of benchmarks, bytes of a line, and lines that are filled: so many that the journal of
+/// the largest cache is half full and folded, which takes the most memory.
+const LINES: [(&str, usize, usize); 3] = [
+    ("ram_per_gib_4k", 4 << 10, 4_500_000),
+    ("ram_per_gib_16k", 16 << 10, 2_700_000),
+    ("ram_per_gib_64k", 64 << 10, 1_000_000),
+];
 const SIZES: [(&str, u64); 2] = [("64gib", 64 << 30), ("1tib", 1 << 40)];
-/// Lines filled: nearly half of a large cache's journal.
-const FILLED: usize = 2 << 20;
 const REWRITES: u64 = 100_000;
 
 /// Runs the suite.
 pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
-    for (name, line) in LINES.iter().filter(|(name, _)| plan.wants(name)) {
+    for (name, line, lines) in LINES.iter().filter(|(name, ..)| plan.wants(name)) {
         let mut most: f64 = 0.0;
         for (size_name, size) in SIZES {
-            let [steady, start] = measure(size, *line)?;
+            let [steady, start] = measure(size, *line, *lines)?;
             results.record(&format!("{name}.{size_name}_steady"), "MiB", &[steady]);
             results.record(&format!("{name}.{size_name}_start"), "MiB", &[start]);
             most = most.max(steady).max(start);
@@ -38,14 +40,14 @@ pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
 }
 
 /// MiB a GiB in steady state and during a start.
-fn measure(size: u64, line: usize) -> Result<[f64; 2], Failure> {
+fn measure(size: u64, line: usize, lines: usize) -> Result<[f64; 2], Failure> {
     let pool = BufferPool::heap();
     let before = allocations::now();
     allocations::forget_peak();
     let per_gib = |bytes: u64| bytes as f64 / (1 << 20) as f64 / (size >> 30) as f64;
     let case = Case::fills(size, line);
     let mut bench = Bench::empty(&case)?;
-    bench.fill(&pool, FILLED);
+    bench.fill(&pool, lines);
     bench.pass(&mut case.places().take(REWRITES as usize), REWRITES);
     let not_ours = before + bench.metadata().memory_bytes();
     let steady = allocations::peak() - not_ours;

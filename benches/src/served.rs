@@ -34,9 +34,9 @@ pub(crate) struct Latencies {
 }
 
 impl Latencies {
-    /// Milliseconds that 99 of 100 requests stayed under.
-    pub(crate) fn percentile_99_ms(&self) -> f64 {
-        self.sorted[self.sorted.len() * 99 / 100] as f64 / 1e6
+    /// Milliseconds that so many of 100 requests stayed under.
+    pub(crate) fn percentile_ms(&self, percent: usize) -> f64 {
+        self.sorted[self.sorted.len() * percent / 100] as f64 / 1e6
     }
 }
 
