@@ -18,6 +18,7 @@ use super::cipher::LineCipher;
 use super::config::{CacheMode, VOLUMES_MAX, VolumeId};
 use super::doubt::Doubt;
 use super::statistics::Statistics;
+use super::unflushed::Unflushed;
 
 /// Bases and spans are multiples of this: of every extent that anything else counts in.
 pub(crate) const SPAN_UNIT: u64 = 64 << 20;
@@ -41,6 +42,7 @@ pub(crate) struct Volume {
     pub(crate) piece_max: u64,
     pub(crate) mode: CacheMode,
     pub(crate) doubt: Doubt,
+    pub(crate) unflushed: Unflushed,
     pub(crate) cipher: Option<Box<LineCipher>>,
     pub(crate) statistics: Statistics,
     /// Client requests in flight.
@@ -69,6 +71,8 @@ pub(crate) struct Volumes {
     table: Vec<Option<Volume>>,
     /// Ranges in use, ascending, to find the volume of a line.
     ranges: Vec<(Span, VolumeId)>,
+    /// Ranges that no volume has any more, and whose lines are being dropped.
+    leaving: Vec<Span>,
     /// Bytes of the flat space.
     space: u64,
     /// Where the search for a free range begins: after the last one given out, so that a range is
@@ -78,7 +82,7 @@ pub(crate) struct Volumes {
 
 impl Volumes {
     pub(crate) fn new(space: u64) -> Self {
-        Self { table: Vec::new(), ranges: Vec::new(), space, next_base: 0 }
+        Self { table: Vec::new(), ranges: Vec::new(), leaving: Vec::new(), space, next_base: 0 }
     }
 
     /// Room that a volume of `capacity` bytes is given: with some to grow into.
@@ -93,13 +97,12 @@ impl Volumes {
     pub(crate) fn free_span(&self, capacity: u64) -> Result<Span, DeviceError> {
         let room = |base: u64, length: u64| {
             let end = base.checked_add(length)?;
-            let next = self.ranges.iter().find(|(span, _)| span.base + span.length > base);
-            let free = end <= self.space && next.is_none_or(|(span, _)| span.base >= end);
-            free.then_some(Span { base, length })
+            let wanted = Span { base, length };
+            (end <= self.space && !self.is_taken(wanted)).then_some(wanted)
         };
         let least = capacity.max(1).next_multiple_of(SPAN_UNIT);
         let bases = || {
-            let ends = self.ranges.iter().map(|(span, _)| span.base + span.length);
+            let ends = self.taken().map(|span| span.base + span.length);
             let after = ends.clone().filter(|end| *end >= self.next_base);
             std::iter::once(self.next_base).chain(after).chain(std::iter::once(0)).chain(ends)
         };
@@ -114,6 +117,27 @@ impl Volumes {
                     self.space
                 ))
             })
+    }
+
+    fn taken(&self) -> impl Iterator<Item = Span> + Clone {
+        self.ranges.iter().map(|(span, _)| *span).chain(self.leaving.iter().copied())
+    }
+
+    fn is_taken(&self, wanted: Span) -> bool {
+        self.taken().any(|other| {
+            other.base < wanted.base + wanted.length && wanted.base < other.base + other.length
+        })
+    }
+
+    /// No volume gets anything of this range until it is [released](Self::release): there may be
+    /// lines of the one that had it.
+    pub(crate) fn leave(&mut self, span: Span) {
+        self.leaving.push(span);
+    }
+
+    /// Nothing lives in this range any more.
+    pub(crate) fn release(&mut self, span: Span) {
+        self.leaving.retain(|other| *other != span);
     }
 
     /// Keeps a number and a range for a volume that is known and not there.
@@ -157,10 +181,7 @@ impl Volumes {
     /// When the range is not free, or there are [`VOLUMES_MAX`] volumes.
     pub(crate) fn insert(&mut self, volume: Volume) -> Result<VolumeId, DeviceError> {
         let span = volume.span;
-        let taken = self.ranges.iter().any(|(other, _)| {
-            other.base < span.base + span.length && span.base < other.base + other.length
-        });
-        if taken || span.base + span.length > self.space {
+        if self.is_taken(span) || span.base + span.length > self.space {
             return Err(DeviceError::new(format!(
                 "volume: its range {}+{} of the cache's space is not free",
                 span.base, span.length
@@ -225,6 +246,16 @@ impl Volumes {
         (flat < span.base + span.length).then_some(*id)
     }
 
+    /// First flat byte that no volume has.
+    pub(crate) fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |(span, _)| span.base + span.length)
+    }
+
+    /// There are so many flat bytes now.
+    pub(crate) fn set_space(&mut self, space: u64) {
+        self.space = space;
+    }
+
     /// The volume of that name.
     pub(crate) fn named(&self, name: &str) -> Option<VolumeId> {
         self.ids().find(|id| self[*id].name == name)
@@ -261,6 +292,7 @@ mod tests {
             piece_max: 1 << 20,
             mode: CacheMode::default(),
             doubt: Doubt::default(),
+            unflushed: Unflushed::default(),
             cipher: None,
             statistics: Statistics::default(),
             in_flight: 0,

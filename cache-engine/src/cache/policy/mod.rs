@@ -244,6 +244,17 @@ impl Policy {
         verdict
     }
 
+    /// Takes note of a read that was served from the cache at once; the same as
+    /// [`observe`](Self::observe), but for the answer that nobody needs and for runs that only
+    /// begin there or are interleaved with others.
+    #[inline]
+    pub(crate) fn observe_hit(&mut self, volume: VolumeId, extent: Extent) {
+        if self.settings.fill_width == FillWidth::Adaptive {
+            self.fill_widths.observe(volume, extent);
+        }
+        self.streams.follow(volume, false, extent);
+    }
+
     /// Whether `bytes` of the line that begins at `offset` in the verdict's volume are to be
     /// stored. `has_slot`: other blocks of the line are cached, so that it is no first miss.
     pub(crate) fn admit(
