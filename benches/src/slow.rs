@@ -85,11 +85,13 @@ fn measure(latency: Duration, seed: u64) -> Result<[Latencies; 3], DeviceError> 
     if hits > REQUESTS / 1000 {
         return Err(DeviceError::new(format!("{hits} of {REQUESTS} reads were hits")));
     }
-    // Lines of the extents that are written to, recorded before they are.
+    // Lines of the extents that are written to, recorded before they are; when all stores have
+    // ended, because no more than so many are in flight, and further data is not cached.
+    served.rest(Duration::from_secs(1))?;
     let first = |extent: u64| VOLUME / 2 + extent * EXTENT;
     served.ask((0..FIRST_WRITES).map(first), false, LINE as usize, DEPTH)?;
+    served.rest(Duration::from_secs(1))?;
     served.ask((0..WRITTEN / LINE).map(|line| line * LINE), false, LINE as usize, DEPTH)?;
-    served.rest(Duration::from_secs(2))?;
 
     let mut random = Random::new(seed + 1);
     let mut block = || Some(random.below(WRITTEN / 4096) * 4096);
