@@ -129,6 +129,7 @@ impl Cache {
         let span = volume.span;
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
+        self.guests.remove(id);
         if self.superblock().is_some_and(|superblock| superblock.volume(id).is_some()) {
             self.volumes.park(id, span);
         } else {
@@ -186,9 +187,11 @@ impl Cache {
             let next = self.volumes.free_span(capacity)?;
             self.volumes.move_to(id, next);
             self.volumes[id].geometry.capacity = capacity;
+            self.publish_gates();
             return Ok(self.drop_range(span.base..span.base + span.length));
         }
         self.volumes[id].geometry.capacity = capacity;
+        self.publish_gates();
         let from = (span.base + old.min(capacity)) & !(line - 1);
         let to = (span.base + old.max(capacity)).next_multiple_of(line);
         Ok(self.drop_range(from..to.max(from + line)))
@@ -199,6 +202,7 @@ impl Cache {
         if let Some(volume) = self.volumes.get_mut(id) {
             volume.mode = mode;
         }
+        self.publish_gates();
     }
 
     /// The mode that a volume's requests starting now follow.
@@ -216,6 +220,7 @@ impl Cache {
                 keeper.fence(extent);
             }
         }
+        self.publish_gates();
     }
 
     /// Changes what enters the cache and what leaves it, for requests from now on.
@@ -242,9 +247,11 @@ impl Cache {
         self.volumes.get(id).map(|volume| volume.geometry)
     }
 
-    /// Counters of a volume since it was added.
+    /// Counters of a volume since it was added, those of its guests included.
     pub fn statistics(&self, id: VolumeId) -> Option<Statistics> {
-        self.volumes.get(id).map(|volume| volume.statistics)
+        let mut statistics = self.volumes.get(id)?.statistics;
+        self.guests.add_to(id, &mut statistics);
+        Some(statistics)
     }
 
     /// Client requests of a volume in flight.

@@ -111,6 +111,7 @@ impl Cache {
     /// needs, [`Event::Stopped`] follows.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.publish_gates();
         self.hear_keeper();
     }
 

@@ -2,6 +2,7 @@
 //! wants to see. No devices, no time.
 
 mod failures;
+mod guests;
 mod modes;
 mod order;
 
