@@ -85,6 +85,7 @@ pub struct Guest {
     line_size: LineSize,
     data_offset: u64,
     geometry: Geometry,
+    stores_max: usize,
 }
 
 /// A hit that a guest is about to read.
@@ -109,6 +110,12 @@ impl Guest {
     /// What the volume looks like to a client.
     pub fn geometry(&self) -> Geometry {
         Geometry { capacity: self.gate.capacity(), ..self.geometry }
+    }
+
+    /// Stores into the cache device that the owner has in flight at the most, each of which may
+    /// keep a buffer of the guest's after the answer.
+    pub fn stores_max(&self) -> usize {
+        self.stores_max
     }
 
     /// The owner's end of this.
@@ -209,8 +216,15 @@ impl Cache {
         let hosted = self.guests.host(id);
         let (gate, counters) = (Arc::clone(&hosted.gate), hosted.admit());
         self.publish_gates();
-        let (line_size, data_offset) = (self.line_size, self.data_offset);
-        Ok(Guest { index: self.index.reader(), gate, counters, line_size, data_offset, geometry })
+        Ok(Guest {
+            index: self.index.reader(),
+            gate,
+            counters,
+            line_size: self.line_size,
+            data_offset: self.data_offset,
+            geometry,
+            stores_max: self.fills.capacity(),
+        })
     }
 
     /// A guest could not read from the cache device what it had looked up. `extent` is the
