@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use block_io::sim::Random;
 use block_io::{BlockQueue, BufferPool, Completion, Operation, Request, RequestId, Timestamp};
 
-pub const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 #[derive(Default)]
 struct Sector {
@@ -21,10 +21,10 @@ struct Sector {
 }
 
 /// What all clients know.
-pub struct Ledger(Vec<Sector>);
+pub(crate) struct Ledger(Vec<Sector>);
 
 impl Ledger {
-    pub fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         Self((0..bytes / SECTOR).map(|_| Sector::default()).collect())
     }
 
@@ -41,21 +41,21 @@ struct Operating {
     counts: Vec<u64>,
 }
 
-pub struct Client<'a, Queue> {
-    pub queue: Queue,
+pub(crate) struct Client<'a, Queue> {
+    pub(crate) queue: Queue,
     ledger: &'a Ledger,
     pool: BufferPool,
     random: Random,
     in_flight: BTreeMap<u64, Operating>,
     completions: Vec<Completion>,
     next: u64,
-    pub done: u64,
+    pub(crate) done: u64,
     /// A view of some buffers, so that they are not the only ones of their block.
     kept: Option<block_io::Buffer>,
 }
 
 impl<'a, Queue: BlockQueue> Client<'a, Queue> {
-    pub fn new(queue: Queue, ledger: &'a Ledger, pool: &BufferPool, seed: u64) -> Self {
+    pub(crate) fn new(queue: Queue, ledger: &'a Ledger, pool: &BufferPool, seed: u64) -> Self {
         Self {
             queue,
             ledger,
@@ -69,12 +69,12 @@ impl<'a, Queue: BlockQueue> Client<'a, Queue> {
         }
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
 
     /// Begins requests until `depth` are in flight.
-    pub fn begin(&mut self, depth: usize) {
+    pub(crate) fn begin(&mut self, depth: usize) {
         while self.in_flight.len() < depth {
             if !self.begin_one() {
                 return;
@@ -139,7 +139,7 @@ impl<'a, Queue: BlockQueue> Client<'a, Queue> {
         }
     }
 
-    pub fn poll(&mut self, now: Timestamp) -> bool {
+    pub(crate) fn poll(&mut self, now: Timestamp) -> bool {
         let mut completions = std::mem::take(&mut self.completions);
         let progress = self.queue.poll(now, &mut completions);
         for completion in completions.drain(..) {

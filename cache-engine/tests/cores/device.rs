@@ -10,28 +10,28 @@ use block_io::sim::Random;
 use block_io::{BlockQueue, Completion, Geometry, IoError, Operation, Request, Timestamp};
 
 /// No request takes more polls than this.
-pub const POLLS_MAX: u32 = 24;
+pub(crate) const POLLS_MAX: u32 = 24;
 
 #[derive(Clone)]
-pub struct Medium(Arc<[AtomicU64]>);
+pub(crate) struct Medium(Arc<[AtomicU64]>);
 
 impl Medium {
-    pub fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         Self((0..bytes / 8).map(|_| AtomicU64::new(0)).collect())
     }
 
-    pub fn queue(&self, seed: u64, failures: u64) -> SlowQueue {
+    pub(crate) fn queue(&self, seed: u64, failures: u64) -> SlowQueue {
         let in_flight = Rc::new(Cell::new(0));
         let random = Random::new(seed);
         SlowQueue { medium: self.clone(), waiting: Vec::new(), random, failures, in_flight }
     }
 
     /// Writes garbage everywhere, and gives what was there.
-    pub fn scribble(&self) -> Vec<u64> {
+    pub(crate) fn scribble(&self) -> Vec<u64> {
         self.0.iter().map(|word| word.swap(u64::MAX, Ordering::Relaxed)).collect()
     }
 
-    pub fn restore(&self, words: &[u64]) {
+    pub(crate) fn restore(&self, words: &[u64]) {
         self.0.iter().zip(words).for_each(|(word, value)| word.store(*value, Ordering::Relaxed));
     }
 
@@ -66,13 +66,13 @@ struct Waiting {
     request: Request,
 }
 
-pub struct SlowQueue {
+pub(crate) struct SlowQueue {
     medium: Medium,
     waiting: Vec<Waiting>,
     random: Random,
     /// One read of so many fails; none if zero.
     failures: u64,
-    pub in_flight: Rc<Cell<usize>>,
+    pub(crate) in_flight: Rc<Cell<usize>>,
 }
 
 impl BlockQueue for SlowQueue {

@@ -12,7 +12,7 @@ use std::thread;
 use block_io::device::shared::SharedQueue;
 use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig, Wait};
 use block_io::sim::Random;
-use block_io::{BlockQueue, Extent, Geometry, PoolLayout};
+use block_io::{BlockQueue, Buffer, Extent, Geometry, PoolLayout};
 use cache_engine::cache::{
     Cache, CacheConfig, CacheMode, CacheSpace, LineSize, Statistics, VolumeSettings,
 };
@@ -74,6 +74,8 @@ fn visit(plan: Plan, name: u64, door: &MailSender<Sender<Invitation>>, parts: (&
         assert!(client.is_idle());
     }
     assert_eq!(reactor.pool().heap_blocks(), 0, "every buffer came home");
+    let blocks: Vec<_> = (0..64).map(|_| reactor.pool().allocate(4096)).collect();
+    assert!(blocks.iter().all(Buffer::in_arena), "the arena's too");
 }
 
 /// The owner's thread, with a client of its own.

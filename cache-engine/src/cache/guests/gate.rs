@@ -136,7 +136,9 @@ mod interleavings {
         owner: impl Fn(&Shared) + Copy + Sync + Send + 'static,
         right: impl Fn(u64, u32) -> bool + Copy + Sync + Send + 'static,
     ) {
-        loom::model(move || {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
             let device = [AtomicU32::new(10), AtomicU32::new(0)];
             let shared = Arc::new(Shared { gate: Gate::new(), device });
             shared.gate.publish(true, 0, 1);
