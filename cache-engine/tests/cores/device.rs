@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use block_io::sim::Random;
 use block_io::{BlockQueue, Completion, Geometry, IoError, Operation, Request, Timestamp};
 
-/// No request takes more polls than this.
+/// No request of the owner takes more polls than this.
 pub(crate) const POLLS_MAX: u32 = 24;
+
+/// How slow the owner's queues are.
+pub(crate) const OWNERS: u64 = POLLS_MAX as u64 / 2;
 
 #[derive(Clone)]
 pub(crate) struct Medium(Arc<[AtomicU64]>);
@@ -20,10 +23,11 @@ impl Medium {
         Self((0..bytes / 8).map(|_| AtomicU64::new(0)).collect())
     }
 
-    pub(crate) fn queue(&self, seed: u64, failures: u64) -> SlowQueue {
+    /// A queue. One of its requests in eight takes up to `slow` polls, twice.
+    pub(crate) fn queue(&self, seed: u64, failures: u64, slow: u64) -> SlowQueue {
         let in_flight = Rc::new(Cell::new(0));
         let random = Random::new(seed);
-        SlowQueue { medium: self.clone(), waiting: Vec::new(), random, failures, in_flight }
+        SlowQueue { medium: self.clone(), waiting: Vec::new(), random, failures, slow, in_flight }
     }
 
     /// Writes garbage everywhere, and gives what was there.
@@ -72,6 +76,7 @@ pub(crate) struct SlowQueue {
     random: Random,
     /// One read of so many fails; none if zero.
     failures: u64,
+    slow: u64,
     pub(crate) in_flight: Rc<Cell<usize>>,
 }
 
@@ -84,7 +89,9 @@ impl BlockQueue for SlowQueue {
         if self.waiting.len() == 64 {
             return Err(request);
         }
-        let mut polls = || self.random.below(u64::from(POLLS_MAX) / 2) as u32;
+        let is_slow = self.random.below(8) == 0;
+        let polls_max = if is_slow { self.slow } else { u64::from(POLLS_MAX) / 2 };
+        let mut polls = || self.random.below(polls_max) as u32;
         let (polls_before, polls_after) = (1 + polls(), polls());
         self.waiting.push(Waiting { polls_before, polls_after, request });
         self.in_flight.set(self.waiting.len());

@@ -20,10 +20,13 @@ use cache_engine::volume::cores::{Invitation, RemoteServer, RemoteVolume};
 use cache_engine::volume::{CacheEngine, CachedVolume};
 
 use client::{Client, Ledger};
-use device::{Medium, POLLS_MAX, SlowQueue};
+use device::{Medium, OWNERS, POLLS_MAX, SlowQueue};
 
 const VOLUME: u64 = 512 << 10;
 const DEPTH: usize = 8;
+
+/// Polls that a slow read of a guest takes at the most: long enough for the owner to evict its line.
+const SLOW: u64 = 10_000;
 
 type Volume = CachedVolume<SlowQueue, SlowQueue>;
 type Server = RemoteServer<SlowQueue, SlowQueue>;
@@ -57,7 +60,7 @@ fn visit(plan: Plan, name: u64, door: &MailSender<Sender<Invitation>>, parts: (&
         door.send(sender).expect("the owner is there");
         let invitation = invitations.recv().expect("the owner answers");
         let seed = plan.seed ^ (name << 32 | visit << 16);
-        let queue = parts.0.queue(seed, plan.failures);
+        let queue = parts.0.queue(seed, plan.failures, SLOW);
         let on_device = queue.in_flight.clone();
         let volume = RemoteVolume::accept(invitation, &reactor, queue).expect("invited");
         let mut client = Client::new(volume, parts.1, reactor.pool(), seed);
@@ -90,6 +93,8 @@ struct Owner<'a> {
     hidden: Option<Vec<u64>>,
     /// Turns since the mode was last changed.
     turns: u32,
+    /// Turns until its client goes on.
+    rest: u32,
 }
 
 impl Owner<'_> {
@@ -101,15 +106,26 @@ impl Owner<'_> {
             asks.send(invitation).expect("it waits");
         }
         self.change();
-        if self.hidden.is_none() {
+        // It rests for a while now and then, so that it may sleep.
+        self.rest = match self.rest {
+            0 if self.random.below(300) == 0 => 300,
+            rest => rest.saturating_sub(1),
+        };
+        if self.hidden.is_none() && self.rest == 0 {
             self.client.begin(DEPTH);
         }
-        self.client.poll(self.reactor.now());
+        let mut progress = self.client.poll(self.reactor.now());
         for server in &mut self.servers {
-            server.poll(self.reactor.now());
+            progress |= server.poll(self.reactor.now());
         }
         self.servers.retain(|server| !server.is_finished());
-        self.reactor.turn(Wait::No).expect("turns");
+        let is_quiet = self.client.queue.with_queue(|volume| {
+            let mode = volume.engine().cache().mode(volume.id());
+            volume.is_idle() && mode != Some(CacheMode::PassThrough)
+        });
+        let may_sleep = !progress && is_quiet && self.rest > 0 && !self.door.is_closed();
+        let wait = if may_sleep { Wait::ForEvent } else { Wait::No };
+        self.reactor.turn(wait).expect("turns");
     }
 
     /// Invalidates now and then, and goes from mode to mode.
@@ -139,7 +155,7 @@ impl Owner<'_> {
                     volume.set_mode(CacheMode::ALL[choice as usize % 2]);
                     0
                 }
-                (CacheMode::WriteThrough | CacheMode::WriteAround, _) if choice >= 1995 => {
+                (CacheMode::WriteThrough | CacheMode::WriteAround, _) if choice >= 1980 => {
                     volume.set_mode(CacheMode::ALL[choice as usize % 3]);
                     0
                 }
@@ -163,7 +179,7 @@ fn run(plan: Plan) -> Statistics {
     let length = plan.sets * 16 * plan.line_size.bytes();
     let space = CacheSpace { data_offset: 0, length, transfer_max: 1 << 20 };
     let cache = Cache::in_memory(config, space, reactor.pool().clone()).expect("sizes are right");
-    let engine = CacheEngine::new(cache, cache_medium.queue(plan.seed, 0));
+    let engine = CacheEngine::new(cache, cache_medium.queue(plan.seed, 0, OWNERS));
     let settings = VolumeSettings {
         name: "volume".into(),
         geometry: Geometry::new(VOLUME),
@@ -171,7 +187,7 @@ fn run(plan: Plan) -> Statistics {
         known: None,
         cipher: None,
     };
-    let volume = engine.add_volume(origin.queue(plan.seed + 1, 0), settings).expect("room");
+    let volume = engine.add_volume(origin.queue(plan.seed + 1, 0, OWNERS), settings).expect("room");
     let volume = SharedQueue::new(volume);
     let (asks, door) = reactor.mailbox(16).expect("a mailbox");
     thread::scope(|scope| {
@@ -190,8 +206,10 @@ fn run(plan: Plan) -> Statistics {
             random: Random::new(plan.seed),
             hidden: None,
             turns: 0,
+            rest: 0,
         };
-        while !guests.iter().all(|guest| guest.is_finished()) {
+        drop(asks);
+        while !owner.door.is_closed() {
             owner.turn();
         }
         for guest in guests {

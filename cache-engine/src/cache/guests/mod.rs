@@ -123,6 +123,11 @@ impl Guest {
         Membership(Arc::clone(&self.gate))
     }
 
+    /// Whether hits may be served in place now.
+    pub fn is_open(&self) -> bool {
+        self.gate.enter().is_some()
+    }
+
     /// Where on the cache device the bytes of a read can be found, if they can be served in place.
     /// When they were read, ask whether they [may be served](Self::serve).
     pub fn lookup(&self, extent: Extent) -> Option<(GuestHit, u64)> {

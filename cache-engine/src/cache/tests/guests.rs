@@ -70,7 +70,7 @@ fn stops(change: impl FnOnce(&mut Desk)) -> (Desk, Guest) {
     let (mut desk, guest) = desk();
     let (hit, _) = guest.lookup(line(0)).expect("cached");
     change(&mut desk);
-    assert!(!guest.serve(hit), "it was under way");
+    assert!(!guest.is_open() && !guest.serve(hit), "it was under way");
     assert!((0..3).all(|number| guest.lookup(line(number)).is_none()), "nothing is found");
     (desk, guest)
 }
