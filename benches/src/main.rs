@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: runs the suites and prints their results, and writes them as JSON.
 //!
 //! ```text
-//!   engine   the cache by itself, no device and no thread: nanoseconds a request
+//!   engine   the cache by itself, devices that cost nothing: nanoseconds a request, one thread
+//!            and two
 //!   nbd      `forebay run` beside `nbdkit memory`, both driven by fio, in turn
 //!   nvme     our target on one core, our host on another, over loopback TCP
 //!   trace    hit ratios on real traces, beside other policies; needs FOREBAY_TRACES
@@ -12,6 +13,7 @@
 //! Absent: a verdict. Nothing here fails because a number is low.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the output module")]
 
+mod cores;
 mod engine;
 mod nbd;
 mod nvme;
@@ -98,7 +100,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             continue;
         }
         match suite {
-            Suite::Engine => engine::run(&plan, &mut results)?,
+            Suite::Engine => {
+                engine::run(&plan, &mut results)?;
+                cores::run(&plan, &mut results)?;
+            }
             Suite::Nbd => nbd::run(&plan, &mut results)?,
             Suite::Nvme => nvme::run(&plan, &mut results)?,
             Suite::Trace => trace::run(&plan, &mut results)?,

@@ -25,9 +25,17 @@ impl Medium {
 
     /// A queue. One of its requests in eight takes up to `slow` polls, twice.
     pub(crate) fn queue(&self, seed: u64, failures: u64, slow: u64) -> SlowQueue {
-        let in_flight = Rc::new(Cell::new(0));
+        let (in_flight, is_stuck) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
         let random = Random::new(seed);
-        SlowQueue { medium: self.clone(), waiting: Vec::new(), random, failures, slow, in_flight }
+        SlowQueue {
+            medium: self.clone(),
+            waiting: Vec::new(),
+            random,
+            failures,
+            slow,
+            in_flight,
+            is_stuck,
+        }
     }
 
     /// Writes garbage everywhere, and gives what was there.
@@ -78,6 +86,8 @@ pub(crate) struct SlowQueue {
     failures: u64,
     slow: u64,
     pub(crate) in_flight: Rc<Cell<usize>>,
+    /// While set, nothing is carried out or answered.
+    pub(crate) is_stuck: Rc<Cell<bool>>,
 }
 
 impl BlockQueue for SlowQueue {
@@ -99,7 +109,10 @@ impl BlockQueue for SlowQueue {
     }
 
     fn poll(&mut self, _: Timestamp, completions: &mut Vec<Completion>) -> bool {
-        let progress = !self.waiting.is_empty();
+        let progress = !self.waiting.is_empty() && !self.is_stuck.get();
+        if !progress {
+            return false;
+        }
         for mut waiting in std::mem::take(&mut self.waiting) {
             match (waiting.polls_before, waiting.polls_after) {
                 (0, 0) => {

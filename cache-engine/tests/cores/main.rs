@@ -5,7 +5,10 @@
 
 mod client;
 mod device;
+mod ends;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -44,6 +47,12 @@ struct Plan {
     /// One read of a guest from the cache device of so many fails.
     failures: u64,
     errors_max: u32,
+}
+
+impl Plan {
+    fn cache_bytes(&self) -> u64 {
+        self.sets * 16 * self.line_size.bytes()
+    }
 }
 
 fn reactor() -> Reactor {
@@ -165,30 +174,53 @@ impl Owner<'_> {
     }
 }
 
-/// Runs the plan, and gives what the cache counted.
-fn run(plan: Plan) -> Statistics {
-    let cache_medium = Medium::new(plan.sets * 16 * plan.line_size.bytes());
-    let origin = Medium::new(VOLUME);
-    let ledger = Ledger::new(VOLUME);
-    let reactor = reactor();
-    let config = CacheConfig {
-        line_size: plan.line_size,
-        errors_max: plan.errors_max,
-        ..CacheConfig::default()
-    };
-    let length = plan.sets * 16 * plan.line_size.bytes();
-    let space = CacheSpace { data_offset: 0, length, transfer_max: 1 << 20 };
-    let cache = Cache::in_memory(config, space, reactor.pool().clone()).expect("sizes are right");
-    let engine = CacheEngine::new(cache, cache_medium.queue(plan.seed, 0, OWNERS));
-    let settings = VolumeSettings {
+fn settings() -> VolumeSettings {
+    VolumeSettings {
         name: "volume".into(),
         geometry: Geometry::new(VOLUME),
         mode: CacheMode::WriteThrough,
         known: None,
         cipher: None,
+    }
+}
+
+/// The owner's queue, and what makes its devices hang.
+struct Opened {
+    queue: SharedQueue<Volume>,
+    origin_is_stuck: Rc<Cell<bool>>,
+    cache_is_stuck: Rc<Cell<bool>>,
+}
+
+fn engine(
+    plan: &Plan,
+    cache_medium: &Medium,
+    origin: &Medium,
+    reactor: &Reactor,
+) -> (CacheEngine<SlowQueue, SlowQueue>, Opened) {
+    let config = CacheConfig {
+        line_size: plan.line_size,
+        errors_max: plan.errors_max,
+        ..CacheConfig::default()
     };
-    let volume = engine.add_volume(origin.queue(plan.seed + 1, 0, OWNERS), settings).expect("room");
-    let volume = SharedQueue::new(volume);
+    let space = CacheSpace { data_offset: 0, length: plan.cache_bytes(), transfer_max: 1 << 20 };
+    let cache = Cache::in_memory(config, space, reactor.pool().clone()).expect("sizes are right");
+    let cache_queue = cache_medium.queue(plan.seed, 0, OWNERS);
+    let origin_queue = origin.queue(plan.seed + 1, 0, OWNERS);
+    let cache_is_stuck = Rc::clone(&cache_queue.is_stuck);
+    let origin_is_stuck = Rc::clone(&origin_queue.is_stuck);
+    let engine = CacheEngine::new(cache, cache_queue);
+    let volume = engine.add_volume(origin_queue, settings()).expect("room");
+    (engine, Opened { queue: SharedQueue::new(volume), origin_is_stuck, cache_is_stuck })
+}
+
+/// Runs the plan, and gives what the cache counted.
+fn run(plan: Plan) -> Statistics {
+    let cache_medium = Medium::new(plan.cache_bytes());
+    let origin = Medium::new(VOLUME);
+    let ledger = Ledger::new(VOLUME);
+    let reactor = reactor();
+    let (_, stage) = engine(&plan, &cache_medium, &origin, &reactor);
+    let volume = stage.queue;
     let (asks, door) = reactor.mailbox(16).expect("a mailbox");
     thread::scope(|scope| {
         let guests: Vec<_> = (0..plan.guests)
