@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: runs the suites and prints their results, and writes them as JSON.
 //!
 //! ```text
-//!   engine   the cache by itself, no device and no thread: nanoseconds a request
+//!   engine   the cache by itself, devices that cost nothing: nanoseconds a request, one thread
+//!            and two
 //!   ram      memory that the cache takes, by a counting allocator: MiB a GiB of cache
 //!   records  bytes that the cache writes about its lines, per GiB of data
 //!   slow     latencies beside a cache device that takes 100 ms
@@ -17,6 +18,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the output module")]
 
 mod allocations;
+mod cores;
 mod engine;
 mod nbd;
 mod nvme;
@@ -125,7 +127,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             continue;
         }
         match suite {
-            Suite::Engine => engine::run(&plan, &mut results)?,
+            Suite::Engine => {
+                engine::run(&plan, &mut results)?;
+                cores::run(&plan, &mut results)?;
+            }
             Suite::Ram => ram::run(&plan, &mut results)?,
             Suite::Records => records::run(&plan, &mut results)?,
             Suite::Slow => slow::run(&plan, &mut results)?,

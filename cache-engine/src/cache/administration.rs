@@ -155,6 +155,7 @@ impl Cache {
         }
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
+        self.guests.remove(id);
         if self.superblock().is_some_and(|superblock| superblock.volume(id).is_some()) {
             self.volumes.park(id, span);
         } else {
@@ -215,6 +216,7 @@ impl Cache {
             let next = self.volumes.free_span(capacity)?;
             self.volumes.move_to(id, next);
             self.volumes[id].geometry.capacity = capacity;
+            self.publish_gates();
             self.policy.volume_detached(id);
             self.orphans = self.index.occupied();
             self.volumes.leave(span);
@@ -222,6 +224,7 @@ impl Cache {
             return Ok(self.drop_range(whole, Then::Release(span)));
         }
         self.volumes[id].geometry.capacity = capacity;
+        self.publish_gates();
         let from = (span.base + old.min(capacity)) & !(line - 1);
         let to = (span.base + old.max(capacity)).next_multiple_of(line);
         Ok(self.drop_range(from..to.max(from + line), Then::Nothing))
@@ -232,6 +235,7 @@ impl Cache {
         if let Some(volume) = self.volumes.get_mut(id) {
             volume.mode = mode;
         }
+        self.publish_gates();
     }
 
     /// The mode that a volume's requests starting now follow.
@@ -252,6 +256,7 @@ impl Cache {
                 self.change_ended(part, false);
             }
         }
+        self.publish_gates();
         if let Some(keeper) = &mut self.keeper {
             keeper.fence(extent);
         }
@@ -282,9 +287,11 @@ impl Cache {
         self.volumes.get(id).map(|volume| volume.geometry)
     }
 
-    /// Counters of a volume since it was added.
+    /// Counters of a volume since it was added, those of its guests included.
     pub fn statistics(&self, id: VolumeId) -> Option<Statistics> {
-        self.volumes.get(id).map(|volume| volume.statistics)
+        let mut statistics = self.volumes.get(id)?.statistics;
+        self.guests.add_to(id, &mut statistics);
+        Some(statistics)
     }
 
     /// Client requests of a volume in flight.

@@ -95,6 +95,7 @@ impl Cache {
             return;
         }
         self.health.degraded = true;
+        self.publish_gates();
         self.index.clear();
         self.fills.exclude_lines(0..u64::MAX);
         if let Some(keeper) = &mut self.keeper {

@@ -133,6 +133,7 @@ impl Cache {
                 self.send_own_flush(id);
             }
         }
+        self.publish_gates();
         self.hear_keeper();
     }
 

@@ -37,6 +37,7 @@ mod doubt;
 pub(crate) mod entry;
 pub(crate) mod eviction;
 mod fill;
+pub mod guests;
 mod health;
 mod hit;
 pub(crate) mod index;
@@ -75,6 +76,7 @@ use blocks::BlockSet;
 use content::ChecksumTable;
 use entry::WAYS;
 use fill::Fills;
+use guests::Guests;
 use health::Health;
 use hit::HitRead;
 use index::{Index, Slot};
@@ -115,6 +117,7 @@ pub struct Cache {
     now: Timestamp,
     pool: BufferPool,
     volumes: Volumes,
+    guests: Guests,
     index: Index,
     /// Of every block, where each read is checked.
     checksums: Option<ChecksumTable>,
@@ -210,6 +213,7 @@ impl Cache {
             now,
             pool,
             volumes: Volumes::new(lines << config.line_size.shift()),
+            guests: Guests::default(),
             checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
             policy,
             index,

@@ -14,6 +14,7 @@
 
 pub mod cache_check;
 pub mod cache_device;
+pub mod cores;
 pub mod exchange;
 
 use std::cell::{Ref, RefCell};

@@ -95,6 +95,7 @@ impl Cache {
         if let Err(error) = result {
             let id = self.volume_of(name);
             self.volumes[id].doubt.note(extent, error);
+            self.publish_gates();
         }
         while fill != NO_FILL {
             let next = self.fills.next_of_piece(fill);

@@ -3,6 +3,7 @@
 
 mod administration;
 mod failures;
+mod guests;
 mod modes;
 mod order;
 mod rig;
