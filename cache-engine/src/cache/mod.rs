@@ -52,6 +52,7 @@ mod piece;
 pub mod policy;
 mod statistics;
 mod store;
+mod survey;
 mod table;
 mod verification;
 mod volumes;
@@ -79,6 +80,7 @@ use index::{Index, Slot};
 use keeping::{Recording, Told};
 use line::{LineMap, LineNumber};
 use line_lock::{LockTable, PieceIndex};
+use miss_ratio::MissRatioCurve;
 use outbox::Token;
 use persistence::Persistence;
 use piece::{ClientRequest, Piece};
@@ -122,6 +124,8 @@ pub struct Cache {
     fills: Fills,
     verifications: Verifications,
     policy: Policy,
+    /// What caches of other sizes would do, where it is wanted.
+    curve: Option<Box<MissRatioCurve>>,
     keeper: Option<Box<Persistence>>,
     /// Changes of the superblock on their way.
     recordings: VecDeque<Recording>,
@@ -204,6 +208,7 @@ impl Cache {
             volumes: Volumes::new(lines << config.line_size.shift()),
             checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
             policy,
+            curve: survey::curve(&config),
             index,
             locks: LockTable::new(pieces_max, region),
             hits: Table::new(config.requests_max),
@@ -282,10 +287,13 @@ impl Cache {
         let (operation, extent) = (request.operation, request.extent);
         let verdict = self.policy.observe(id, operation, extent);
         let request = match operation {
-            Operation::Read => match self.try_hit(id, verdict, request) {
-                Ok(()) => return Ok(()),
-                Err(request) => request,
-            },
+            Operation::Read => {
+                self.note_read(id, extent);
+                match self.try_hit(id, verdict, request) {
+                    Ok(()) => return Ok(()),
+                    Err(request) => request,
+                }
+            }
             _ => request,
         };
         self.volumes[id].statistics.sequential_bypasses += u64::from(verdict.bypass);
