@@ -13,6 +13,7 @@ use super::line::LineNumber;
 use super::outbox::{Event, Ticket};
 use super::policy::{PolicySettings, PolicyStatistics};
 use super::statistics::Statistics;
+use super::unflushed::Unflushed;
 use super::volumes::{Span, Volume};
 
 /// Requests larger than this are refused; frontends know it from the geometry.
@@ -43,6 +44,17 @@ pub(crate) struct Sweep {
     ticket: Ticket,
     /// All is dropped; what was recorded by then has to be durable.
     barrier: Option<u64>,
+    then: Then,
+}
+
+/// What a sweep makes possible when its end is durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Then {
+    Nothing,
+    /// A volume may be given the range.
+    Release(Span),
+    /// The superblock may forget the volume whose lines these were.
+    Forget(VolumeId),
 }
 
 /// Lines to be dropped, wherever they are.
@@ -77,6 +89,9 @@ impl Cache {
         }
         let parked = match known {
             None => None,
+            Some(id) if self.is_forgetting(id) => {
+                return Err(DeviceError::new(format!("volume {}: it is being forgotten", id.0)));
+            }
             Some(id) => Some(self.volumes.parked(id).ok_or_else(|| {
                 DeviceError::new(format!("volume {}: not known, or there already", id.0))
             })?),
@@ -98,6 +113,7 @@ impl Cache {
             piece_max,
             mode,
             doubt: Doubt::default(),
+            unflushed: Unflushed::default(),
             cipher: cipher.map(Box::new),
             statistics: Statistics::default(),
             in_flight: 0,
@@ -120,22 +136,40 @@ impl Cache {
     /// When there is no such volume, or requests of it are in flight.
     pub fn remove_volume(&mut self, id: VolumeId) -> Result<Span, DeviceError> {
         let volume = self.volume(id)?;
-        if volume.in_flight > 0 {
+        if volume.in_flight > 0 || volume.unflushed.is_flushing() {
             return Err(DeviceError::new(format!(
-                "volume {}: {} requests are in flight; end them first",
-                id.0, volume.in_flight
+                "volume {}: {} requests and {} flushes are in flight; end them first",
+                id.0,
+                volume.in_flight,
+                u8::from(volume.unflushed.is_flushing())
             )));
         }
         let span = volume.span;
+        let unflushed = self.volumes[id].unflushed.take();
+        // A flush that nobody waits for would have made them durable; now they go.
+        for (part, held) in unflushed {
+            self.drop_at_once(part);
+            if held {
+                self.change_ended(part, false);
+            }
+        }
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
         if self.superblock().is_some_and(|superblock| superblock.volume(id).is_some()) {
             self.volumes.park(id, span);
         } else {
             self.orphans = self.index.occupied();
+            self.policy.volume_detached(id);
+            self.volumes.leave(span);
+            self.drop_range(span.base..span.base + span.length, Then::Release(span));
         }
         self.volumes_changed();
         Ok(span)
+    }
+
+    /// The number that the next volume gets which the superblock does not know.
+    pub fn free_volume_id(&self) -> Option<VolumeId> {
+        self.volumes.free_id()
     }
 
     /// The range of the cache's space that a volume has.
@@ -161,7 +195,7 @@ impl Cache {
         let whole = self.volume(id)?.extent();
         let flat = Extent::new(whole.offset.saturating_add(extent.offset), extent.length);
         let flat = flat.intersection(whole).align_outward(self.line_size.bytes());
-        Ok(self.drop_range(flat.offset..flat.end()))
+        Ok(self.drop_range(flat.offset..flat.end(), Then::Nothing))
     }
 
     /// The origin of a volume has another size now. Lines beyond the smaller of both ends, and the
@@ -186,12 +220,16 @@ impl Cache {
             let next = self.volumes.free_span(capacity)?;
             self.volumes.move_to(id, next);
             self.volumes[id].geometry.capacity = capacity;
-            return Ok(self.drop_range(span.base..span.base + span.length));
+            self.policy.volume_detached(id);
+            self.orphans = self.index.occupied();
+            self.volumes.leave(span);
+            let whole = span.base..span.base + span.length;
+            return Ok(self.drop_range(whole, Then::Release(span)));
         }
         self.volumes[id].geometry.capacity = capacity;
         let from = (span.base + old.min(capacity)) & !(line - 1);
         let to = (span.base + old.max(capacity)).next_multiple_of(line);
-        Ok(self.drop_range(from..to.max(from + line)))
+        Ok(self.drop_range(from..to.max(from + line), Then::Nothing))
     }
 
     /// Changes a volume's mode for every request that starts from now on.
@@ -207,15 +245,22 @@ impl Cache {
     }
 
     /// Declares that no write to the volume that failed before this call can reach the origin any
-    /// more (its connection is fenced): ranges in doubt are cached again.
+    /// more (its connection is fenced): ranges in doubt are cached again. What the origin had
+    /// acknowledged and not been told to flush it may have lost; nothing of that is served.
     pub fn fence(&mut self, id: VolumeId) {
-        if let Some(volume) = self.volumes.get_mut(id) {
-            volume.doubt.clear();
-            let extent = volume.extent();
-            if let Some(keeper) = &mut self.keeper {
-                keeper.fence(extent);
+        let Some(volume) = self.volumes.get_mut(id) else { return };
+        volume.doubt.clear();
+        let (extent, lost) = (volume.extent(), volume.unflushed.take());
+        for (part, held) in lost {
+            self.drop_at_once(part);
+            if held {
+                self.change_ended(part, false);
             }
         }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.fence(extent);
+        }
+        self.hear_keeper();
     }
 
     /// Changes what enters the cache and what leaves it, for requests from now on.
@@ -268,7 +313,7 @@ impl Cache {
         self.sweep_step();
         self.purge_step();
         self.hear_keeper();
-        loaded || self.purge.lines > 0 || self.sweeps.iter().any(|sweep| sweep.barrier.is_none())
+        loaded || self.purge.lines > 0 || self.next_sweep().is_some()
     }
 
     /// When [`tick`](Self::tick) is due at the latest.
@@ -294,15 +339,17 @@ impl Cache {
         }
     }
 
-    /// Drops the lines of a range of flat bytes.
-    fn drop_range(&mut self, flat: std::ops::Range<u64>) -> Ticket {
+    /// Drops the lines of a range of flat bytes. None of them is served from now on; the ticket is
+    /// for when that will stay so after a crash.
+    pub(super) fn drop_range(&mut self, flat: std::ops::Range<u64>, then: Then) -> Ticket {
         let shift = self.line_size.shift();
         self.stop_filling(flat.clone());
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let lines = flat.start >> shift..flat.end >> shift;
-        let mut sweep = Sweep { lines: lines.clone(), next_set: 0, ticket, barrier: None };
-        if lines.end - lines.start <= u64::from(SETS_A_STEP) {
+        let mut sweep = Sweep { lines: lines.clone(), next_set: 0, ticket, barrier: None, then };
+        let is_loaded = self.sets_loaded() == self.index.sets();
+        if is_loaded && lines.end - lines.start <= u64::from(SETS_A_STEP) {
             for line in lines {
                 self.drop_line(LineNumber(line));
             }
@@ -313,41 +360,84 @@ impl Cache {
         ticket
     }
 
+    /// The same for an extent of a few mebibytes, without waiting for the records.
+    fn drop_at_once(&mut self, flat: Extent) {
+        let shift = self.line_size.shift();
+        self.stop_filling(flat.offset..flat.end());
+        for line in flat.offset >> shift..flat.end() >> shift {
+            self.drop_line(LineNumber(line));
+        }
+    }
+
+    /// Whether a volume's lines are being dropped, so that its record can be.
+    pub(super) fn is_forgetting(&self, id: VolumeId) -> bool {
+        self.sweeps.iter().any(|sweep| matches!(sweep.then, Then::Forget(other) if other == id))
+    }
+
+    /// Whether a sweep has still to drop lines of these flat bytes.
+    pub(super) fn is_being_dropped(&self, flat: Extent) -> bool {
+        let shift = self.line_size.shift();
+        self.sweeps.iter().any(|sweep| {
+            sweep.next_set < self.index.sets()
+                && flat.offset >> shift < sweep.lines.end
+                && sweep.lines.start << shift < flat.end()
+        })
+    }
+
+    /// Sets whose lines of an earlier run are in the index.
+    fn sets_loaded(&self) -> u32 {
+        self.keeper.as_ref().map_or(self.index.sets(), |keeper| keeper.sets_loaded())
+    }
+
+    /// The sweep that can go on: what is not loaded can't be dropped yet.
+    fn next_sweep(&self) -> Option<usize> {
+        let end = self.sets_loaded().min(self.index.sets());
+        self.sweeps.iter().position(|sweep| sweep.next_set < end)
+    }
+
     fn drop_line(&mut self, line: LineNumber) {
-        if let Some(slot) = self.index.find(line) {
+        let Some(slot) = self.index.find(line) else { return };
+        let flat = Extent::new(line.0 << self.line_size.shift(), self.line_size.bytes());
+        if self.locks.is_held(flat) {
             self.drop_blocks(slot, self.all_blocks());
+        } else {
+            self.vacate(slot);
         }
     }
 
     fn sweep_step(&mut self) {
-        let Some(mut sweep) = self.sweeps.pop_front() else { return };
-        let end = self.index.sets().min(sweep.next_set.saturating_add(SETS_A_STEP));
-        for set in sweep.next_set..end {
-            let lines: Vec<_> = self.index.lines_of_set(set).collect();
-            for (_, line) in lines {
-                if sweep.lines.contains(&line.0) {
-                    self.drop_line(line);
+        if let Some(at) = self.next_sweep() {
+            let Sweep { next_set, ref lines, .. } = self.sweeps[at];
+            let lines = lines.clone();
+            let end = self.sets_loaded().min(next_set.saturating_add(SETS_A_STEP));
+            for set in next_set..end {
+                let found: Vec<_> = self.index.lines_of_set(set).collect();
+                for (_, line) in found {
+                    if lines.contains(&line.0) {
+                        self.drop_line(line);
+                    }
                 }
             }
+            self.sweeps[at].next_set = end;
         }
-        sweep.next_set = end;
-        if sweep.next_set == self.index.sets() && sweep.barrier.is_none() {
-            sweep.barrier = self.keeper.as_mut().map(|keeper| keeper.barrier());
-            if self.keeper.is_none() {
-                self.outbox.events.push(Event::Done(sweep.ticket));
-                return;
+        while let Some(sweep) = self.sweeps.front_mut()
+            && sweep.next_set == self.index.sets()
+        {
+            if let Some(keeper) = &mut self.keeper {
+                let barrier = *sweep.barrier.get_or_insert_with(|| keeper.barrier());
+                if !keeper.is_recorded(barrier) && !keeper.is_dead() {
+                    return;
+                }
             }
-        }
-        let durable = |barrier| {
-            self.keeper
-                .as_ref()
-                .is_none_or(|keeper| keeper.is_recorded(barrier) || keeper.is_dead())
-        };
-        match sweep.barrier {
-            Some(barrier) if durable(barrier) => {
-                self.outbox.events.push(Event::Done(sweep.ticket));
+            let Some(Sweep { ticket, then, .. }) = self.sweeps.pop_front() else { return };
+            match then {
+                Then::Nothing => self.outbox.events.push(Event::Done(ticket)),
+                Then::Release(span) => {
+                    self.volumes.release(span);
+                    self.outbox.events.push(Event::Done(ticket));
+                }
+                Then::Forget(id) => self.forget_record(id, ticket),
             }
-            _ => self.sweeps.push_front(sweep),
         }
     }
 

@@ -70,6 +70,30 @@ impl BlockMap {
         BlockSet((word.load(Ordering::Acquire) >> shift & mask) as u16)
     }
 
+    /// A bit for each way of a set of which no block is valid: the owner's to ask.
+    pub(super) fn void_ways(&self, set: usize) -> u16 {
+        let first = set * self.words_per_set + 1;
+        let bits = 1 << self.bits_shift;
+        let ways_per_word = 32 >> self.bits_shift;
+        let mut void = 0_u32;
+        for (at, word) in self.words[first..first + self.words_per_set - 1].iter().enumerate() {
+            let mut word = word.load(Ordering::Relaxed);
+            if bits == 1 {
+                return !word as u16;
+            }
+            // Every way's lowest bit becomes whether any of its bits is set.
+            let mut width = bits / 2;
+            while width > 0 {
+                word |= word >> width;
+                width /= 2;
+            }
+            for way in 0..ways_per_word {
+                void |= (!word >> (way * bits) & 1) << (at * ways_per_word + way);
+            }
+        }
+        void as u16
+    }
+
     /// The owner's: replaces the valid blocks of a slot.
     pub(super) fn set(&self, set: usize, way: usize, blocks: BlockSet) {
         let (word, shift, mask) = self.locate(set, way);
@@ -101,6 +125,8 @@ mod tests {
                     let expected = if (set, other) == (1, way) { full } else { BlockSet::EMPTY };
                     assert_eq!(map.get(set, other), expected, "{line_size}: {way} in {other}");
                 }
+                assert_eq!(map.void_ways(1), !(1 << way), "{line_size}");
+                assert_eq!(map.void_ways(2), u16::MAX);
                 map.set(1, way, BlockSet::EMPTY);
             }
             assert_eq!([0, 1, 2].map(|set| map.version(set)), [0, 16, 0]);

@@ -69,23 +69,25 @@ fn bits(is_true: impl Fn(usize) -> bool) -> u32 {
 }
 
 /// Finds a way for a new line: an empty one, else one whose content is void, else the one that
-/// S3-FIFO gives up. `may_go` says whether a way may be given away now, `is_void` whether nothing
-/// valid would be lost. The way is out of its queue afterwards; its entry is left for the caller
-/// to look at. None when no way may go.
+/// S3-FIFO gives up. `may_go` says whether a way may be given away now, `void` has a bit for each
+/// way of which nothing valid would be lost. The way is out of its queue afterwards; its entry is
+/// left for the caller to look at. None when no way may go.
 pub(crate) fn make_room(
     set: &mut Set,
     ghosts: &mut Ghosts,
     may_go: impl Fn(Entry) -> bool,
-    is_void: impl Fn(usize) -> bool,
+    void: u16,
 ) -> Option<usize> {
     let empty = bits(|way| !set.0[way].is_occupied());
     if empty != 0 {
         return Some(empty.trailing_zeros() as usize);
     }
-    let void = (0..WAYS).find(|way| is_void(*way) && may_go(set.0[*way]));
-    if let Some(way) = void {
-        close_gap(set, way);
-        return Some(way);
+    if void != 0 {
+        let void = (0..WAYS).find(|way| void >> way & 1 == 1 && may_go(set.0[*way]));
+        if let Some(way) = void {
+            close_gap(set, way);
+            return Some(way);
+        }
     }
     // The set is full: what is not in the small queue is in the main one.
     let mut small = length(set, false);
@@ -185,7 +187,7 @@ mod tests {
     use super::*;
 
     fn cache(set: &mut Set, ghosts: &mut Ghosts, tag: u32) -> Option<u32> {
-        let way = make_room(set, ghosts, |_| true, |_| false)?;
+        let way = make_room(set, ghosts, |_| true, 0)?;
         let gone = set.0[way];
         insert(set, ghosts, way, tag);
         check(set);
@@ -241,9 +243,9 @@ mod tests {
             cache(&mut set, &mut ghosts, tag);
             hit(&mut set, tag);
         }
-        assert_eq!(make_room(&mut set, &mut ghosts, |_| false, |_| false), None);
+        assert_eq!(make_room(&mut set, &mut ghosts, |_| false, 0), None);
         check(&set);
-        let only = make_room(&mut set, &mut ghosts, |entry| entry.tag() == 11, |_| false);
+        let only = make_room(&mut set, &mut ghosts, |entry| entry.tag() == 11, 0);
         assert_eq!(only.map(|way| set.0[way].tag()), Some(11));
     }
 
@@ -323,7 +325,7 @@ mod tests {
             let may_go = |tag: u32| kept >> tag & 1 == 0;
             let mut expected = queues(&set);
             let is_full = expected.iter().map(Vec::len).sum::<usize>() == WAYS;
-            let gone = make_room(&mut set, &mut ghosts, |entry| may_go(entry.tag()), |_| false);
+            let gone = make_room(&mut set, &mut ghosts, |entry| may_go(entry.tag()), 0);
             if is_full {
                 let walked = walk(&mut expected, may_go);
                 assert_eq!(gone.map(|way| set.0[way].tag()), walked);

@@ -93,6 +93,10 @@ impl Fills {
         self.table[fill].store.line
     }
 
+    pub(crate) fn slot(&self, fill: FillIndex) -> Slot {
+        self.table[fill].store.slot
+    }
+
     pub(crate) fn next_of_piece(&self, fill: FillIndex) -> FillIndex {
         self.table[fill].next_of_piece
     }

@@ -13,7 +13,7 @@
 //! Absent: reads of several lines, parts of blocks where blocks must be seen whole (encryption,
 //! checks of every read), lines that are unverified: these go the slow way at once.
 
-use block_io::{Completion, Extent, IoError, Request, RequestId};
+use block_io::{Completion, Extent, IoError, Operation, Request, RequestId};
 
 use super::Cache;
 use super::blocks::BlockSet;
@@ -21,13 +21,11 @@ use super::config::{CacheMode, VolumeId};
 use super::index::Hit;
 use super::line::LineNumber;
 use super::outbox::Token;
-use super::policy::Verdict;
 
 /// A hit in flight.
 pub(crate) struct HitRead {
     id: RequestId,
     volume: VolumeId,
-    verdict: Verdict,
     hit: Hit,
     /// Flat.
     extent: Extent,
@@ -35,18 +33,14 @@ pub(crate) struct HitRead {
 
 impl Cache {
     /// Serves a read in place if it can be; else hands it back.
-    pub(super) fn try_hit(
-        &mut self,
-        id: VolumeId,
-        verdict: Verdict,
-        mut request: Request,
-    ) -> Result<(), Request> {
+    pub(super) fn try_hit(&mut self, id: VolumeId, mut request: Request) -> Result<(), Request> {
         let volume = &self.volumes[id];
         let flat = Extent::new(volume.base() + request.extent.offset, request.extent.length);
         let within = flat.offset & (self.line_size.bytes() - 1);
         if within + flat.length > self.line_size.bytes()
             || volume.mode == CacheMode::PassThrough
             || !volume.doubt.is_empty()
+            || self.is_being_dropped(flat)
             || (self.sees_blocks_whole(id) && !self.is_whole_blocks(id, flat))
         {
             return Err(request);
@@ -55,7 +49,8 @@ impl Cache {
         let Some(hit) = self.index.lookup(line, BlockSet::touching(within, flat.length)) else {
             return Err(request);
         };
-        let entry = HitRead { id: request.id, volume: id, verdict, hit, extent: flat };
+        self.policy.observe_hit(id, request.extent);
+        let entry = HitRead { id: request.id, volume: id, hit, extent: flat };
         request.id = Token::Hit { hit: self.hits.insert(entry) }.id();
         request.extent.offset = self.cache_offset(hit.slot, flat.offset);
         self.outbox.cache.push(request);
@@ -64,7 +59,7 @@ impl Cache {
 
     /// The cache device has answered a hit.
     pub(super) fn hit_done(&mut self, name: u16, completion: Completion) {
-        let HitRead { id, volume, verdict, hit, extent } = self.hits.remove(name);
+        let HitRead { id, volume, hit, extent } = self.hits.remove(name);
         let buffer = completion.buffer.expect("a device gives a read's buffer back");
         if let Err(error) = completion.result {
             self.cache_read_failed(volume, extent, error);
@@ -81,7 +76,8 @@ impl Cache {
             self.outbox.replies.push((volume, reply));
             return;
         }
-        let offset = extent.offset - self.volumes[volume].base();
-        self.begin(volume, verdict, Request::read(id, offset, buffer));
+        let extent = Extent::new(extent.offset - self.volumes[volume].base(), extent.length);
+        let verdict = self.policy.observe(volume, Operation::Read, extent);
+        self.begin(volume, verdict, Request::read(id, extent.offset, buffer));
     }
 }

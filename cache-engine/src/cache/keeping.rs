@@ -1,8 +1,9 @@
 //! What the cache tells its keeper ([`Persistence`]), and what it hears from it. A cache in memory
 //! has none: nothing of it outlives the process.
 
-use block_io::{BufferPool, DeviceError, Extent, IoError};
+use block_io::{BufferPool, DeviceError, Extent, IoError, Request};
 
+use super::administration::Then;
 use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
 use super::fill::Checksums;
@@ -11,8 +12,9 @@ use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
 use super::metadata::superblock::State;
 use super::metadata::{FormatId, Superblock, VolumeRecord};
-use super::outbox::{Event, Ticket};
+use super::outbox::{Event, Ticket, Token};
 use super::persistence::{Change, Persistence, PersistenceConfig, PersistenceStatistics, Start};
+use super::unflushed::EXTENTS_MAX;
 use super::volumes::Span;
 use super::{Cache, CacheSpace, mode};
 
@@ -20,6 +22,32 @@ use super::{Cache, CacheSpace, mode};
 pub(crate) struct Recording {
     ticket: Ticket,
     of_superblock: u64,
+}
+
+/// Why a cache as a whole starts cold, for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColdReason {
+    /// It failed in its last use.
+    Degraded,
+    /// Its last use did not end in order, and nothing is to be verified.
+    Unverified,
+    /// Its records are damaged beyond what a crash explains.
+    Damaged,
+}
+
+impl std::fmt::Display for ColdReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Degraded => {
+                "the cache device failed in its last use, and the origin was written without it"
+            }
+            Self::Unverified => {
+                "the cache was not stopped in order, and with verification 'never' nothing shows \
+                 which of its lines are whole"
+            }
+            Self::Damaged => "the records on the cache device are damaged",
+        })
+    }
 }
 
 /// What the keeper has told of already.
@@ -53,11 +81,16 @@ impl Cache {
         let unclean = superblock.state == State::InUse;
         let untold =
             config.verification == Verification::Never && (unclean || superblock.verify_all);
+        let cold = match superblock.state {
+            State::Degraded => Some(ColdReason::Degraded),
+            _ => untold.then_some(ColdReason::Unverified),
+        };
         let start = if untold { Start::Cold } else { Start::Warm };
-        let changes_max = config.requests_max * 2 + config.fills_max;
-        let keeping = PersistenceConfig::new(changes_max, transfer_max, fresh);
         let space = CacheSpace { data_offset: layout.data_offset, length: 0, transfer_max };
         let mut cache = Self::new(config, layout.sets, space, pool.clone())?;
+        cache.cold = cold;
+        cache.volumes.mark_used(superblock.space_used());
+        let keeping = PersistenceConfig::new(cache.changes_max, transfer_max, fresh);
         for record in superblock.volumes() {
             cache.volumes.park(record.id, Span { base: record.base, length: record.span });
         }
@@ -75,6 +108,19 @@ impl Cache {
         self.keeper.as_ref().map(|keeper| keeper.superblock())
     }
 
+    /// Whether it is settled if the cache starts with lines of an earlier run, and so which format
+    /// id it has. A volume's place in it is best taken only then.
+    pub fn is_settled(&self) -> bool {
+        self.keeper.as_ref().is_none_or(|keeper| keeper.is_settled())
+    }
+
+    /// Why no line of an earlier run is in use, where that is so for the whole cache; final when
+    /// it [is settled](Self::is_settled).
+    pub fn cold_reason(&self) -> Option<ColdReason> {
+        let damaged = self.keeper.as_ref().is_some_and(|keeper| keeper.is_unbelievable());
+        self.cold.or(damaged.then_some(ColdReason::Damaged))
+    }
+
     /// Records a volume, or what has changed about it. [`Event::Done`] tells when it is durable:
     /// only then may the volume be served, because a crash would bring back what was recorded
     /// before.
@@ -85,18 +131,33 @@ impl Cache {
         self.change_superblock(|superblock| superblock.put_volume(record))
     }
 
-    /// Removes what is recorded of a volume, whose lines are nobody's from then on.
+    /// Removes what is recorded of a volume that is not there: its lines, and when that is durable
+    /// its record. So whoever is given its range finds nothing there, after a crash neither.
     ///
     /// # Errors
-    /// When there is no record of it.
+    /// When there is no record of it, or the volume is there.
     pub fn forget_volume(&mut self, id: VolumeId) -> Result<Ticket, DeviceError> {
+        let known = self.superblock().is_some_and(|superblock| superblock.volume(id).is_some());
+        let Some(span) = self.volumes.parked(id).filter(|_| known && !self.is_forgetting(id))
+        else {
+            return Err(DeviceError::new(format!(
+                "volume {}: the cache device knows none such, or it is there; remove it first",
+                id.0
+            )));
+        };
+        Ok(self.drop_range(span.base..span.base + span.length, Then::Forget(id)))
+    }
+
+    /// Nothing is recorded of any line of the volume, durably.
+    pub(super) fn forget_record(&mut self, id: VolumeId, ticket: Ticket) {
+        self.policy.volume_detached(id);
         self.volumes.unpark(id);
-        self.orphans = self.index.occupied();
-        self.change_superblock(|superblock| {
-            superblock.remove_volume(id).map(drop).ok_or_else(|| {
-                DeviceError::new(format!("volume {}: the cache device knows none such", id.0))
-            })
-        })
+        if let Some(keeper) = &mut self.keeper {
+            let of_superblock = keeper.update_superblock(|superblock| {
+                superblock.remove_volume(id);
+            });
+            self.recordings.push_back(Recording { ticket, of_superblock });
+        }
     }
 
     /// Says that the record outside the device forbids a warm start; see [`Event::Disown`].
@@ -111,6 +172,12 @@ impl Cache {
     /// needs, [`Event::Stopped`] follows.
     pub fn stop(&mut self) {
         self.stopping = true;
+        let ids: Vec<_> = self.volumes.ids().collect();
+        for id in ids {
+            if self.volumes[id].unflushed.begin_own_flush(0) {
+                self.send_own_flush(id);
+            }
+        }
         self.hear_keeper();
     }
 
@@ -120,8 +187,8 @@ impl Cache {
         (self.keeper.as_ref().map_or(sets, |keeper| keeper.sets_loaded()), sets)
     }
 
-    /// What the keeper counted.
-    pub(crate) fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
+    /// What it took to keep the cache's records; none for a cache in memory.
+    pub fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
         self.keeper.as_ref().map(|keeper| keeper.statistics())
     }
 
@@ -166,6 +233,49 @@ impl Cache {
         }
     }
 
+    /// Whether a change that was acknowledged is held on to until the origin has flushed it: the
+    /// first since the last flush in each extent.
+    pub(super) fn is_unflushed(
+        &mut self,
+        name: PieceIndex,
+        extent: Extent,
+        result: Result<(), IoError>,
+    ) -> bool {
+        let request = &self.requests[self.pieces[name].request];
+        let (id, durable) = (request.volume, request.force_unit_access());
+        let volume = &mut self.volumes[id];
+        if !volume.geometry.volatile_cache || durable || result.is_err() {
+            return false;
+        }
+        let held = volume.unflushed.note(extent);
+        if volume.unflushed.begin_own_flush(EXTENTS_MAX) {
+            self.send_own_flush(id);
+        }
+        held
+    }
+
+    fn send_own_flush(&mut self, id: VolumeId) {
+        let token = Token::OwnFlush { volume: id.0 }.id();
+        self.outbox.origin.push((id, Request::flush(token)));
+    }
+
+    pub(super) fn own_flush_done(&mut self, id: VolumeId, result: Result<(), IoError>) {
+        let Some(volume) = self.volumes.get_mut(id) else { return };
+        if let (Some(epoch), Ok(())) = (volume.unflushed.end_own_flush(), result) {
+            self.flushed(id, epoch);
+        }
+    }
+
+    /// What the origin acknowledged before that flush began is durable.
+    pub(super) fn flushed(&mut self, id: VolumeId, epoch: u64) {
+        let (unflushed, keeper) = (&mut self.volumes[id].unflushed, &mut self.keeper);
+        unflushed.flushed(epoch, |extent| {
+            if let Some(keeper) = keeper {
+                keeper.end_change(extent, Change::Done);
+            }
+        });
+    }
+
     /// What is kept about a slot is to be what the index says, with the checksums of the blocks
     /// that are new.
     pub(super) fn record(&mut self, slot: Slot, changed: BlockSet, checksums: &Checksums) {
@@ -178,7 +288,7 @@ impl Cache {
     /// Whether what is stored of this line could be recorded.
     pub(super) fn has_room_to_store(&self, line: LineNumber) -> bool {
         let Some(keeper) = &self.keeper else { return !self.health.is_degraded() };
-        keeper.has_room()
+        keeper.has_room_beside(self.fills.len())
             && !self.health.is_degraded()
             && self.index.set_of(line) < keeper.sets_loaded()
     }
@@ -250,7 +360,8 @@ impl Cache {
     }
 
     fn hear_about_stop(&mut self) {
-        if !self.stopping || self.told.stopped || !self.is_quiet() {
+        let flushing = self.volumes.ids().any(|id| self.volumes[id].unflushed.is_flushing());
+        if !self.stopping || self.told.stopped || !self.is_quiet() || flushing {
             return;
         }
         let Some(keeper) = &mut self.keeper else { return };
@@ -285,7 +396,7 @@ impl Cache {
         }
         for slot in slots.drain(..) {
             let Some(line) = self.index.line_of(slot) else { continue };
-            match self.volumes.at(line.0 << self.line_size.shift()) {
+            match self.volumes.owner_of(line.0 << self.line_size.shift()) {
                 Some(volume) => self.policy.line_found(slot, volume),
                 None => self.orphans += 1,
             }

@@ -50,16 +50,20 @@ mod outbox;
 mod persistence;
 mod piece;
 pub mod policy;
+mod replacement;
 mod statistics;
 mod store;
 mod survey;
 mod table;
+mod unflushed;
 mod verification;
 mod volumes;
 
 pub use administration::VolumeSettings;
 pub use config::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, Verification, VolumeId};
+pub use keeping::ColdReason;
 pub use outbox::{Event, Outbox, Ticket};
+pub use persistence::PersistenceStatistics;
 pub use statistics::Statistics;
 pub use volumes::Span;
 
@@ -85,6 +89,7 @@ use outbox::Token;
 use persistence::Persistence;
 use piece::{ClientRequest, Piece};
 use policy::Policy;
+use replacement::NewDevice;
 use table::Table;
 use verification::Verifications;
 use volumes::Volumes;
@@ -130,10 +135,16 @@ pub struct Cache {
     /// Changes of the superblock on their way.
     recordings: VecDeque<Recording>,
     told: Told,
+    cold: Option<ColdReason>,
     stopping: bool,
     /// Kept for its memory.
     loaded_slots: Vec<Slot>,
     health: Health,
+    /// Takes the place of the cache device when nothing is in flight.
+    new_device: Option<Box<NewDevice>>,
+    /// Reads of the cache device in flight, but for hits in place.
+    cache_reads: usize,
+    changes_max: usize,
     /// Requests of which a part could not be cut yet, because the table of pieces was full.
     uncut: VecDeque<u16>,
     /// Pieces that hold their lock and are to be started.
@@ -183,7 +194,7 @@ impl Cache {
         let region = (REGION_MAX.min(transfer_max) + 1).next_power_of_two() / 2;
         if region < line {
             return Err(DeviceError::new(format!(
-                "line size {}: the cache device takes transfers of {transfer_max} bytes at the most",
+                "line size {}: the cache device takes transfers of at most {transfer_max} bytes",
                 config.line_size
             )));
         }
@@ -219,9 +230,13 @@ impl Cache {
             keeper: None,
             recordings: VecDeque::new(),
             told: Told::default(),
+            cold: None,
             stopping: false,
             loaded_slots: Vec::new(),
             health: Health::default(),
+            new_device: None,
+            cache_reads: 0,
+            changes_max: pieces_max + config.fills_max,
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
             slots: Vec::with_capacity((region / line) as usize),
@@ -241,6 +256,16 @@ impl Cache {
     /// Bytes of data that the cache can hold.
     pub fn capacity(&self) -> u64 {
         self.index.slots() * self.line_size.bytes()
+    }
+
+    /// Lines that hold something, be it of a volume that is gone.
+    pub fn lines_in_use(&self) -> u64 {
+        self.index.occupied()
+    }
+
+    /// Whether the cache device was given up in this run; everything passes through then.
+    pub fn is_degraded(&self) -> bool {
+        self.health.is_degraded()
     }
 
     /// Bytes of memory that grow with the cache: the index, and checksums where each read is
@@ -285,17 +310,17 @@ impl Cache {
         }
         self.volumes[id].in_flight += 1;
         let (operation, extent) = (request.operation, request.extent);
-        let verdict = self.policy.observe(id, operation, extent);
+        if operation == Operation::Read {
+            self.note_read(id, extent);
+        }
         let request = match operation {
-            Operation::Read => {
-                self.note_read(id, extent);
-                match self.try_hit(id, verdict, request) {
-                    Ok(()) => return Ok(()),
-                    Err(request) => request,
-                }
-            }
+            Operation::Read if self.gate_is_open() => match self.try_hit(id, request) {
+                Ok(()) => return Ok(()),
+                Err(request) => request,
+            },
             _ => request,
         };
+        let verdict = self.policy.observe(id, operation, extent);
         self.volumes[id].statistics.sequential_bypasses += u64::from(verdict.bypass);
         self.begin(id, verdict, request);
         self.hear_keeper();
@@ -307,22 +332,35 @@ impl Cache {
         self.now = now;
         let result = completion.result;
         match Token::of(completion.id) {
-            Token::Hit { hit } => return self.hit_done(hit, completion),
+            Token::Hit { hit } => {
+                self.hit_done(hit, completion);
+                if self.new_device.is_some() {
+                    self.change_over();
+                }
+                return;
+            }
             Token::Change { piece } => self.change_done(piece, result),
             Token::OriginRead { piece, first, count } => {
                 self.origin_read_done(piece, first, count, completion);
             }
-            Token::CacheRead { piece, line } => self.cache_read_done(piece, line, completion),
-            Token::Verification { piece, line } => self.line_read(piece, line, completion),
-            Token::Fill { fill } => self.fill_done(fill, result),
-            Token::Flush { request } => {
-                self.requests[request].note(result);
-                self.answer(request);
+            Token::CacheRead { piece, line } => {
+                self.cache_reads -= 1;
+                self.cache_read_done(piece, line, completion);
             }
+            Token::Verification { piece, line } => {
+                self.cache_reads -= 1;
+                self.line_read(piece, line, completion);
+            }
+            Token::Fill { fill } => self.fill_done(fill, result),
+            Token::Flush { request } => self.flush_done(request, result),
+            Token::OwnFlush { volume } => self.own_flush_done(VolumeId(volume), result),
             Token::Metadata { index } => self.metadata_done(index, result),
         }
         self.start_pieces();
         self.hear_keeper();
+        if self.new_device.is_some() {
+            self.change_over();
+        }
     }
 
     /// What is to be done; take everything out after each call of `submit`, `complete`, `tick` and

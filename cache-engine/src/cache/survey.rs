@@ -53,16 +53,6 @@ impl Cache {
         self.curve.as_ref().map_or(0, |curve| curve.memory_bytes())
     }
 
-    /// Lines with valid blocks.
-    pub fn lines_occupied(&self) -> u64 {
-        self.index.occupied()
-    }
-
-    /// Whether the cache was given up because of its device: everything passes through.
-    pub fn is_degraded(&self) -> bool {
-        self.health.is_degraded()
-    }
-
     /// A volume's name, as the policies' rules know it.
     pub fn name(&self, id: VolumeId) -> Option<&str> {
         self.volumes.get(id).map(|volume| volume.name.as_str())
@@ -87,28 +77,6 @@ impl Cache {
     /// Names of volumes in the policies' rules that no volume of this cache has.
     pub fn unknown_names(&self) -> &[String] {
         self.policy.unresolved()
-    }
-
-    /// What keeping the cache across restarts did and costs, by name; none for a cache in memory.
-    pub fn persistence_counters(&self) -> Option<[(&'static str, u64); 15]> {
-        let counted = self.persistence_statistics()?;
-        Some([
-            ("bytes_written", counted.bytes_written),
-            ("bytes_read", counted.bytes_read),
-            ("device_errors", counted.device_errors),
-            ("journal_blocks", counted.journal_blocks),
-            ("folds", counted.folds),
-            ("activations", counted.activations),
-            ("waits", counted.waits),
-            ("retired", counted.retired),
-            ("records_lost", counted.records_lost),
-            ("lines_dropped", counted.lines_dropped),
-            ("pages_damaged", counted.pages_damaged),
-            ("active_extents", counted.active_extents),
-            ("pending", counted.pending),
-            ("pending_max", counted.pending_max),
-            ("waiting", counted.waiting),
-        ])
     }
 }
 
@@ -204,7 +172,7 @@ mod tests {
         let buffer = pool.allocate(4096);
         buffer.fill(1);
         run(&mut cache, id, Request::write(RequestId(1), 0, buffer));
-        assert_eq!(cache.lines_occupied(), 1);
+        assert_eq!(cache.lines_in_use(), 1);
         assert_eq!(cache.occupancy(id).map(|held| held.lines), Some(1));
         assert!(!cache.is_in_doubt(id) && !cache.is_degraded());
         let write = Request::write(RequestId(2), 1 << 20, pool.allocate(4096));

@@ -152,6 +152,8 @@ pub struct CacheStatus {
     pub degraded: bool,
     /// Whether it outlives the process.
     pub persistent: bool,
+    /// Why all of it started cold; absent if it did not.
+    pub cold_reason: Option<String>,
     /// How far the sweep over an earlier run's lines is.
     pub loading: Loading,
     /// Client requests in flight.

@@ -23,13 +23,14 @@ fn cache_status(cache: &Cache) -> CacheStatus {
     let line = cache.line_size().bytes();
     let (sets_loaded, sets) = cache.loading();
     let policy = cache.policy_statistics();
-    let persistence = cache.persistence_counters();
+    let persistence = cache.persistence_statistics();
     CacheStatus {
         line_size: line,
         capacity_bytes: cache.capacity(),
-        occupied_bytes: cache.lines_occupied() * line,
+        occupied_bytes: cache.lines_in_use() * line,
         degraded: cache.is_degraded(),
         persistent: cache.superblock().is_some(),
+        cold_reason: cache.cold_reason().map(|reason| reason.to_string()),
         loading: Loading { sets_loaded: sets_loaded.into(), sets: sets.into() },
         in_flight: cache.in_flight() as u64,
         fills_in_flight: cache.fills_in_flight() as u64,
@@ -37,7 +38,7 @@ fn cache_status(cache: &Cache) -> CacheStatus {
         unknown_volumes: cache.unknown_names().to_vec(),
         endurance_budget: budget(policy.budget).to_owned(),
         policy_statistics: policy_counters(&policy),
-        persistence_statistics: persistence.map(counters),
+        persistence_statistics: persistence.map(|counted| counters(counted.named())),
         memory: Memory {
             index_bytes: cache.index_memory_bytes(),
             policy_bytes: policy.memory_bytes,

@@ -5,16 +5,21 @@
 //!   CachedVolume ─┼─▶ engine { Cache } ──┼─▶ origin of volume 1
 //!   CachedVolume ─┘                      └─▶ cache device
 //! ```
-//! A [`CachedVolume`] is a [`BlockQueue`], so it can stand wherever a device can: behind a frontend,
-//! behind another cache, on simulated disks. All volumes of one [`CacheEngine`] live on one core.
+//! A [`CachedVolume`] is a [`BlockQueue`], so it can stand wherever a device can: behind a
+//! frontend, behind another cache, on simulated disks. All volumes of one [`CacheEngine`] live on one core.
 //! The engine adds nothing to what the cache decides; it only moves requests and completions, and
 //! keeps what a full queue handed back.
 //!
-//! Absent: opening devices ([`cache_device`] and the backends do that).
+//! [`opening`] makes an engine of a cache device, [`attach`] adds volumes that may be warm and ends
+//! the run in order.
+//!
+//! Absent: opening devices (the backends do that).
 
+pub mod attach;
 pub mod cache_check;
 pub mod cache_device;
 pub mod exchange;
+pub mod opening;
 
 use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
@@ -22,6 +27,7 @@ use std::rc::Rc;
 
 use block_io::{BlockQueue, Completion, DeviceError, Extent, Geometry, Request, Timestamp};
 
+use crate::cache::metadata::{FormatId, Superblock};
 use crate::cache::{Cache, CacheMode, Event, Statistics, Ticket, VolumeId, VolumeSettings};
 
 /// A queue with what it had no room for, in order. Bounded by what the cache has in flight.
@@ -79,6 +85,8 @@ struct Side<Origin> {
 struct Engine<Origin, CacheDevice> {
     cache: Cache,
     cache_device: Device<CacheDevice>,
+    /// Takes its place when the cache says so.
+    new_device: Option<Device<CacheDevice>>,
     /// By volume.
     sides: Vec<Option<Side<Origin>>>,
     events: VecDeque<Event>,
@@ -88,6 +96,11 @@ struct Engine<Origin, CacheDevice> {
 impl<Origin: BlockQueue, CacheDevice: BlockQueue> Engine<Origin, CacheDevice> {
     fn empty_outbox(&mut self) {
         let outbox = self.cache.outbox();
+        if outbox.events.contains(&Event::Replaced)
+            && let Some(device) = self.new_device.take()
+        {
+            self.cache_device = device;
+        }
         for request in outbox.cache.drain(..) {
             self.cache_device.send(request);
         }
@@ -139,6 +152,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
         Self(Rc::new(RefCell::new(Engine {
             cache,
             cache_device: Device::new(cache_device),
+            new_device: None,
             sides: Vec::new(),
             events: VecDeque::new(),
             now: Timestamp::default(),
@@ -178,9 +192,38 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
         value
     }
 
+    /// Uses another cache device as soon as nothing is in flight; see [`Cache::replace`]. The queue
+    /// of the old one is dropped then.
+    ///
+    /// # Errors
+    /// As [`Cache::replace`]; nothing has changed then.
+    pub fn replace_device(
+        &self,
+        cache_device: CacheDevice,
+        superblock: Superblock,
+        fresh: FormatId,
+    ) -> Result<(), DeviceError> {
+        let transfer_max = cache_device.geometry().transfer_max;
+        let mut engine = self.0.borrow_mut();
+        engine.new_device = Some(Device::new(cache_device));
+        let replaced = engine.cache.replace(superblock, transfer_max, fresh);
+        if replaced.is_err() {
+            engine.new_device = None;
+        }
+        engine.empty_outbox();
+        replaced
+    }
+
     /// The next thing that the cache has to say.
     pub fn next_event(&self) -> Option<Event> {
         self.0.borrow_mut().events.pop_front()
+    }
+
+    /// Takes this event out if it is among those that the cache has to say; the others stay.
+    pub fn take_event(&self, event: &Event) -> bool {
+        let events = &mut self.0.borrow_mut().events;
+        let at = events.iter().position(|other| other == event);
+        at.and_then(|at| events.remove(at)).is_some()
     }
 
     /// Moves every device on, for times without a volume to poll. Returns whether anything

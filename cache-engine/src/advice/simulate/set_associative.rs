@@ -37,11 +37,17 @@ impl Residency for SetAssociative {
         }
         let ghosts = &mut self.ghosts[number as usize];
         let tags = set.0.map(|entry| entry.tag());
-        let is_void = |way: usize| {
-            let line = || self.map.line(Place { set: number, tag: tags[way] });
-            voids.are_possible() && voids.contain(line().0 as u32)
+        let is_void = |tag: u32| {
+            let line = self.map.line(Place { set: number, tag });
+            voids.contain(line.0 as u32)
         };
-        let way = eviction::make_room(set, ghosts, |_| true, is_void)
+        let mut void = 0;
+        if voids.are_possible() {
+            for (way, tag) in tags.into_iter().enumerate() {
+                void |= u16::from(is_void(tag)) << way;
+            }
+        }
+        let way = eviction::make_room(set, ghosts, |_| true, void)
             .expect("everything may go, nothing being in flight");
         eviction::insert(set, ghosts, way, tag);
         false

@@ -155,9 +155,9 @@ impl Index {
             let other = reader.shared.map.line(Place { set, tag: entry.tag() });
             !entry.is_busy() && !in_use(other)
         };
-        let is_void = |way: usize| reader.valid(Slot::new(set, way)).is_empty();
+        let void = reader.shared.blocks.void_ways(set as usize);
         let ghosts = &mut self.ghosts[set as usize];
-        let way = eviction::make_room(&mut change.after, ghosts, may_go, is_void)?;
+        let way = eviction::make_room(&mut change.after, ghosts, may_go, void)?;
         Some(self.finish(change, way))
     }
 
@@ -176,7 +176,8 @@ impl Index {
             let other = self.line(slot, entry).filter(|_| !entry.is_busy());
             other.map_or(Rank::Never, |other| rank(other, slot))
         });
-        let is_void = |way: usize| self.reader.valid(Slot::new(set, way)).is_empty();
+        let void = self.reader.shared.blocks.void_ways(set as usize);
+        let is_void = |way: usize| void >> way & 1 == 1;
         let at_once = (0..WAYS)
             .filter(|way| ranks[*way] == Rank::First || ranks[*way] > Rank::Never && is_void(*way))
             .min_by_key(|way| {
@@ -190,8 +191,8 @@ impl Index {
                 || way.is_some_and(|way| ranks[way] == highest && highest > Rank::Never)
         };
         let ghosts = &mut self.ghosts[set as usize];
-        let way =
-            eviction::make_room(&mut change.after, ghosts, may_go, |way| at_once == Some(way))?;
+        let at_once = at_once.map_or(0, |way| 1 << way);
+        let way = eviction::make_room(&mut change.after, ghosts, may_go, at_once)?;
         Some(self.finish(change, way))
     }
 

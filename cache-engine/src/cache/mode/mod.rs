@@ -46,10 +46,12 @@ pub(super) fn start_change(cache: &mut Cache, piece: PieceIndex) {
     }
 }
 
-/// Nothing of a range in doubt may enter the cache or be trusted from it.
+/// Nothing of a range in doubt, or whose lines are being dropped, may enter the cache or be trusted
+/// from it.
 fn mode_for(cache: &Cache, piece: PieceIndex) -> CacheMode {
     let volume = &cache.volumes[cache.volume_of(piece)];
-    match volume.doubt.covers(cache.pieces[piece].extent) {
+    let extent = cache.pieces[piece].extent;
+    match volume.doubt.covers(extent) || cache.is_being_dropped(extent) {
         true => CacheMode::PassThrough,
         false => volume.mode,
     }
@@ -60,12 +62,14 @@ impl Cache {
     /// flight. Whoever calls this holds the extent exclusively.
     fn forget(&mut self, extent: Extent) {
         for (line, part) in self.line_parts(extent) {
-            self.forget_part(line, part);
+            let slot = self.index.find(line);
+            self.forget_part(line, part, slot);
         }
     }
 
-    fn forget_part(&mut self, line: super::LineNumber, part: Extent) {
-        let Some(slot) = self.index.find(line) else { return };
+    /// The same for a part of a line that may have a slot.
+    fn forget_part(&mut self, line: super::LineNumber, part: Extent, slot: Option<super::Slot>) {
+        let Some(slot) = slot else { return };
         let touched = self.blocks_touched(part);
         // What is left of an unverified line could not be told from what was written since.
         let lost = if self.index.is_unverified(slot) { self.all_blocks() } else { touched };
@@ -99,7 +103,9 @@ impl Cache {
             }
             fill = next;
         }
-        self.change_ended(extent, in_doubt);
+        if !self.is_unflushed(name, extent, result) {
+            self.change_ended(extent, in_doubt);
+        }
         self.piece_progress(name, result);
     }
 }

@@ -14,8 +14,9 @@ use super::write_around;
 pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
     let extent = cache.pieces[name].extent;
     for (line, part) in cache.line_parts(extent) {
-        cache.forget_part(line, part);
-        cache.store_written(name, line, part);
+        let slot = cache.index.find(line);
+        cache.forget_part(line, part, slot);
+        cache.store_written(name, line, part, slot);
     }
     write_around::write_origin(cache, name);
 }

@@ -244,6 +244,17 @@ impl Policy {
         verdict
     }
 
+    /// Takes note of a read that was served from the cache at once; the same as
+    /// [`observe`](Self::observe), but for the answer that nobody needs and for runs that only
+    /// begin there or are interleaved with others.
+    #[inline]
+    pub(crate) fn observe_hit(&mut self, volume: VolumeId, extent: Extent) {
+        if self.settings.fill_width == FillWidth::Adaptive {
+            self.fill_widths.observe(volume, extent);
+        }
+        self.streams.follow(volume, false, extent);
+    }
+
     /// Whether `bytes` of the line that begins at `offset` in the verdict's volume are to be
     /// stored. `has_slot`: other blocks of the line are cached, so that it is no first miss.
     pub(crate) fn admit(
@@ -357,10 +368,16 @@ impl Policy {
         self.shares.line_removed(slot, volume);
     }
 
-    /// A volume without lines left; the next of its number is another.
+    /// A volume is gone, and the next of its number is another. Its lines are nobody's from now on:
+    /// [`orphan_removed`](Self::orphan_removed) is for them.
     pub(crate) fn volume_detached(&mut self, volume: VolumeId) {
-        debug_assert_eq!(self.shares.volume(volume).lines, 0, "its lines are removed first");
+        self.shares.disown(volume);
         self.fill_widths.forget(volume);
+    }
+
+    /// A line that had no volume any more gave up its slot.
+    pub(crate) fn orphan_removed(&mut self, slot: Slot) {
+        self.shares.orphan_removed(slot);
     }
 
     /// The class of the line in an occupied slot.

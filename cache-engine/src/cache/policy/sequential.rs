@@ -100,6 +100,17 @@ impl Streams {
         run
     }
 
+    /// The same for a request that needs no answer, and begins no run: only the run that was
+    /// observed last is looked at.
+    #[inline]
+    pub(super) fn follow(&mut self, volume: VolumeId, write: bool, extent: Extent) {
+        let owner = volume.0 << 1 | u16::from(write);
+        let first = extent.offset >> UNIT_SHIFT;
+        if self.goes_on(self.newest, owner, first) {
+            self.observe(volume, write, extent);
+        }
+    }
+
     fn find(&self, owner: u16, first: u64) -> Option<u8> {
         if self.goes_on(self.newest, owner, first) {
             return Some(self.newest);

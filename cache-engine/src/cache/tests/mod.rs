@@ -1,9 +1,12 @@
 //! Step tests of the cache: each device request is answered by hand, in the order that the test
 //! wants to see. No devices, no time.
 
+mod administration;
 mod failures;
 mod modes;
 mod order;
+mod rig;
+mod volumes;
 
 use block_io::{
     BufferPool, Completion, Extent, Geometry, IoError, Operation, Request, RequestId, Timestamp,
