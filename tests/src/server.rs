@@ -148,7 +148,9 @@ impl ForebayCommand {
     #[track_caller]
     pub fn start(path: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(path);
-        let command = command.args(arguments).stdin(Stdio::null());
+        // What the host notes of its caches is not to be this machine's.
+        let state = std::env::temp_dir().join("forebay-conformance-state");
+        let command = command.env("FOREBAY_STATE_DIR", state).args(arguments).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let output = child.stdout.take().expect("it was piped");
         let mut output = BufReader::new(output);

@@ -1,12 +1,13 @@
 //! The file or block device that holds a cache's lines: made where it is absent, never resized.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use block_io::device::file::{FileDevice, OpenOptions};
 use block_io::{BlockDevice, DeviceError, SECTOR_SIZE};
 
 use super::address::Size;
+use crate::cache::metadata::probe::{PROBE_LENGTH, Probe, probe};
 
 /// Opens `path` for a cache. See [`super::Backend::open_cache`].
 pub(super) fn open(path: &Path, size: Option<Size>) -> Result<FileDevice, DeviceError> {
@@ -39,6 +40,9 @@ pub(super) fn open(path: &Path, size: Option<Size>) -> Result<FileDevice, Device
             DeviceError::with_source(format!("cache {shown}: making it {size}"), error)
         })?;
     }
+    // A cache that is there keeps its size, whatever is asked for.
+    let keeps = !empty && size.is_some() && is_cache(path);
+    let size = size.filter(|_| !keeps);
     let options = OpenOptions { create_size: size.map(Size::bytes), ..OpenOptions::default() };
     let device = FileDevice::open(path, options)
         .map_err(|error| DeviceError::with_source("cache", error))?;
@@ -51,6 +55,14 @@ pub(super) fn open(path: &Path, size: Option<Size>) -> Result<FileDevice, Device
         ))),
         _ => Ok(device),
     }
+}
+
+/// Whether a cache of ours is there; not if it can't be read, which opening it says best.
+fn is_cache(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(PROBE_LENGTH).read_to_end(&mut start));
+    read.is_ok() && matches!(probe(&start), Probe::Ours(_) | Probe::Older { .. })
 }
 
 /// Gives an empty file its size, all holes.

@@ -168,6 +168,11 @@ impl Cache {
         Ok(span)
     }
 
+    /// The number that the next volume gets which the superblock does not know.
+    pub fn free_volume_id(&self) -> Option<VolumeId> {
+        self.volumes.free_id()
+    }
+
     /// The range of the cache's space that a volume has.
     pub fn span(&self, id: VolumeId) -> Option<Span> {
         self.volumes.get(id).map(|volume| volume.span)

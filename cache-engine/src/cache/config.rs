@@ -157,6 +157,11 @@ pub struct CacheConfig {
     /// Errors of the cache device within a minute of each other that it may have; one more, and
     /// the cache is given up.
     pub errors_max: u32,
+    /// Lines sampled at a time for the miss-ratio curve ([`Cache::miss_ratio_curve`]), each about
+    /// 100 bytes of memory; 0 draws none.
+    ///
+    /// [`Cache::miss_ratio_curve`]: super::Cache::miss_ratio_curve
+    pub miss_ratio_samples: usize,
     /// What enters the cache, and what leaves it.
     pub policy: PolicySettings,
 }
@@ -169,6 +174,7 @@ impl Default for CacheConfig {
             requests_max: 256,
             fills_max: 512,
             errors_max: 64,
+            miss_ratio_samples: 8192,
             policy: PolicySettings::default(),
         }
     }

@@ -24,6 +24,32 @@ pub(crate) struct Recording {
     of_superblock: u64,
 }
 
+/// Why a cache as a whole starts cold, for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColdReason {
+    /// It failed in its last use.
+    Degraded,
+    /// Its last use did not end in order, and nothing is to be verified.
+    Unverified,
+    /// Its records are damaged beyond what a crash explains.
+    Damaged,
+}
+
+impl std::fmt::Display for ColdReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Degraded => {
+                "the cache device failed in its last use, and the origin was written without it"
+            }
+            Self::Unverified => {
+                "the cache was not stopped in order, and with verification 'never' nothing shows \
+                 which of its lines are whole"
+            }
+            Self::Damaged => "the records on the cache device are damaged",
+        })
+    }
+}
+
 /// What the keeper has told of already.
 #[derive(Default)]
 pub(crate) struct Told {
@@ -55,9 +81,15 @@ impl Cache {
         let unclean = superblock.state == State::InUse;
         let untold =
             config.verification == Verification::Never && (unclean || superblock.verify_all);
+        let cold = match superblock.state {
+            State::Degraded => Some(ColdReason::Degraded),
+            _ => untold.then_some(ColdReason::Unverified),
+        };
         let start = if untold { Start::Cold } else { Start::Warm };
         let space = CacheSpace { data_offset: layout.data_offset, length: 0, transfer_max };
         let mut cache = Self::new(config, layout.sets, space, pool.clone())?;
+        cache.cold = cold;
+        cache.volumes.mark_used(superblock.space_used());
         let keeping = PersistenceConfig::new(cache.changes_max, transfer_max, fresh);
         for record in superblock.volumes() {
             cache.volumes.park(record.id, Span { base: record.base, length: record.span });
@@ -74,6 +106,19 @@ impl Cache {
     /// The superblock as it is or will soon be; none for a cache in memory.
     pub fn superblock(&self) -> Option<&Superblock> {
         self.keeper.as_ref().map(|keeper| keeper.superblock())
+    }
+
+    /// Whether it is settled if the cache starts with lines of an earlier run, and so which format
+    /// id it has. A volume's place in it is best taken only then.
+    pub fn is_settled(&self) -> bool {
+        self.keeper.as_ref().is_none_or(|keeper| keeper.is_settled())
+    }
+
+    /// Why no line of an earlier run is in use, where that is so for the whole cache; final when
+    /// it [is settled](Self::is_settled).
+    pub fn cold_reason(&self) -> Option<ColdReason> {
+        let damaged = self.keeper.as_ref().is_some_and(|keeper| keeper.is_unbelievable());
+        self.cold.or(damaged.then_some(ColdReason::Damaged))
     }
 
     /// Records a volume, or what has changed about it. [`Event::Done`] tells when it is durable:
@@ -143,8 +188,8 @@ impl Cache {
         (self.keeper.as_ref().map_or(sets, |keeper| keeper.sets_loaded()), sets)
     }
 
-    /// What the keeper counted.
-    pub(crate) fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
+    /// What it took to keep the cache's records; none for a cache in memory.
+    pub fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
         self.keeper.as_ref().map(|keeper| keeper.statistics())
     }
 
@@ -246,7 +291,7 @@ impl Cache {
     /// Whether what is stored of this line could be recorded.
     pub(super) fn has_room_to_store(&self, line: LineNumber) -> bool {
         let Some(keeper) = &self.keeper else { return !self.health.is_degraded() };
-        keeper.has_room()
+        keeper.has_room_beside(self.fills.len())
             && !self.health.is_degraded()
             && self.index.set_of(line) < keeper.sets_loaded()
     }

@@ -54,6 +54,7 @@ pub mod policy;
 mod replacement;
 mod statistics;
 mod store;
+mod survey;
 mod table;
 mod unflushed;
 mod verification;
@@ -61,7 +62,9 @@ mod volumes;
 
 pub use administration::VolumeSettings;
 pub use config::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, Verification, VolumeId};
+pub use keeping::ColdReason;
 pub use outbox::{Event, Outbox, Ticket};
+pub use persistence::PersistenceStatistics;
 pub use statistics::Statistics;
 pub use volumes::Span;
 
@@ -83,6 +86,7 @@ use index::{Index, Slot};
 use keeping::{Recording, Told};
 use line::{LineMap, LineNumber};
 use line_lock::{LockTable, PieceIndex};
+use miss_ratio::MissRatioCurve;
 use outbox::Token;
 use persistence::Persistence;
 use piece::{ClientRequest, Piece};
@@ -128,10 +132,13 @@ pub struct Cache {
     fills: Fills,
     verifications: Verifications,
     policy: Policy,
+    /// What caches of other sizes would do, where it is wanted.
+    curve: Option<Box<MissRatioCurve>>,
     keeper: Option<Box<Persistence>>,
     /// Changes of the superblock on their way.
     recordings: VecDeque<Recording>,
     told: Told,
+    cold: Option<ColdReason>,
     stopping: bool,
     /// Kept for its memory.
     loaded_slots: Vec<Slot>,
@@ -216,6 +223,7 @@ impl Cache {
             guests: Guests::default(),
             checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
             policy,
+            curve: survey::curve(&config),
             index,
             locks: LockTable::new(pieces_max, region),
             hits: Table::new(config.requests_max),
@@ -226,6 +234,7 @@ impl Cache {
             keeper: None,
             recordings: VecDeque::new(),
             told: Told::default(),
+            cold: None,
             stopping: false,
             loaded_slots: Vec::new(),
             health: Health::default(),
@@ -251,6 +260,16 @@ impl Cache {
     /// Bytes of data that the cache can hold.
     pub fn capacity(&self) -> u64 {
         self.index.slots() * self.line_size.bytes()
+    }
+
+    /// Lines that hold something, be it of a volume that is gone.
+    pub fn lines_in_use(&self) -> u64 {
+        self.index.occupied()
+    }
+
+    /// Whether the cache device was given up in this run; everything passes through then.
+    pub fn is_degraded(&self) -> bool {
+        self.health.is_degraded()
     }
 
     /// Bytes of memory that grow with the cache: the index, and checksums where each read is
@@ -295,6 +314,9 @@ impl Cache {
         }
         self.volumes[id].in_flight += 1;
         let (operation, extent) = (request.operation, request.extent);
+        if operation == Operation::Read {
+            self.note_read(id, extent);
+        }
         let request = match operation {
             Operation::Read if self.gate_is_open() => match self.try_hit(id, request) {
                 Ok(()) => return Ok(()),

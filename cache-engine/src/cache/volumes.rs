@@ -7,8 +7,9 @@
 //! ```
 //! Everything below the frontends' offsets (lines, locks, fills, what is on the device) is flat, so
 //! a line of one volume cannot be found for another: the index stores exact line numbers. A volume
-//! that starts cold gets a range that nothing lives in; what an old range held is never asked for
-//! again and goes the way of all lines.
+//! that starts cold gets a range that no volume ever had; what an old range held is never asked for
+//! again and goes the way of all lines. Ranges are given out from low to high, none of them twice:
+//! the superblock knows how far, and a cache whose ranges are used up has to be formatted anew.
 //!
 //! Absent: devices. The origin of a volume is its number in the outbox.
 
@@ -75,14 +76,13 @@ pub(crate) struct Volumes {
     leaving: Vec<Span>,
     /// Bytes of the flat space.
     space: u64,
-    /// Where the search for a free range begins: after the last one given out, so that a range is
-    /// used again as late as can be.
-    next_base: u64,
+    /// Ranges below this have been given out.
+    used: u64,
 }
 
 impl Volumes {
     pub(crate) fn new(space: u64) -> Self {
-        Self { table: Vec::new(), ranges: Vec::new(), leaving: Vec::new(), space, next_base: 0 }
+        Self { table: Vec::new(), ranges: Vec::new(), leaving: Vec::new(), space, used: 0 }
     }
 
     /// Room that a volume of `capacity` bytes is given: with some to grow into.
@@ -90,33 +90,31 @@ impl Volumes {
         (capacity + capacity / 4).max(1).next_multiple_of(SPAN_UNIT)
     }
 
-    /// A range of the flat space that no volume has, for `capacity` bytes.
+    /// A range of the flat space that no volume ever had, for `capacity` bytes.
     ///
     /// # Errors
-    /// When the cache is too small for so much to lie behind it.
+    /// When the cache is too small for so much to lie behind it, or too many ranges were used.
     pub(crate) fn free_span(&self, capacity: u64) -> Result<Span, DeviceError> {
-        let room = |base: u64, length: u64| {
-            let end = base.checked_add(length)?;
-            let wanted = Span { base, length };
-            (end <= self.space && !self.is_taken(wanted)).then_some(wanted)
-        };
         let least = capacity.max(1).next_multiple_of(SPAN_UNIT);
-        let bases = || {
-            let ends = self.taken().map(|span| span.base + span.length);
-            let after = ends.clone().filter(|end| *end >= self.next_base);
-            std::iter::once(self.next_base).chain(after).chain(std::iter::once(0)).chain(ends)
-        };
-        [Self::span_of(capacity), least]
-            .into_iter()
-            .flat_map(|length| bases().map(move |base| (base, length)))
-            .find_map(|(base, length)| room(base, length))
-            .ok_or_else(|| {
-                DeviceError::new(format!(
-                    "volume size: {capacity} bytes; this cache can stand before {} bytes in all, \
-                     and no range of it is free for so much; make the cache or its lines larger",
-                    self.space
-                ))
-            })
+        let fits = |length: u64| length <= self.space - self.used;
+        let length = [Self::span_of(capacity), least].into_iter().find(|length| fits(*length));
+        length.map(|length| Span { base: self.used, length }).ok_or_else(|| {
+            let remedy = match least <= self.space {
+                true => "earlier volumes have used them up; format the cache anew",
+                false => "make the cache or its lines larger",
+            };
+            DeviceError::new(format!(
+                "volume size: {capacity} bytes; of the {} bytes in all that this cache can stand \
+                 before, {} are left: {remedy}",
+                self.space,
+                self.space - self.used
+            ))
+        })
+    }
+
+    /// Addresses below `end` have been some volume's.
+    pub(crate) fn mark_used(&mut self, end: u64) {
+        self.used = self.used.max(end.min(self.space));
     }
 
     fn taken(&self) -> impl Iterator<Item = Span> + Clone {
@@ -148,7 +146,7 @@ impl Volumes {
         }
         let at = self.ranges.partition_point(|(other, _)| other.base < span.base);
         self.ranges.insert(at, (span, id));
-        self.next_base = self.next_base.max(span.base + span.length);
+        self.mark_used(span.base + span.length);
     }
 
     /// Gives up what was kept for a volume that is not there.
@@ -187,28 +185,29 @@ impl Volumes {
                 span.base, span.length
             )));
         }
-        let is_free = |id: &usize| {
-            self.table[*id].is_none()
-                && !self.ranges.iter().any(|(_, other)| usize::from(other.0) == *id)
+        let Some(id) = self.free_id() else {
+            return Err(DeviceError::new(format!(
+                "volumes: this cache has {VOLUMES_MAX} of them already; remove one first"
+            )));
         };
-        let id = match (0..self.table.len()).find(is_free) {
-            Some(free) => free,
-            None if self.table.len() < VOLUMES_MAX => {
-                self.table.push(None);
-                self.table.len() - 1
-            }
-            None => {
-                return Err(DeviceError::new(format!(
-                    "volumes: this cache has {VOLUMES_MAX} of them already; remove one first"
-                )));
-            }
-        };
-        self.table[id] = Some(volume);
-        let id = VolumeId(id as u16);
+        let at = usize::from(id.0);
+        if self.table.len() <= at {
+            self.table.resize_with(at + 1, || None);
+        }
+        self.table[at] = Some(volume);
         let at = self.ranges.partition_point(|(other, _)| other.base < span.base);
         self.ranges.insert(at, (span, id));
-        self.next_base = span.base + span.length;
+        self.mark_used(span.base + span.length);
         Ok(id)
+    }
+
+    /// The number that the next volume gets.
+    pub(crate) fn free_id(&self) -> Option<VolumeId> {
+        let ids = (0..VOLUMES_MAX as u16).map(VolumeId);
+        let is_taken = |id: VolumeId| {
+            self.get(id).is_some() || self.ranges.iter().any(|(_, other)| *other == id)
+        };
+        ids.into_iter().find(|id| !is_taken(*id))
     }
 
     /// Forgets a volume.
@@ -224,7 +223,7 @@ impl Volumes {
         let at = self.ranges.partition_point(|(other, _)| other.base < span.base);
         self.ranges.insert(at, (span, id));
         self[id].span = span;
-        self.next_base = span.base + span.length;
+        self.mark_used(span.base + span.length);
     }
 
     pub(crate) fn get(&self, id: VolumeId) -> Option<&Volume> {
@@ -321,19 +320,21 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_used_again_as_late_as_can_be() {
-        let mut volumes = Volumes::new(4 * SPAN_UNIT);
-        let first = add(&mut volumes, 512);
-        let base = volumes[first].base();
-        volumes.remove(first).expect("there");
-        assert_eq!(volumes.at(base), None, "nobody's");
+    fn no_range_is_given_out_twice() {
+        let mut volumes = Volumes::new(5 * SPAN_UNIT);
+        volumes.mark_used(SPAN_UNIT);
         let mut bases = Vec::new();
         for _ in 0..4 {
             let id = add(&mut volumes, 512);
-            bases.push(volumes[id].base() / SPAN_UNIT);
+            let base = volumes[id].base();
+            bases.push(base / SPAN_UNIT);
+            volumes.remove(id).expect("there");
+            assert_eq!(volumes.at(base), None, "nobody's");
         }
-        assert_eq!(bases, [1, 2, 3, 0]);
-        let error = volumes.free_span(512).expect_err("full").to_string();
-        assert!(error.contains("512 bytes"), "{error}");
+        assert_eq!(bases, [1, 2, 3, 4]);
+        let error = volumes.free_span(512).expect_err("used up").to_string();
+        assert!(error.contains("512 bytes") && error.contains("format the cache anew"), "{error}");
+        let error = volumes.free_span(6 * SPAN_UNIT).expect_err("too large").to_string();
+        assert!(error.contains("cache or its lines larger"), "{error}");
     }
 }

@@ -10,12 +10,17 @@
 //! The engine adds nothing to what the cache decides; it only moves requests and completions, and
 //! keeps what a full queue handed back.
 //!
-//! Absent: opening devices ([`cache_device`] and the backends do that).
+//! [`opening`] makes an engine of a cache device, [`attach`] adds volumes that may be warm and ends
+//! the run in order.
+//!
+//! Absent: opening devices (the backends do that).
 
+pub mod attach;
 pub mod cache_check;
 pub mod cache_device;
 pub mod cores;
 pub mod exchange;
+pub mod opening;
 
 use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
@@ -213,6 +218,13 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
     /// The next thing that the cache has to say.
     pub fn next_event(&self) -> Option<Event> {
         self.0.borrow_mut().events.pop_front()
+    }
+
+    /// Takes this event out if it is among those that the cache has to say; the others stay.
+    pub fn take_event(&self, event: &Event) -> bool {
+        let events = &mut self.0.borrow_mut().events;
+        let at = events.iter().position(|other| other == event);
+        at.and_then(|at| events.remove(at)).is_some()
     }
 
     /// Moves every device on, for times without a volume to poll. Returns whether anything

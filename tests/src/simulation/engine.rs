@@ -100,6 +100,7 @@ impl Setup {
             requests_max: random.range(1..=64) as usize,
             fills_max: random.range(1..=64) as usize,
             errors_max: *random.choose(&[u32::MAX, u32::MAX, 20]),
+            miss_ratio_samples: 64,
             policy,
         };
         Self {

@@ -6,6 +6,9 @@ use block_io::BlockQueue;
 use block_io::reactor::{Reactor, ReactorConfig};
 use cache_engine::backend::Backend;
 use cache_engine::backend::address::{CacheAddress, OriginAddress};
+use cache_engine::backend::attachment::StateDirectory;
+use cache_engine::backend::key_source::KeySource;
+use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::{CacheConfig, Statistics};
 use cache_engine::frontend::nbd::{ExportAddress, Transport};
 use serde_json::Value;
@@ -16,7 +19,7 @@ use crate::failure::Failure;
 use crate::output::{self, json, table};
 use crate::serve::NbdService;
 use crate::signals::Signals;
-use crate::volume::{CacheSettings, Volume, is_same_file};
+use crate::volume::{CacheReport, CacheSettings, Volume, is_same_file};
 
 /// Serves the volume until a signal and prints its statistics.
 ///
@@ -36,6 +39,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
             .map_err(|error| Failure::because(format!("--export {export}"), error))?;
         places.push(export.at(transport));
     }
+    if let Some(socket) = &arguments.control {
+        service.open_control(socket, &[arguments.name.as_str()])?;
+    }
     for place in places {
         output::ready(&arguments.name, place)?;
     }
@@ -43,7 +49,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let [statistics] = service.statistics()[..] else {
         return Err(Failure::new("the service lost its volume"));
     };
-    let summary = Summary { arguments, capacity, statistics };
+    let cache = service.cache_report();
+    let summary = Summary { arguments, capacity, statistics, cache };
     match arguments.stats {
         Format::Table => output::print(summary.table()),
         Format::Json => output::print(summary.json()),
@@ -65,16 +72,45 @@ fn open_volume(arguments: &RunArguments, reactor: &Reactor) -> Result<Volume, Fa
     let Some(address) = &arguments.cache else {
         return Volume::plain(&origin, reactor);
     };
-    let settings = CacheSettings {
+    let settings = settings(arguments, address)?;
+    let (volume, notices) = Volume::cached(&origin, &settings, reactor)?;
+    notices.into_iter().for_each(output::notice);
+    Ok(volume)
+}
+
+fn settings(arguments: &RunArguments, address: &CacheAddress) -> Result<CacheSettings, Failure> {
+    let mut policy = PolicySettings::default();
+    for setting in &arguments.settings {
+        let usage = |error| Failure::Usage(format!("--set {setting}: {error}"));
+        let (name, value) = setting
+            .split_once('=')
+            .ok_or_else(|| usage("must be NAME=VALUE, such as admission=second-miss".to_owned()))?;
+        policy.change(name, value).map_err(usage)?;
+    }
+    // The address is parsed here, because the grammar would repeat what may be a key by mistake.
+    let source = arguments.encryption_key.as_deref().map(str::parse::<KeySource>).transpose();
+    let source = source.map_err(|error| Failure::Usage(format!("--encryption-key: {error}")))?;
+    let state =
+        match (address, &arguments.state_dir) {
+            // Nothing is noted of a cache in memory.
+            (CacheAddress::Memory, _) => StateDirectory::at(""),
+            (_, Some(path)) => StateDirectory::at(std::path::absolute(path).map_err(|error| {
+                Failure::because(format!("--state-dir {}", path.display()), error)
+            })?),
+            (_, None) => StateDirectory::of_this_process()?,
+        };
+    Ok(CacheSettings {
         address: address.clone(),
         size: arguments.cache_size,
         force_format: arguments.force_format,
         mode: arguments.mode,
-        config: CacheConfig { line_size: arguments.line_size, ..CacheConfig::default() },
-    };
-    let (volume, notices) = Volume::cached(&origin, &settings, reactor)?;
-    notices.into_iter().for_each(output::notice);
-    Ok(volume)
+        line_size: arguments.line_size,
+        config: CacheConfig { verification: arguments.verify, policy, ..CacheConfig::default() },
+        name: arguments.name.clone(),
+        generation: arguments.generation.clone(),
+        state,
+        key: source.map(|source| source.read()).transpose()?,
+    })
 }
 
 /// Each name once: several exports may differ in their transport only.
@@ -137,6 +173,7 @@ struct Summary<'arguments> {
     arguments: &'arguments RunArguments,
     capacity: u64,
     statistics: Statistics,
+    cache: Option<CacheReport>,
 }
 
 impl Summary<'_> {
@@ -145,23 +182,27 @@ impl Summary<'_> {
         let is_cached = self.arguments.cache.is_some();
         let counted = |name| is_cached || COUNTED_WITHOUT_CACHE.contains(&name);
         for (name, value) in self.statistics.named().into_iter().filter(|(name, _)| counted(name)) {
-            let text = match name.ends_with("_bytes") {
-                true => table::bytes(value),
-                false => table::grouped(value),
-            };
-            shown.add_row([name.replace('_', " "), text]);
+            shown.add_row([name.replace('_', " "), shown_value(name, value)]);
         }
-        if is_cached {
+        if let Some(report) = &self.cache {
             let ratio = self.statistics.hit_ratio();
             let text = ratio.map_or_else(|| "–".to_owned(), table::percent);
             shown.add_row(["hit ratio".to_owned(), text]);
+            for (name, value) in whole_cache(report) {
+                shown.add_row([name.replace('_', " "), shown_value(name, value)]);
+            }
         }
         let arguments = self.arguments;
-        let cached = match &arguments.cache {
-            Some(cache) => {
-                format!("cached by {cache}, {}, lines of {}", arguments.mode, arguments.line_size)
+        let cached = match (&arguments.cache, &self.cache) {
+            (Some(cache), Some(report)) => {
+                let start = match &report.cold {
+                    Some(why) => format!("started cold: {why}"),
+                    None => "started warm".to_owned(),
+                };
+                let line_size = report.line_size;
+                format!("cached by {cache}, {}, lines of {line_size}, {start}", arguments.mode)
             }
-            None => "not cached".to_owned(),
+            _ => "not cached".to_owned(),
         };
         let (name, origin) = (&arguments.name, &arguments.origin);
         format!("{name}: {}, {origin}, {cached}\n{shown}", table::bytes(self.capacity))
@@ -170,6 +211,8 @@ impl Summary<'_> {
     fn json(&self) -> Value {
         let arguments = self.arguments;
         let cache = arguments.cache.as_ref();
+        let report = self.cache.as_ref();
+        let start = |report: &CacheReport| if report.cold.is_some() { "cold" } else { "warm" };
         let cached = |value: Value| if cache.is_some() { value } else { Value::Null };
         let settings = [
             ("name", Value::from(arguments.name.as_str())),
@@ -177,11 +220,45 @@ impl Summary<'_> {
             ("capacity", self.capacity.into()),
             ("cache", cache.map_or(Value::Null, |cache| cache.to_string().into())),
             ("mode", cached(arguments.mode.to_string().into())),
-            ("line_size", cached(arguments.line_size.bytes().into())),
+            ("line_size", report.map_or(Value::Null, |report| report.line_size.bytes().into())),
+            ("start", report.map_or(Value::Null, |report| start(report).into())),
+            ("cold_reason", report.map_or(Value::Null, |report| report.cold.clone().into())),
         ];
+        let whole = report.map_or_else(Vec::new, whole_cache);
+        let whole = json::object(whole.into_iter().map(|(name, value)| (name, value.into())));
+        let whole = [("whole_cache", cached(whole))];
         let ratio =
             self.statistics.hit_ratio().map_or(Value::Null, |ratio| json::rounded(ratio, 6));
         let counters = self.statistics.named().map(|(name, value)| (name, Value::from(value)));
-        json::object(settings.into_iter().chain([("hit_ratio", ratio)]).chain(counters))
+        let head = settings.into_iter().chain([("hit_ratio", ratio)]);
+        json::object(head.chain(counters).chain(whole))
     }
+}
+
+fn shown_value(name: &str, value: u64) -> String {
+    match name.ends_with("_bytes") {
+        true => table::bytes(value),
+        false => table::grouped(value),
+    }
+}
+
+/// What is counted for all volumes of the cache together.
+fn whole_cache(report: &CacheReport) -> Vec<(&'static str, u64)> {
+    let policy = &report.policy;
+    let mut counters = vec![
+        ("cache_capacity_bytes", report.capacity),
+        ("cache_lines", report.capacity / report.line_size.bytes()),
+        ("cache_lines_in_use", report.lines),
+        ("policy_bypassed_bytes", policy.bypassed_bytes),
+        ("policy_admitted_bytes", policy.admitted_bytes),
+        ("policy_refused_never", policy.refused_never),
+        ("policy_refused_first_miss", policy.refused_first_miss),
+        ("policy_refused_scarce", policy.refused_scarce),
+        ("policy_refused_spent", policy.refused_spent),
+        ("policy_refused_maximum", policy.refused_maximum),
+        ("policy_extra_read_bytes", policy.extra_read_bytes),
+        ("policy_purged", policy.purged),
+    ];
+    counters.extend(report.persistence.iter().flat_map(|kept| kept.named()));
+    counters
 }

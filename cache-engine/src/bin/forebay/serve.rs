@@ -1,18 +1,23 @@
 //! Serves volumes to NBD clients on one reactor until told to end, then ends in order: clients
 //! first, then what is in flight, then a last flush of each origin.
 
+use std::path::Path;
 use std::time::Duration;
 
 use block_io::device::shared::SharedQueue;
 use block_io::reactor::{Port, Reactor, Task};
 use block_io::{BlockQueue, Completion, Request, RequestId, Timestamp};
-use cache_engine::cache::Statistics;
+use cache_engine::backend::BackendQueue;
+use cache_engine::cache::{Event, Statistics};
+use cache_engine::control::ControlDesk;
+use cache_engine::control::executor::Executor;
 use cache_engine::frontend::nbd::{NbdServer, ServerOptions, Transport};
 
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
-use crate::volume::Volume;
+use crate::served::Served;
+use crate::volume::{CacheReport, Volume};
 
 /// How long the last flush may take: an origin that is gone must not keep the command from ending.
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
@@ -28,6 +33,8 @@ pub(crate) struct NbdService {
     /// Whether the loss of a volume's origin has been told.
     fault_told: Vec<bool>,
     control: Control<StatisticsRequest>,
+    /// Where people ask; until the last client is gone.
+    desk: Option<ControlDesk<BackendQueue, BackendQueue>>,
     stage: Stage,
     /// The counters when the last client was gone.
     at_close: Option<Vec<Statistics>>,
@@ -52,6 +59,7 @@ impl NbdService {
             volumes: Vec::new(),
             fault_told: Vec::new(),
             control,
+            desk: None,
             stage: Stage::Serving,
             at_close: None,
             completions: Vec::new(),
@@ -84,6 +92,36 @@ impl NbdService {
         Ok(self.server.listen(transport)?)
     }
 
+    /// Lets people ask at the Unix socket `path`; `names` are the volumes', in the order of their
+    /// adding.
+    ///
+    /// # Errors
+    /// When it cannot be listened at.
+    pub(crate) fn open_control(&mut self, path: &Path, names: &[&str]) -> Result<(), Failure> {
+        let engine = |volume: &SharedQueue<Volume>| volume.with_queue(|one| one.engine());
+        let mut executor = Executor::new(self.volumes.iter().find_map(engine));
+        for (name, volume) in names.iter().zip(&self.volumes) {
+            let id = volume.with_queue(|one| one.id());
+            executor.add_volume(name, id, Box::new(Served(volume.another())))?;
+        }
+        self.desk = Some(ControlDesk::open(path, executor, &self.reactor)?);
+        Ok(())
+    }
+
+    fn poll_desk(&mut self, now: Timestamp) -> bool {
+        let Some(desk) = &mut self.desk else { return false };
+        for volume in &self.volumes {
+            for ticket in volume.with_queue(|volume| volume.tickets_done()) {
+                desk.event(&Event::Done(ticket));
+            }
+        }
+        let progress = desk.poll(now);
+        if desk.take_resized() {
+            self.server.refresh_exports();
+        }
+        progress
+    }
+
     /// The counters of each volume: what clients asked for, not the service's own last flush.
     pub(crate) fn statistics(&self) -> Vec<Statistics> {
         let counters = |volume: &SharedQueue<Volume>| volume.with_queue(|one| one.statistics());
@@ -98,6 +136,17 @@ impl NbdService {
                 })
                 .collect(),
             None => all.collect(),
+        }
+    }
+
+    /// What the whole cache of the last volume did; none where nothing is cached.
+    pub(crate) fn cache_report(&self) -> Option<CacheReport> {
+        self.volumes.last()?.with_queue(|volume| volume.cache_report())
+    }
+
+    fn tell_notices(&self) {
+        for volume in &self.volumes {
+            volume.with_queue(|volume| volume.notices()).iter().for_each(output::notice);
         }
     }
 
@@ -132,11 +181,13 @@ impl NbdService {
 
     fn begin_flush(&mut self) {
         self.at_close = Some(self.statistics());
+        self.desk = None;
         let port = self.reactor.open_port();
         port.timer(self.reactor.now() + FLUSH_GRACE, 0);
         for volume in &mut self.volumes {
-            if !volume.geometry().read_only && volume.submit(Request::flush(RequestId(0))).is_err()
-            {
+            if volume.geometry().read_only {
+                volume.with_queue(|volume| volume.flushed(true));
+            } else if volume.submit(Request::flush(RequestId(0))).is_err() {
                 output::notice("a volume was too busy for a last flush");
             }
         }
@@ -147,10 +198,11 @@ impl NbdService {
         let mut progress = false;
         for volume in &mut self.volumes {
             progress |= volume.poll(now, &mut self.completions);
-        }
-        for completion in self.completions.drain(..) {
-            if let Err(error) = completion.result {
-                output::notice(format_args!("the last flush failed: {error}"));
+            for completion in self.completions.drain(..) {
+                volume.with_queue(|volume| volume.flushed(completion.result.is_ok()));
+                if let Err(error) = completion.result {
+                    output::notice(format_args!("the last flush failed: {error}"));
+                }
             }
         }
         let Stage::Flushing(port) = &self.stage else { return progress };
@@ -173,7 +225,12 @@ impl NbdService {
 
 impl Daemon for NbdService {
     fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
-        self.volumes.iter().try_for_each(|volume| volume.with_queue(|volume| volume.close(reactor)))
+        let closed = self
+            .volumes
+            .iter()
+            .try_for_each(|volume| volume.with_queue(|volume| volume.close(reactor)));
+        self.tell_notices();
+        closed
     }
 }
 
@@ -184,6 +241,12 @@ impl Task for NbdService {
             Stage::Serving | Stage::Closing => {
                 self.tell_faults();
                 progress |= self.server.poll(now);
+                // Without a client nobody else does, and a cache has things to do by itself.
+                for volume in &mut self.volumes {
+                    progress |= volume.poll(now, &mut self.completions);
+                }
+                self.tell_notices();
+                progress |= self.poll_desk(now);
                 if self.server.is_finished() {
                     self.begin_flush();
                     progress = true;

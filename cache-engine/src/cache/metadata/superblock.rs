@@ -4,7 +4,7 @@
 //! ```text
 //!   0 magic  8 version  12 length  16 CRC32C  20 state  21 verify all  22 number of volumes
 //!  24 features: compatible, read-only compatible, incompatible  48 format id  64 sequence number
-//!  72 journal tail  80 layout  140 shard  144 zeroes  256 the volumes' records, one after another
+//!  72 journal tail  80 layout  140 shard  144 space used  152 zeroes  256 the volumes' records
 //! ```
 //! Magic, version, length and CRC32C (over `length` bytes, itself as zero) stand where they are in
 //! every version from 2 on, so that a damaged superblock and a newer one are told apart. Sequence
@@ -105,6 +105,9 @@ pub struct Superblock {
     pub verify_all: bool,
     /// Sequence number of the oldest journal block that is not in the line table yet.
     pub journal_tail: u64,
+    /// Flat addresses below this have been some volume's. Only those from here on are given to new
+    /// volumes: of whatever may still be recorded of an old one, nothing is taken for theirs.
+    space_used: u64,
     volumes: Vec<VolumeRecord>,
 }
 
@@ -153,6 +156,7 @@ impl Superblock {
             state: State::Clean,
             verify_all: false,
             journal_tail: 0,
+            space_used: 0,
             volumes: Vec::new(),
         }
     }
@@ -160,6 +164,11 @@ impl Superblock {
     /// Where it stands on the device.
     pub const fn offset(&self) -> u64 {
         Layout::superblock_offset(self.sequence)
+    }
+
+    /// Where the flat addresses begin that no volume ever had.
+    pub const fn space_used(&self) -> u64 {
+        self.space_used
     }
 
     /// The volumes, by number.
@@ -198,13 +207,14 @@ impl Superblock {
                 self.volumes.len()
             )));
         }
+        self.space_used = self.space_used.max(record.end());
         self.volumes.retain(|volume| volume.id != record.id);
         let place = self.volumes.partition_point(|volume| volume.id < record.id);
         self.volumes.insert(place, record);
         Ok(())
     }
 
-    /// Forgets a volume; its lines must be dropped before its addresses are given to another.
+    /// Forgets a volume, whose addresses are given to no other.
     pub fn remove_volume(&mut self, id: VolumeId) -> Option<VolumeRecord> {
         let place = self.volumes.iter().position(|volume| volume.id == id)?;
         Some(self.volumes.remove(place))
@@ -269,6 +279,7 @@ impl Superblock {
         put(136, &layout.table_pages.to_le_bytes());
         put(140, &self.shard_index.to_le_bytes());
         put(142, &self.shard_count.to_le_bytes());
+        put(144, &self.space_used.to_le_bytes());
     }
 
     /// Reads what stands at a superblock's place: best all 64 KiB of it, at least 4 KiB.
@@ -342,6 +353,15 @@ impl Superblock {
         if shard_index >= shard_count {
             return Err(damaged(format!("shard {shard_index} of {shard_count}")));
         }
+        let (space_used, flat_length) = (u64_at(bytes, 144), layout.flat_length());
+        let volumes = decode_volumes(bytes, flat_length).map_err(damaged)?;
+        // As far as any of them reaches, it has been used.
+        let reached = volumes.iter().map(VolumeRecord::end).max().unwrap_or(0);
+        if space_used < reached || space_used > flat_length {
+            return Err(damaged(format!(
+                "{space_used} bytes of addresses used: must be from {reached} to {flat_length}"
+            )));
+        }
         Ok(Self {
             features,
             format_id: FormatId(array(bytes, 48)),
@@ -352,7 +372,8 @@ impl Superblock {
             state,
             verify_all,
             journal_tail,
-            volumes: decode_volumes(bytes, layout.flat_length()).map_err(damaged)?,
+            space_used,
+            volumes,
         })
     }
 }

@@ -50,9 +50,8 @@ use super::metadata::journal_block::Checksums;
 use super::metadata::layout::Layout;
 use super::metadata::superblock::{State, Superblock};
 
-pub(crate) use face::{
-    Change, LineChecksums, LoadedLine, PersistenceConfig, PersistenceStatistics, Start,
-};
+pub use face::PersistenceStatistics;
+pub(crate) use face::{Change, LineChecksums, LoadedLine, PersistenceConfig, Start};
 
 use activity::Activity;
 use device::{Device, Purpose};
@@ -210,10 +209,10 @@ impl Persistence {
         self.activity.fence(range.offset >> EXTENT_SHIFT..end);
     }
 
-    /// Whether there is room for records of new stores. Without, store nothing; records of what
-    /// is not valid any more are always taken.
-    pub(crate) fn has_room(&self) -> bool {
-        self.pending.has_room() || self.phase == Phase::Dead
+    /// Whether there is room for the record of a new store beside those of `stores` that are in
+    /// flight. Without, store nothing; records of what is not valid any more are always taken.
+    pub(crate) fn has_room_beside(&self, stores: usize) -> bool {
+        self.pending.has_room_beside(stores) || self.phase == Phase::Dead
     }
 
     /// Says what is to be known of a slot from now on: to be called when blocks of it have been
@@ -339,6 +338,16 @@ impl Persistence {
     /// Whether the start is over: everything is loaded, and what was dropped is durable.
     pub(crate) fn is_started(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Dead)
+    }
+
+    /// Whether it is settled if lines are loaded, and under which format id.
+    pub(crate) fn is_settled(&self) -> bool {
+        !matches!(self.phase, Phase::Opening | Phase::Reading)
+    }
+
+    /// Whether the start found that what is recorded is damaged, and so is cold.
+    pub(crate) fn is_unbelievable(&self) -> bool {
+        self.opening.is_unbelievable()
     }
 
     /// The superblock as it is, or will be on the device.

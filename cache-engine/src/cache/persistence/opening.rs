@@ -35,6 +35,8 @@ struct Copies {
 pub(super) struct Opening {
     was: State,
     cold: bool,
+    /// What is recorded was found to be damaged.
+    unbelievable: bool,
     unverified: bool,
     flush: Option<u64>,
     superblock: Option<u64>,
@@ -54,6 +56,7 @@ impl Opening {
         Self {
             was,
             cold,
+            unbelievable: false,
             unverified: false,
             flush: None,
             superblock: None,
@@ -64,6 +67,10 @@ impl Opening {
             runs: None,
             unreadable: false,
         }
+    }
+
+    pub(super) fn is_unbelievable(&self) -> bool {
+        self.unbelievable
     }
 
     fn read_pages(
@@ -170,6 +177,7 @@ impl Persistence {
         let (tail, head) = (self.ledger.superblock().journal_tail, reader.next());
         if !opening.is_believable(tail, head) {
             opening.cold = true;
+            opening.unbelievable = true;
             opening.pages.clear();
             (opening.reader, opening.runs) = (None, None);
             self.phase = Phase::Opening;

@@ -83,9 +83,9 @@ impl Pending {
         self.places.len() - self.free.len()
     }
 
-    /// Whether there is room beside what is kept for invalidations.
-    pub(super) fn has_room(&self) -> bool {
-        self.free.len() > self.places.len() / 8
+    /// Whether there is room for one more beside what is kept for invalidations and `expected`.
+    pub(super) fn has_room_beside(&self, expected: usize) -> bool {
+        self.free.len() > self.places.len() / 8 + expected
     }
 
     /// Whether it is full enough that everything should be written.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use block_io::reactor::{MailSender, Reactor, ReactorConfig};
 use cache_engine::backend::Backend;
 use cache_engine::backend::address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
+use cache_engine::backend::attachment::StateDirectory;
 use cache_engine::cache::{CacheConfig, CacheMode, LineSize, Statistics};
 use cache_engine::frontend::nbd::Transport;
 use nvme_fabric::driver::target::Service;
@@ -141,7 +142,12 @@ fn volumes(
         force_format: false,
         mode: CacheMode::default(),
         // The workload's requests are of 4 KiB and far apart: larger lines would lie half empty.
-        config: CacheConfig { line_size: LineSize::ALL[0], ..CacheConfig::default() },
+        line_size: Some(LineSize::ALL[0]),
+        config: CacheConfig::default(),
+        name: CACHED.to_owned(),
+        generation: None,
+        state: StateDirectory::at(settings.cache.with_extension("state")),
+        key: None,
     };
     let mut service = NbdService::new(reactor, control);
     // An association each, so that neither waits for the other's requests.

@@ -53,6 +53,22 @@ fn it_reads_as_it_was_written() {
 }
 
 #[test]
+fn addresses_that_were_used_stay_so() {
+    let mut superblock = superblock(1);
+    let used = superblock.space_used();
+    assert_eq!(used, superblock.volumes().iter().map(VolumeRecord::end).max().unwrap_or(0));
+    for id in [1, 3] {
+        superblock.remove_volume(VolumeId(id)).expect("there");
+    }
+    let read = Superblock::decode(&superblock.encode()).expect("whole");
+    assert_eq!((read.volumes().len(), read.space_used()), (0, used));
+    for wrong in [used - 1, u64::MAX] {
+        let error = patched(144, &wrong.to_le_bytes()).expect_err("refused").to_string();
+        assert!(error.contains(&format!("{wrong} bytes of addresses used")), "{error}");
+    }
+}
+
+#[test]
 fn every_flipped_bit_is_noticed() {
     let good = superblock(1);
     let bytes = good.encode();

@@ -163,7 +163,7 @@ impl Cache {
         let refused = self.in_doubt.contains(&line) || self.pieces.iter().any(changing);
         let set = self.place(line).set;
         let loaded = set < self.rig.machine.sets_loaded();
-        if refused || !loaded || !self.rig.machine.has_room() {
+        if refused || !loaded || !self.rig.machine.has_room_beside(0) {
             return;
         }
         let slot = self.slot_of(line).unwrap_or_else(|| {

@@ -246,10 +246,10 @@ fn the_ring_stops_at_its_tail() {
         }
     }
     assert_eq!((rig.machine.journal.tail(), rig.machine.journal.next()), (0, ring));
-    assert!(!rig.machine.has_room(), "what does not fit waits, and stores stop");
+    assert!(!rig.machine.has_room_beside(0), "what does not fit waits, and stores stop");
     rig.settle();
     rig.pass(20);
-    assert!(rig.machine.has_room());
+    assert!(rig.machine.has_room_beside(0));
     assert!(rig.machine.statistics().folds > 0);
 }
 
@@ -432,7 +432,7 @@ fn invalidations_find_room_or_keep_their_extent_active() {
     let mut forget = |slot: u32| {
         let (entry, none) = (Entry::new(1, false), BlockSet::EMPTY);
         rig.machine.record(Slot(slot), entry, LineNumber(3072), none, none, &[0; 16], now);
-        (rig.machine.has_room(), rig.machine.statistics().records_lost)
+        (rig.machine.has_room_beside(0), rig.machine.statistics().records_lost)
     };
     let with_room = (0..256).filter(|slot| forget(*slot).0).count();
     assert!((200..226).contains(&with_room), "stores stop early, and a reserve is left");

@@ -1,32 +1,28 @@
 //! A volume as the command serves it: an origin alone, or with a cache in front.
 
+mod cached;
+
+pub(crate) use cached::{CacheReport, CacheSettings};
+
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use block_io::reactor::{Reactor, Wait};
-use block_io::{BlockDevice, BlockQueue, Completion, Geometry, Operation, Request, Timestamp};
-use cache_engine::backend::address::{CacheAddress, Size};
+use block_io::reactor::Reactor;
+use block_io::{
+    BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Operation, Request, Timestamp,
+};
 use cache_engine::backend::{Backend, BackendQueue};
-use cache_engine::cache::{Cache, CacheConfig, CacheMode, Statistics, VolumeSettings};
-use cache_engine::volume::cache_device::{self, Found, PrepareOptions};
-use cache_engine::volume::{CacheEngine, CachedVolume};
+use cache_engine::cache::{Statistics, Ticket, VolumeId};
+use cache_engine::volume::CacheEngine;
+
+use cached::Cached;
 
 use crate::failure::Failure;
 
 /// Requests in flight on an origin or a cache device; what exceeds it waits in the volume.
 const DEVICE_DEPTH: usize = 256;
-
-/// How a cache is made.
-#[derive(Clone, Debug)]
-pub(crate) struct CacheSettings {
-    pub(crate) address: CacheAddress,
-    pub(crate) size: Option<Size>,
-    pub(crate) force_format: bool,
-    pub(crate) mode: CacheMode,
-    pub(crate) config: CacheConfig,
-}
 
 /// A volume: its queue, and the device of its origin.
 pub(crate) struct Volume {
@@ -39,7 +35,7 @@ enum VolumeQueue {
     /// The origin alone.
     Plain(Box<CountedQueue>),
     /// An origin with a cache in front.
-    Cached(Box<CachedVolume<BackendQueue, BackendQueue>>),
+    Cached(Box<Cached>),
 }
 
 impl Volume {
@@ -63,40 +59,8 @@ impl Volume {
         cache: &CacheSettings,
         reactor: &Reactor,
     ) -> Result<(Self, Vec<String>), Failure> {
-        let address = &cache.address;
-        let origin_queue = origin.open_queue(reactor, DEVICE_DEPTH)?;
-        let backend = Backend::open_cache(address, cache.size)?;
-        let mut notices: Vec<String> = backend.notice().map(str::to_owned).into_iter().collect();
-        let mut queue = backend.open_queue(reactor, DEVICE_DEPTH)?;
-        let options = PrepareOptions {
-            line_size: cache.config.line_size,
-            force_format: cache.force_format,
-            identity: random_identity()?,
-        };
-        let turn = || {
-            reactor.turn(Wait::ForEvent)?;
-            Ok(reactor.now())
-        };
-        let (space, found) = cache_device::prepare(&mut queue, reactor.pool(), options, turn)
-            .map_err(|error| Failure::because(format!("--cache {address}"), error))?;
-        let state = match found {
-            Found::Unused => "was unused and is formatted",
-            Found::Ours => "is one of ours",
-            Found::Forced => "held something else and is formatted by force",
-        };
-        notices.push(format!("{address}: {state}; the cache starts cold"));
-        let pool = reactor.pool().clone();
-        let engine = CacheEngine::new(Cache::in_memory(cache.config.clone(), space, pool)?, queue);
-        let geometry = origin_queue.geometry();
-        let settings = VolumeSettings {
-            name: "volume".into(),
-            geometry,
-            mode: cache.mode,
-            known: None,
-            cipher: None,
-        };
-        let volume = engine.add_volume(origin_queue, settings)?;
-        let queue = VolumeQueue::Cached(Box::new(volume));
+        let (cached, notices) = Cached::start(origin, cache, reactor)?;
+        let queue = VolumeQueue::Cached(Box::new(cached));
         Ok((Self { origin: origin.clone(), queue }, notices))
     }
 
@@ -104,7 +68,7 @@ impl Volume {
     pub(crate) fn statistics(&self) -> Statistics {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.statistics,
-            VolumeQueue::Cached(volume) => volume.statistics(),
+            VolumeQueue::Cached(cached) => cached.statistics(),
         }
     }
 
@@ -112,7 +76,7 @@ impl Volume {
     pub(crate) fn is_idle(&self) -> bool {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.in_flight() == 0,
-            VolumeQueue::Cached(volume) => volume.is_idle(),
+            VolumeQueue::Cached(cached) => cached.is_idle(),
         }
     }
 
@@ -121,12 +85,101 @@ impl Volume {
         self.origin.fault()
     }
 
-    /// Takes leave of whoever serves the origin.
+    /// The cache in front; none for an origin alone.
+    pub(crate) fn engine(&self) -> Option<CacheEngine<BackendQueue, BackendQueue>> {
+        match &self.queue {
+            VolumeQueue::Plain(_) => None,
+            VolumeQueue::Cached(cached) => Some(cached.engine().clone()),
+        }
+    }
+
+    /// Its number in the cache; none for an origin alone.
+    pub(crate) fn id(&self) -> Option<VolumeId> {
+        match &self.queue {
+            VolumeQueue::Plain(_) => None,
+            VolumeQueue::Cached(cached) => Some(cached.id()),
+        }
+    }
+
+    /// What was done since this was last asked, of what takes the cache a while.
+    pub(crate) fn tickets_done(&mut self) -> Vec<Ticket> {
+        match &mut self.queue {
+            VolumeQueue::Plain(_) => Vec::new(),
+            VolumeQueue::Cached(cached) => cached.tickets_done(),
+        }
+    }
+
+    /// Bytes that the origin has now.
+    ///
+    /// # Errors
+    /// When it has grown: its queues reach what was there when it was opened.
+    pub(crate) fn origin_size(&self) -> Result<u64, DeviceError> {
+        let opened = self.origin.geometry().capacity;
+        match size_now(&self.origin)? {
+            size if size > opened => Err(DeviceError::new(format!(
+                "its origin has grown to {size} bytes, of which {opened} can be reached; serve it \
+                 anew to take all"
+            ))),
+            size => Ok(size),
+        }
+    }
+
+    /// What the whole cache did; none for an origin alone.
+    pub(crate) fn cache_report(&self) -> Option<CacheReport> {
+        match &self.queue {
+            VolumeQueue::Plain(_) => None,
+            VolumeQueue::Cached(cached) => Some(cached.report()),
+        }
+    }
+
+    /// What an operator should know by now.
+    pub(crate) fn notices(&mut self) -> Vec<String> {
+        match &mut self.queue {
+            VolumeQueue::Plain(_) => Vec::new(),
+            VolumeQueue::Cached(cached) => cached.notices().collect(),
+        }
+    }
+
+    /// The last flush has ended: whether all that was written is on the origin.
+    pub(crate) fn flushed(&mut self, in_order: bool) {
+        if let VolumeQueue::Cached(cached) = &mut self.queue {
+            cached.flushed(in_order);
+        }
+    }
+
+    /// Leaves the cache in order, and takes leave of whoever serves the origin.
     ///
     /// # Errors
     /// When the reactor itself fails.
-    pub(crate) fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
+    pub(crate) fn close(&mut self, reactor: &Reactor) -> Result<(), Failure> {
+        if let VolumeQueue::Cached(cached) = &mut self.queue {
+            cached.stop(&self.origin, reactor);
+        }
         Ok(self.origin.close(reactor)?)
+    }
+}
+
+/// Bytes that an origin has, as it is asked now.
+fn size_now(origin: &Backend) -> Result<u64, DeviceError> {
+    match origin {
+        Backend::File(device) => {
+            let metadata = device.metadata()?;
+            if metadata.is_file() {
+                return Ok(metadata.len());
+            }
+            // A block device has no length; its end is where seeking gets.
+            File::open(device.path()).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(
+                |error| {
+                    let path = device.path().display();
+                    DeviceError::with_source(format!("{path}: asking its size"), error)
+                },
+            )
+        }
+        Backend::Delayed(device) => size_now(device.inner()),
+        // A namespace tells of a change by itself.
+        Backend::Memory(_) | Backend::Null(_) | Backend::NvmeTcp(_) => {
+            Ok(BlockDevice::<Reactor>::geometry(origin).capacity)
+        }
     }
 }
 
@@ -205,28 +258,28 @@ impl BlockQueue for Volume {
     fn geometry(&self) -> Geometry {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.geometry(),
-            VolumeQueue::Cached(volume) => volume.geometry(),
+            VolumeQueue::Cached(cached) => cached.geometry(),
         }
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
         match &mut self.queue {
             VolumeQueue::Plain(queue) => queue.submit(request),
-            VolumeQueue::Cached(volume) => volume.submit(request),
+            VolumeQueue::Cached(cached) => cached.submit(request),
         }
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
         match &mut self.queue {
             VolumeQueue::Plain(queue) => queue.poll(now, completions),
-            VolumeQueue::Cached(volume) => volume.poll(now, completions),
+            VolumeQueue::Cached(cached) => cached.poll(now, completions),
         }
     }
 
     fn in_flight(&self) -> usize {
         match &self.queue {
             VolumeQueue::Plain(queue) => queue.in_flight(),
-            VolumeQueue::Cached(volume) => volume.in_flight(),
+            VolumeQueue::Cached(cached) => cached.in_flight(),
         }
     }
 }
