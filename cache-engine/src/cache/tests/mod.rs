@@ -5,6 +5,8 @@ mod administration;
 mod failures;
 mod modes;
 mod order;
+mod persistence;
+mod policies;
 mod rig;
 mod volumes;
 
