@@ -62,7 +62,6 @@ impl Machine {
         let mut queue = self.cache.open_queue(&self.world, 64).expect("opens");
         let probe = cache_device::open(&mut queue, &self.pool, self.turn()).expect("reads");
         let Probe::Ours(superblock) = probe else { panic!("formatted: {probe:?}") };
-        eprintln!("{:?} {} {:?}", superblock.state, superblock.verify_all, superblock.sequence);
         let known = superblock.volume_named("v").map(|record| record.id);
         let config = CacheConfig { verification, ..CacheConfig::default() };
         let fresh = FormatId([100 + self.starts; 16]);
@@ -181,8 +180,7 @@ fn a_clean_stop_is_followed_by_a_warm_start() {
         machine.write(&mut run, 3 * LINE, LINE, 7);
         machine.stop(run);
         let mut run = machine.start(verification);
-        let hits = machine.hits(&mut run, 100);
-        eprintln!("{verification} {hits} {:?}", run.volume.statistics());
+        assert_eq!(machine.hits(&mut run, 100), 100, "{verification}");
     }
 }
 
@@ -245,4 +243,60 @@ fn a_device_that_fails_too_often_never_comes_back_warm() {
     let mut run = machine.start(Verification::default());
     assert_eq!(machine.hits(&mut run, 200), 0);
     assert_eq!(machine.hits(&mut run, 200), 200, "and it is a cache again");
+}
+
+#[test]
+fn a_cache_device_is_replaced_while_requests_go_on() {
+    let mut machine = Machine::new(6);
+    let mut run = machine.start(Verification::default());
+    assert_eq!(machine.hits(&mut run, 100), 0);
+    let other = SimDisk::new(&machine.world, "other", Geometry::new(48 << 20));
+    let mut queue = other.open_queue(&machine.world, 64).expect("opens");
+    let options = cache_device::FormatOptions {
+        line_size: LineSize::from_bytes(LINE).expect("a line size"),
+        force_format: false,
+        format_id: FormatId([50; 16]),
+    };
+    let superblock = cache_device::format(&mut queue, &machine.pool, options, machine.turn());
+    let superblock = superblock.expect("formats");
+    let early = other.open_queue(&machine.world, 64).expect("opens");
+    let refused = run.engine.replace_device(early, superblock.clone(), FormatId([51; 16]));
+    assert!(refused.expect_err("in use").to_string().contains("detach"));
+    // Reads and writes are in flight all the time.
+    let mut completions = Vec::new();
+    let mut next = 0u64;
+    let mut replaced = false;
+    run.engine.change(Cache::detach);
+    let mut queue = Some(queue);
+    while next < 3000 || completions.len() < 3000 {
+        while next < 3000 && run.volume.in_flight() < 8 {
+            let (offset, buffer) = (next % 200 * LINE, machine.pool.allocate(LINE as usize));
+            buffer.fill(next as u8);
+            let request = match next % 3 {
+                0 => Request::write(RequestId(next), offset, buffer),
+                _ => Request::read(RequestId(next), offset, buffer),
+            };
+            run.volume.submit(request).expect("room");
+            next += 1;
+        }
+        if next > 1000 && run.engine.cache().is_detached() {
+            if let Some(queue) = queue.take() {
+                let fresh = FormatId([52; 16]);
+                run.engine.replace_device(queue, superblock.clone(), fresh).expect("detached");
+            }
+        }
+        if !run.volume.poll(machine.world.now(), &mut completions) {
+            machine.pass_time(&run);
+        }
+        run.events.extend(std::iter::from_fn(|| run.engine.next_event()));
+        replaced |= run.events.contains(&Event::Replaced);
+    }
+    assert!(replaced, "there was a moment with nothing in flight");
+    assert!(completions.iter().all(|done| done.result.is_ok()));
+    machine.hits(&mut run, 200);
+    assert_eq!(machine.hits(&mut run, 200), 200, "the new device is a cache");
+    machine.settle(&mut run);
+    drop(run);
+    let mut run = machine.start(Verification::default());
+    assert_eq!(machine.hits(&mut run, 200), 0, "the old one is not served any more");
 }

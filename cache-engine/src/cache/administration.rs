@@ -13,6 +13,7 @@ use super::line::LineNumber;
 use super::outbox::{Event, Ticket};
 use super::policy::{PolicySettings, PolicyStatistics};
 use super::statistics::Statistics;
+use super::unflushed::Unflushed;
 use super::volumes::{Span, Volume};
 
 /// Requests larger than this are refused; frontends know it from the geometry.
@@ -112,6 +113,7 @@ impl Cache {
             piece_max,
             mode,
             doubt: Doubt::default(),
+            unflushed: Unflushed::default(),
             cipher: cipher.map(Box::new),
             statistics: Statistics::default(),
             in_flight: 0,
@@ -134,13 +136,23 @@ impl Cache {
     /// When there is no such volume, or requests of it are in flight.
     pub fn remove_volume(&mut self, id: VolumeId) -> Result<Span, DeviceError> {
         let volume = self.volume(id)?;
-        if volume.in_flight > 0 {
+        if volume.in_flight > 0 || volume.unflushed.is_flushing() {
             return Err(DeviceError::new(format!(
-                "volume {}: {} requests are in flight; end them first",
-                id.0, volume.in_flight
+                "volume {}: {} requests and {} flushes are in flight; end them first",
+                id.0,
+                volume.in_flight,
+                u8::from(volume.unflushed.is_flushing())
             )));
         }
         let span = volume.span;
+        let unflushed = self.volumes[id].unflushed.take();
+        // A flush that nobody waits for would have made them durable; now they go.
+        for (part, held) in unflushed {
+            self.drop_at_once(part);
+            if held {
+                self.change_ended(part, false);
+            }
+        }
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
         if self.superblock().is_some_and(|superblock| superblock.volume(id).is_some()) {
@@ -225,15 +237,22 @@ impl Cache {
     }
 
     /// Declares that no write to the volume that failed before this call can reach the origin any
-    /// more (its connection is fenced): ranges in doubt are cached again.
+    /// more (its connection is fenced): ranges in doubt are cached again. What the origin had
+    /// acknowledged and not been told to flush it may have lost; nothing of that is served.
     pub fn fence(&mut self, id: VolumeId) {
-        if let Some(volume) = self.volumes.get_mut(id) {
-            volume.doubt.clear();
-            let extent = volume.extent();
-            if let Some(keeper) = &mut self.keeper {
-                keeper.fence(extent);
+        let Some(volume) = self.volumes.get_mut(id) else { return };
+        volume.doubt.clear();
+        let (extent, lost) = (volume.extent(), volume.unflushed.take());
+        for (part, held) in lost {
+            self.drop_at_once(part);
+            if held {
+                self.change_ended(part, false);
             }
         }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.fence(extent);
+        }
+        self.hear_keeper();
     }
 
     /// Changes what enters the cache and what leaves it, for requests from now on.
@@ -353,10 +372,26 @@ impl Cache {
         self.keeper.as_ref().map_or(self.index.sets(), |keeper| keeper.sets_loaded())
     }
 
+    /// The index is a new one, with nothing in it to drop.
+    pub(super) fn end_sweeps(&mut self) {
+        for sweep in &mut self.sweeps {
+            (sweep.next_set, sweep.barrier) = (self.index.sets(), None);
+        }
+    }
+
     /// The sweep that can go on: what is not loaded can't be dropped yet.
     fn next_sweep(&self) -> Option<usize> {
         let end = self.sets_loaded().min(self.index.sets());
         self.sweeps.iter().position(|sweep| sweep.next_set < end)
+    }
+
+    /// The same for an extent of a few mebibytes, without waiting for the records.
+    fn drop_at_once(&mut self, flat: Extent) {
+        let shift = self.line_size.shift();
+        self.stop_filling(flat.offset..flat.end());
+        for line in flat.offset >> shift..flat.end() >> shift {
+            self.drop_line(LineNumber(line));
+        }
     }
 
     fn drop_line(&mut self, line: LineNumber) {

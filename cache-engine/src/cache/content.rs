@@ -12,6 +12,7 @@ use super::fill::Checksums;
 use super::index::Slot;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
+use super::store::Source;
 
 /// CRC32C of every block of a cache, where each read is to be checked.
 pub(crate) struct ChecksumTable {
@@ -56,17 +57,31 @@ impl Cache {
             && (part.end().is_multiple_of(BLOCK_SIZE) || part.end() == self.volumes[volume].end())
     }
 
-    /// The bytes as they go to the cache device.
-    pub(super) fn seal(&self, id: VolumeId, extent: Extent, source: &Buffer) -> Buffer {
+    /// The bytes of `extent` as they go to the cache device, and their checksums where somebody
+    /// will ask for them. Those of what is not encrypted are taken before another view of the
+    /// memory is made, which makes them quicker.
+    pub(super) fn bytes_to_store(
+        &self,
+        name: PieceIndex,
+        id: VolumeId,
+        extent: Extent,
+        source: Source<'_>,
+    ) -> (Buffer, Checksums) {
         let volume = &self.volumes[id];
-        match &volume.cipher {
-            None => source.clone(),
-            Some(cipher) => {
-                let sealed = self.pool.allocate(source.len());
-                cipher.encrypt(extent.offset - volume.base(), source, &sealed);
-                sealed
-            }
-        }
+        let (buffer, start) = match source {
+            Source::Client => self.client_whole(name),
+            Source::Read(buffer, start) => (buffer, start),
+        };
+        let at = (extent.offset - start) as usize;
+        let length = extent.length as usize;
+        let Some(cipher) = &volume.cipher else {
+            let checksums = self.checksums_of(extent, buffer, at);
+            return (buffer.slice(at, length), checksums);
+        };
+        let sealed = self.pool.allocate(length);
+        cipher.encrypt(extent.offset - volume.base(), &buffer.slice(at, length), &sealed);
+        let checksums = self.checksums_of(extent, &sealed, 0);
+        (sealed, checksums)
     }
 
     /// Makes what came from the cache device what the client wrote. False when it is not what was
@@ -96,13 +111,13 @@ impl Cache {
         true
     }
 
-    /// CRC32C of each block of `extent`, which `buffer` holds as it is on the device.
-    pub(super) fn checksums_of(&self, extent: Extent, buffer: &Buffer) -> Checksums {
+    /// CRC32C of each block of `extent`, which `buffer` holds from `at` on as it is on the device.
+    fn checksums_of(&self, extent: Extent, buffer: &Buffer, at: usize) -> Checksums {
         let mut checksums = [0; BLOCKS_MAX];
         if self.keeper.is_some() || self.checksums.is_some() {
             let first = ((extent.offset & (self.line_size.bytes() - 1)) / BLOCK_SIZE) as usize;
-            let count = buffer.len().div_ceil(BLOCK_SIZE as usize);
-            buffer.crc32c_blocks(0, &mut checksums[first..first + count]);
+            let count = extent.length.div_ceil(BLOCK_SIZE) as usize;
+            buffer.crc32c_blocks(at, &mut checksums[first..first + count]);
         }
         checksums
     }
@@ -129,6 +144,7 @@ impl Cache {
         let id = self.volume_of(name);
         let extent = flat.intersection(self.volumes[id].extent());
         let buffer = self.pool.allocate(extent.length as usize);
+        self.cache_reads += 1;
         let token = Token::Verification { piece: name, line }.id();
         let offset = self.cache_offset(slot, extent.offset);
         self.verifications.begin(name, line, self.index.hold(slot));

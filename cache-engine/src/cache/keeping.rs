@@ -1,7 +1,7 @@
 //! What the cache tells its keeper ([`Persistence`]), and what it hears from it. A cache in memory
 //! has none: nothing of it outlives the process.
 
-use block_io::{BufferPool, DeviceError, Extent, IoError};
+use block_io::{BufferPool, DeviceError, Extent, IoError, Request};
 
 use super::administration::Then;
 use super::blocks::BlockSet;
@@ -12,8 +12,9 @@ use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
 use super::metadata::superblock::State;
 use super::metadata::{FormatId, Superblock, VolumeRecord};
-use super::outbox::{Event, Ticket};
+use super::outbox::{Event, Ticket, Token};
 use super::persistence::{Change, Persistence, PersistenceConfig, PersistenceStatistics, Start};
+use super::unflushed::EXTENTS_MAX;
 use super::volumes::Span;
 use super::{Cache, CacheSpace, mode};
 
@@ -55,10 +56,9 @@ impl Cache {
         let untold =
             config.verification == Verification::Never && (unclean || superblock.verify_all);
         let start = if untold { Start::Cold } else { Start::Warm };
-        let changes_max = config.requests_max * 2 + config.fills_max;
-        let keeping = PersistenceConfig::new(changes_max, transfer_max, fresh);
         let space = CacheSpace { data_offset: layout.data_offset, length: 0, transfer_max };
         let mut cache = Self::new(config, layout.sets, space, pool.clone())?;
+        let keeping = PersistenceConfig::new(cache.changes_max, transfer_max, fresh);
         for record in superblock.volumes() {
             cache.volumes.park(record.id, Span { base: record.base, length: record.span });
         }
@@ -126,6 +126,12 @@ impl Cache {
     /// needs, [`Event::Stopped`] follows.
     pub fn stop(&mut self) {
         self.stopping = true;
+        let ids: Vec<_> = self.volumes.ids().collect();
+        for id in ids {
+            if self.volumes[id].unflushed.begin_own_flush(0) {
+                self.send_own_flush(id);
+            }
+        }
         self.hear_keeper();
     }
 
@@ -179,6 +185,49 @@ impl Cache {
         if let Some(keeper) = &mut self.keeper {
             keeper.end_change(extent, if in_doubt { Change::InDoubt } else { Change::Done });
         }
+    }
+
+    /// Whether a change that was acknowledged is held on to until the origin has flushed it: the
+    /// first since the last flush in each extent.
+    pub(super) fn is_unflushed(
+        &mut self,
+        name: PieceIndex,
+        extent: Extent,
+        result: Result<(), IoError>,
+    ) -> bool {
+        let request = &self.requests[self.pieces[name].request];
+        let (id, durable) = (request.volume, request.force_unit_access());
+        let volume = &mut self.volumes[id];
+        if !volume.geometry.volatile_cache || durable || result.is_err() {
+            return false;
+        }
+        let held = volume.unflushed.note(extent);
+        if volume.unflushed.begin_own_flush(EXTENTS_MAX) {
+            self.send_own_flush(id);
+        }
+        held
+    }
+
+    fn send_own_flush(&mut self, id: VolumeId) {
+        let token = Token::OwnFlush { volume: id.0 }.id();
+        self.outbox.origin.push((id, Request::flush(token)));
+    }
+
+    pub(super) fn own_flush_done(&mut self, id: VolumeId, result: Result<(), IoError>) {
+        let Some(volume) = self.volumes.get_mut(id) else { return };
+        if let (Some(epoch), Ok(())) = (volume.unflushed.end_own_flush(), result) {
+            self.flushed(id, epoch);
+        }
+    }
+
+    /// What the origin acknowledged before that flush began is durable.
+    pub(super) fn flushed(&mut self, id: VolumeId, epoch: u64) {
+        let (unflushed, keeper) = (&mut self.volumes[id].unflushed, &mut self.keeper);
+        unflushed.flushed(epoch, |extent| {
+            if let Some(keeper) = keeper {
+                keeper.end_change(extent, Change::Done);
+            }
+        });
     }
 
     /// What is kept about a slot is to be what the index says, with the checksums of the blocks
@@ -265,7 +314,8 @@ impl Cache {
     }
 
     fn hear_about_stop(&mut self) {
-        if !self.stopping || self.told.stopped || !self.is_quiet() {
+        let flushing = self.volumes.ids().any(|id| self.volumes[id].unflushed.is_flushing());
+        if !self.stopping || self.told.stopped || !self.is_quiet() || flushing {
             return;
         }
         let Some(keeper) = &mut self.keeper else { return };

@@ -50,9 +50,11 @@ mod outbox;
 mod persistence;
 mod piece;
 pub mod policy;
+mod replacement;
 mod statistics;
 mod store;
 mod table;
+mod unflushed;
 mod verification;
 mod volumes;
 
@@ -83,6 +85,7 @@ use outbox::Token;
 use persistence::Persistence;
 use piece::{ClientRequest, Piece};
 use policy::Policy;
+use replacement::NewDevice;
 use table::Table;
 use verification::Verifications;
 use volumes::Volumes;
@@ -130,6 +133,11 @@ pub struct Cache {
     /// Kept for its memory.
     loaded_slots: Vec<Slot>,
     health: Health,
+    /// Takes the place of the cache device when nothing is in flight.
+    new_device: Option<Box<NewDevice>>,
+    /// Reads of the cache device in flight, but for hits in place.
+    cache_reads: usize,
+    changes_max: usize,
     /// Requests of which a part could not be cut yet, because the table of pieces was full.
     uncut: VecDeque<u16>,
     /// Pieces that hold their lock and are to be started.
@@ -217,6 +225,9 @@ impl Cache {
             stopping: false,
             loaded_slots: Vec::new(),
             health: Health::default(),
+            new_device: None,
+            cache_reads: 0,
+            changes_max: pieces_max + config.fills_max,
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
             slots: Vec::with_capacity((region / line) as usize),
@@ -281,7 +292,7 @@ impl Cache {
         self.volumes[id].in_flight += 1;
         let (operation, extent) = (request.operation, request.extent);
         let request = match operation {
-            Operation::Read => match self.try_hit(id, request) {
+            Operation::Read if self.gate_is_open() => match self.try_hit(id, request) {
                 Ok(()) => return Ok(()),
                 Err(request) => request,
             },
@@ -299,22 +310,35 @@ impl Cache {
         self.now = now;
         let result = completion.result;
         match Token::of(completion.id) {
-            Token::Hit { hit } => return self.hit_done(hit, completion),
+            Token::Hit { hit } => {
+                self.hit_done(hit, completion);
+                if self.new_device.is_some() {
+                    self.change_over();
+                }
+                return;
+            }
             Token::Change { piece } => self.change_done(piece, result),
             Token::OriginRead { piece, first, count } => {
                 self.origin_read_done(piece, first, count, completion);
             }
-            Token::CacheRead { piece, line } => self.cache_read_done(piece, line, completion),
-            Token::Verification { piece, line } => self.line_read(piece, line, completion),
-            Token::Fill { fill } => self.fill_done(fill, result),
-            Token::Flush { request } => {
-                self.requests[request].note(result);
-                self.answer(request);
+            Token::CacheRead { piece, line } => {
+                self.cache_reads -= 1;
+                self.cache_read_done(piece, line, completion);
             }
+            Token::Verification { piece, line } => {
+                self.cache_reads -= 1;
+                self.line_read(piece, line, completion);
+            }
+            Token::Fill { fill } => self.fill_done(fill, result),
+            Token::Flush { request } => self.flush_done(request, result),
+            Token::OwnFlush { volume } => self.own_flush_done(VolumeId(volume), result),
             Token::Metadata { index } => self.metadata_done(index, result),
         }
         self.start_pieces();
         self.hear_keeper();
+        if self.new_device.is_some() {
+            self.change_over();
+        }
     }
 
     /// What is to be done; take everything out after each call of `submit`, `complete`, `tick` and

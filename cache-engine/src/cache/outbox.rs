@@ -44,6 +44,8 @@ pub enum Event {
     /// The device can't be told that it is not to be used warm: the record outside it has to say
     /// so. Writes wait until [`Cache::disowned`](super::Cache::disowned) is called.
     Disown,
+    /// Requests for the cache device from now on are for the new one.
+    Replaced,
     /// All is on the device that a warm start needs; it may be closed.
     Stopped,
 }
@@ -69,6 +71,8 @@ pub(crate) enum Token {
     Fill { fill: u16 },
     /// A client's flush, passed on.
     Flush { request: u16 },
+    /// A flush of an origin that no client asked for.
+    OwnFlush { volume: u16 },
     /// A read or write of what the cache keeps about its lines.
     Metadata { index: u16 },
 }
@@ -87,6 +91,7 @@ impl Token {
             Self::Hit { hit } => pack(5, hit, 0, 0),
             Self::Metadata { index } => pack(6, index, 0, 0),
             Self::Verification { piece, line } => pack(7, piece, line, 0),
+            Self::OwnFlush { volume } => pack(8, volume, 0, 0),
         }
     }
 
@@ -103,6 +108,7 @@ impl Token {
             5 => Self::Hit { hit: a },
             6 => Self::Metadata { index: a },
             7 => Self::Verification { piece: a, line: b },
+            8 => Self::OwnFlush { volume: a },
             _ => panic!("a device completed request {}, which the cache never made", id.0),
         }
     }
@@ -122,6 +128,7 @@ mod tests {
             Token::Hit { hit: 9 },
             Token::Fill { fill: 511 },
             Token::Flush { request: 3 },
+            Token::OwnFlush { volume: 255 },
             Token::Metadata { index: 65535 },
         ] {
             assert_eq!(Token::of(token.id()), token);

@@ -19,6 +19,8 @@ pub(crate) struct ClientRequest {
     pub(crate) verdict: Verdict,
     /// How much of the extent has been cut into pieces.
     cut: u64,
+    /// Of a flush: what it covers.
+    epoch: u64,
     pieces: u32,
     result: Result<(), IoError>,
     pub(crate) seen: Seen,
@@ -77,21 +79,36 @@ impl Cache {
             request,
             verdict,
             cut: 0,
+            epoch: 0,
             pieces: 0,
             result: Ok(()),
             seen: Seen::default(),
         });
         if flush {
+            self.requests[name].epoch = self.volumes[volume].unflushed.begin_flush();
             let id = Token::Flush { request: name }.id();
             self.outbox.origin.push((volume, Request::flush(id)));
-        } else {
+        } else if self.gate_is_open() {
             self.cut(name);
             self.start_pieces();
+        } else {
+            self.uncut.push_back(name);
         }
     }
 
+    /// The origin has answered a client's flush.
+    pub(super) fn flush_done(&mut self, name: u16, result: Result<(), IoError>) {
+        let request = &mut self.requests[name];
+        request.note(result);
+        let (volume, epoch) = (request.volume, request.epoch);
+        if result.is_ok() {
+            self.flushed(volume, epoch);
+        }
+        self.answer(name);
+    }
+
     /// Cuts a request into as many pieces as there is room for.
-    fn cut(&mut self, name: u16) {
+    pub(super) fn cut(&mut self, name: u16) {
         loop {
             let request = &self.requests[name];
             if request.is_cut() {
@@ -205,11 +222,16 @@ impl Cache {
 
     /// The bytes of the client's buffer that belong to `part`, which is wanted by the piece.
     pub(super) fn client_buffer(&self, name: PieceIndex, part: Extent) -> Buffer {
+        let (buffer, flat) = self.client_whole(name);
+        buffer.slice((part.offset - flat) as usize, part.length as usize)
+    }
+
+    /// All of the client's buffer, and the flat byte that it begins with.
+    pub(super) fn client_whole(&self, name: PieceIndex) -> (&Buffer, u64) {
         let request = &self.requests[self.pieces[name].request];
         let flat = self.volumes[request.volume].base() + request.request.extent.offset;
         let buffer = request.request.buffer.as_ref();
-        let buffer = buffer.expect("a read or write has a buffer, see check");
-        buffer.slice((part.offset - flat) as usize, part.length as usize)
+        (buffer.expect("a read or write has a buffer, see check"), flat)
     }
 
     /// Copies what the client wants of `extent`, whose bytes are in `source`.
@@ -242,7 +264,8 @@ impl Cache {
         }
         // The place of the ended piece is free for a request that waits to be cut. `cut` puts it
         // back in line if that was not enough.
-        while !self.pieces.is_full()
+        while self.gate_is_open()
+            && !self.pieces.is_full()
             && let Some(waiting) = self.uncut.pop_front()
         {
             self.cut(waiting);

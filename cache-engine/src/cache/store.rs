@@ -20,6 +20,15 @@ use super::line_lock::PieceIndex;
 use super::outbox::Token;
 use super::policy::{Newcomer, Owner, PlacedLine, Rank, Room};
 
+/// Where bytes to be stored are.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// In the client's buffer.
+    Client,
+    /// In a buffer whose first byte is this flat one.
+    Read(&'a Buffer, u64),
+}
+
 /// What is to be stored, and where it comes from.
 struct Bytes<'a> {
     line: LineNumber,
@@ -29,41 +38,37 @@ struct Bytes<'a> {
     blocks: BlockSet,
     /// Flat; exactly the bytes of the blocks.
     extent: Extent,
-    source: &'a Buffer,
+    source: Source<'a>,
 }
 
 impl Cache {
-    /// Begins to store what is not valid of `part`, whose bytes are `source`.
+    /// Begins to store what is not valid of `part` of a line.
     pub(super) fn store_missing(
         &mut self,
         name: PieceIndex,
         line: LineNumber,
         part: Extent,
-        source: &Buffer,
+        source: Source<'_>,
     ) {
         let covered = self.blocks_covered(name, part);
         let mut slot = self.index.find(line);
         let missing = match slot {
-            // It could have been read, but for too many verifications at a time.
-            Some(slot)
-                if self.index.is_unverified(slot) && self.index.valid(slot).contains(covered) =>
-            {
-                return;
+            None => covered,
+            Some(slot) if !self.index.is_unverified(slot) => {
+                covered.without(self.index.valid(slot))
             }
-            Some(slot) if self.index.is_unverified(slot) => {
+            // It could have been read, but for too many verifications at a time.
+            Some(slot) if self.index.valid(slot).contains(covered) => return,
+            Some(slot) => {
                 self.drop_blocks(slot, self.all_blocks());
                 covered
             }
-            Some(slot) => covered.without(self.index.valid(slot)),
-            None => covered,
         };
         let volume = self.volume_of(name);
         for run in missing.runs() {
-            let extent = self.extent_of_run(name, line, run);
-            let at = (extent.offset - part.offset) as usize;
-            let bytes = source.slice(at, extent.length as usize);
+            let extent = self.extent_of_run(volume, line, run);
             let blocks = BlockSet::touching(run.offset, run.length);
-            let bytes = Bytes { line, slot, blocks, extent, source: &bytes };
+            let bytes = Bytes { line, slot, blocks, extent, source };
             if let Some(fill) = self.store(name, bytes, false) {
                 slot = Some(self.fills.slot(fill));
                 self.volumes[volume].statistics.read_fills += 1;
@@ -81,23 +86,21 @@ impl Cache {
     ) {
         let blocks = self.blocks_covered(name, part);
         let Some(run) = blocks.runs().next() else { return };
-        let extent = self.extent_of_run(name, line, run);
-        let source = self.client_buffer(name, extent);
-        if let Some(fill) =
-            self.store(name, Bytes { line, slot, blocks, extent, source: &source }, true)
-        {
+        let volume = self.volume_of(name);
+        let extent = self.extent_of_run(volume, line, run);
+        let bytes = Bytes { line, slot, blocks, extent, source: Source::Client };
+        if let Some(fill) = self.store(name, bytes, true) {
             self.pieces[name].first_fill = fill;
-            let volume = self.volume_of(name);
             self.volumes[volume].statistics.write_fills += 1;
         }
     }
 
     fn store(&mut self, name: PieceIndex, bytes: Bytes<'_>, of_write: bool) -> Option<FillIndex> {
-        let volume = self.volume_of(name);
         let Bytes { line, slot: found, blocks, extent, source } = bytes;
         debug_assert_eq!(found, self.index.find(line));
         debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(blocks)));
         let verdict = self.requests[self.pieces[name].request].verdict;
+        let volume = verdict.volume;
         let offset = self.offset_of(volume, line);
         if !self.policy.admit(self.now, &verdict, offset, extent.length, found.is_some()) {
             self.volumes[volume].statistics.fills_refused += 1;
@@ -107,14 +110,13 @@ impl Cache {
             self.volumes[volume].statistics.fills_dropped += 1;
             return None;
         };
-        let buffer = self.seal(volume, extent, source);
-        let checksums = self.checksums_of(extent, &buffer);
+        let (buffer, checksums) = self.bytes_to_store(name, volume, extent, source);
         if of_write {
             self.change_begun_again(extent);
         }
         let next_of_piece = if of_write { self.pieces[name].first_fill } else { NO_FILL };
-        let fill =
-            self.fills.begin(Store { line, slot, blocks, checksums, of_write }, next_of_piece);
+        let store = Store { line, slot, blocks, checksums, of_write };
+        let fill = self.fills.begin(store, next_of_piece);
         self.index.set_busy(slot, true);
         self.volumes[volume].statistics.fill_bytes += extent.length;
         let offset = self.cache_offset(slot, extent.offset);
@@ -280,9 +282,8 @@ impl Cache {
     }
 
     /// The flat bytes of a run of blocks of a line, as far as the volume goes.
-    fn extent_of_run(&self, name: PieceIndex, line: LineNumber, run: Extent) -> Extent {
+    fn extent_of_run(&self, volume: VolumeId, line: LineNumber, run: Extent) -> Extent {
         let flat = (line.0 << self.line_size.shift()) + run.offset;
-        let volume = &self.volumes[self.volume_of(name)];
-        Extent::new(flat, run.length).intersection(volume.extent())
+        Extent::new(flat, run.length).intersection(self.volumes[volume].extent())
     }
 }

@@ -18,6 +18,7 @@ use super::cipher::LineCipher;
 use super::config::{CacheMode, VOLUMES_MAX, VolumeId};
 use super::doubt::Doubt;
 use super::statistics::Statistics;
+use super::unflushed::Unflushed;
 
 /// Bases and spans are multiples of this: of every extent that anything else counts in.
 pub(crate) const SPAN_UNIT: u64 = 64 << 20;
@@ -41,6 +42,7 @@ pub(crate) struct Volume {
     pub(crate) piece_max: u64,
     pub(crate) mode: CacheMode,
     pub(crate) doubt: Doubt,
+    pub(crate) unflushed: Unflushed,
     pub(crate) cipher: Option<Box<LineCipher>>,
     pub(crate) statistics: Statistics,
     /// Client requests in flight.
@@ -244,6 +246,16 @@ impl Volumes {
         (flat < span.base + span.length).then_some(*id)
     }
 
+    /// First flat byte that no volume has.
+    pub(crate) fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |(span, _)| span.base + span.length)
+    }
+
+    /// There are so many flat bytes now.
+    pub(crate) fn set_space(&mut self, space: u64) {
+        self.space = space;
+    }
+
     /// The volume of that name.
     pub(crate) fn named(&self, name: &str) -> Option<VolumeId> {
         self.ids().find(|id| self[*id].name == name)
@@ -280,6 +292,7 @@ mod tests {
             piece_max: 1 << 20,
             mode: CacheMode::default(),
             doubt: Doubt::default(),
+            unflushed: Unflushed::default(),
             cipher: None,
             statistics: Statistics::default(),
             in_flight: 0,

@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use block_io::{BlockQueue, Completion, DeviceError, Extent, Geometry, Request, Timestamp};
 
+use crate::cache::metadata::{FormatId, Superblock};
 use crate::cache::{Cache, CacheMode, Event, Statistics, Ticket, VolumeId, VolumeSettings};
 
 /// A queue with what it had no room for, in order. Bounded by what the cache has in flight.
@@ -79,6 +80,8 @@ struct Side<Origin> {
 struct Engine<Origin, CacheDevice> {
     cache: Cache,
     cache_device: Device<CacheDevice>,
+    /// Takes its place when the cache says so.
+    new_device: Option<Device<CacheDevice>>,
     /// By volume.
     sides: Vec<Option<Side<Origin>>>,
     events: VecDeque<Event>,
@@ -88,6 +91,11 @@ struct Engine<Origin, CacheDevice> {
 impl<Origin: BlockQueue, CacheDevice: BlockQueue> Engine<Origin, CacheDevice> {
     fn empty_outbox(&mut self) {
         let outbox = self.cache.outbox();
+        if outbox.events.contains(&Event::Replaced)
+            && let Some(device) = self.new_device.take()
+        {
+            self.cache_device = device;
+        }
         for request in outbox.cache.drain(..) {
             self.cache_device.send(request);
         }
@@ -139,6 +147,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
         Self(Rc::new(RefCell::new(Engine {
             cache,
             cache_device: Device::new(cache_device),
+            new_device: None,
             sides: Vec::new(),
             events: VecDeque::new(),
             now: Timestamp::default(),
@@ -176,6 +185,28 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
         let value = change(&mut engine.cache);
         engine.empty_outbox();
         value
+    }
+
+    /// Uses another cache device as soon as nothing is in flight; see [`Cache::replace`]. The queue
+    /// of the old one is dropped then.
+    ///
+    /// # Errors
+    /// As [`Cache::replace`]; nothing has changed then.
+    pub fn replace_device(
+        &self,
+        cache_device: CacheDevice,
+        superblock: Superblock,
+        fresh: FormatId,
+    ) -> Result<(), DeviceError> {
+        let transfer_max = cache_device.geometry().transfer_max;
+        let mut engine = self.0.borrow_mut();
+        engine.new_device = Some(Device::new(cache_device));
+        let replaced = engine.cache.replace(superblock, transfer_max, fresh);
+        if replaced.is_err() {
+            engine.new_device = None;
+        }
+        engine.empty_outbox();
+        replaced
     }
 
     /// The next thing that the cache has to say.

@@ -245,7 +245,7 @@ impl Engine {
                     self.host.disowned.set(true);
                     self.engine.change(Cache::disowned);
                 }
-                Event::Done(_) | Event::Stopped => {}
+                Event::Done(_) | Event::Stopped | Event::Replaced => {}
             }
         }
         let deadline = self.engine.next_deadline().filter(|due| *due > self.world.now());

@@ -107,7 +107,9 @@ impl Cache {
             }
             fill = next;
         }
-        self.change_ended(extent, in_doubt);
+        if !self.is_unflushed(name, extent, result) {
+            self.change_ended(extent, in_doubt);
+        }
         self.piece_progress(name, result);
     }
 }

@@ -12,7 +12,7 @@
 //! than the client wants (whole blocks, or a line): then into a buffer of its own, from which the
 //! client's part is copied.
 
-use block_io::{Buffer, Completion, Extent, Request};
+use block_io::{Completion, Extent, Request};
 
 use super::super::Cache;
 use super::super::blocks::BLOCK_SIZE;
@@ -20,6 +20,7 @@ use super::super::index::Slot;
 use super::super::line::LineNumber;
 use super::super::line_lock::PieceIndex;
 use super::super::outbox::Token;
+use super::super::store::Source;
 
 /// With more separate runs of missing lines than this, one read of the whole piece from the origin
 /// costs less than the pieces of it.
@@ -96,6 +97,7 @@ impl Cache {
             self.pool.allocate(whole.length as usize)
         };
         let offset = self.cache_offset(slot, whole.offset);
+        self.cache_reads += 1;
         let id = Token::CacheRead { piece: name, line }.id();
         self.outbox.cache.push(Request::read(id, offset, buffer));
     }
@@ -191,20 +193,22 @@ impl Cache {
             let (fills, wanted) = (piece.fills, piece.wanted);
             let run = self.run_extent(piece.extent, first, count);
             let buffer = completion.buffer.expect("a device gives a read's buffer back");
-            if !wanted.contains(run) {
+            let direct = wanted.contains(run);
+            if !direct {
                 self.copy_to_client(name, run, &buffer);
             }
+            // The client's own buffer is the same memory, with one view less.
+            let own = if direct { None } else { Some(buffer) };
             if fills {
+                let source = match &own {
+                    None => Source::Client,
+                    Some(buffer) => Source::Read(buffer, run.offset),
+                };
                 for (line, part) in self.line_parts(run) {
-                    self.store_missing(name, line, part, &source_of(part, run, &buffer));
+                    self.store_missing(name, line, part, source);
                 }
             }
         }
         self.piece_progress(name, completion.result);
     }
-}
-
-/// The bytes of `part` in the buffer that holds `run`.
-fn source_of(part: Extent, run: Extent, buffer: &Buffer) -> Buffer {
-    buffer.slice((part.offset - run.offset) as usize, part.length as usize)
 }

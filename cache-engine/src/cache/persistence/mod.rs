@@ -408,6 +408,11 @@ impl Persistence {
         over && self.device.is_idle()
     }
 
+    /// Whether nothing is in flight on the device.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.device.is_idle()
+    }
+
     /// Whether the device has failed such that the cache must be given up: changes may be waiting
     /// for [`degrade`](Self::degrade).
     pub(crate) fn is_failed(&self) -> bool {

@@ -150,3 +150,51 @@ fn one_failed_piece_fails_the_request_once() {
     assert_eq!(desk.reply(id).result, Err(IoError::NoSpace));
     assert_eq!(desk.statistics().origin_errors, 1);
 }
+
+#[test]
+fn what_an_origin_may_have_lost_is_not_served() {
+    for flushed in [false, true] {
+        let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+        let mut settings = volume(16 << 20);
+        settings.name = "volatile".into();
+        settings.geometry.volatile_cache = true;
+        let id = desk.cache.add_volume(settings).expect("room");
+        let buffer = desk.pool.allocate(4096);
+        desk.cache.submit(NOW, id, Request::write(RequestId(1), 0, buffer)).expect("room");
+        desk.collect();
+        desk.settle(0);
+        desk.reply(RequestId(1)).result.expect("written");
+        if flushed {
+            desk.cache.submit(NOW, id, Request::flush(RequestId(2))).expect("room");
+            desk.collect();
+            desk.settle(0);
+            desk.reply(RequestId(2)).result.expect("flushed");
+        }
+        desk.cache.fence(id);
+        let buffer = desk.pool.allocate(4096);
+        desk.cache.submit(NOW, id, Request::read(RequestId(3), 0, buffer)).expect("room");
+        desk.collect();
+        assert_eq!(desk.origin.is_empty(), flushed, "a hit only when it was flushed");
+        desk.settle(0);
+        desk.reply(RequestId(3)).result.expect("read");
+    }
+}
+
+#[test]
+fn an_origin_that_nobody_flushes_is_flushed_when_there_is_much_to_lose() {
+    let mut desk = Desk::new(CacheMode::WriteAround, 4);
+    let mut settings = volume(4 << 30);
+    settings.name = "volatile".into();
+    settings.geometry.volatile_cache = true;
+    let id = desk.cache.add_volume(settings).expect("room");
+    for extent in 0..super::super::unflushed::EXTENTS_MAX as u64 {
+        assert!(desk.origin.is_empty(), "not before");
+        let request = Request::write(RequestId(extent), extent << 22, desk.pool.allocate(512));
+        desk.cache.submit(NOW, id, request).expect("room");
+        desk.collect();
+        desk.origin_answers(0, Ok(()));
+        desk.reply(RequestId(extent)).result.expect("written");
+    }
+    assert_eq!(desk.origin_answers(0, Ok(())), Operation::Flush);
+    assert!(desk.quiet());
+}
