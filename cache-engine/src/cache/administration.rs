@@ -352,6 +352,15 @@ impl Cache {
         ticket
     }
 
+    /// The same for an extent of a few mebibytes, without waiting for the records.
+    fn drop_at_once(&mut self, flat: Extent) {
+        let shift = self.line_size.shift();
+        self.stop_filling(flat.offset..flat.end());
+        for line in flat.offset >> shift..flat.end() >> shift {
+            self.drop_line(LineNumber(line));
+        }
+    }
+
     /// Whether a volume's lines are being dropped, so that its record can be.
     pub(super) fn is_forgetting(&self, id: VolumeId) -> bool {
         self.sweeps.iter().any(|sweep| matches!(sweep.then, Then::Forget(other) if other == id))
@@ -383,15 +392,6 @@ impl Cache {
     fn next_sweep(&self) -> Option<usize> {
         let end = self.sets_loaded().min(self.index.sets());
         self.sweeps.iter().position(|sweep| sweep.next_set < end)
-    }
-
-    /// The same for an extent of a few mebibytes, without waiting for the records.
-    fn drop_at_once(&mut self, flat: Extent) {
-        let shift = self.line_size.shift();
-        self.stop_filling(flat.offset..flat.end());
-        for line in flat.offset >> shift..flat.end() >> shift {
-            self.drop_line(LineNumber(line));
-        }
     }
 
     fn drop_line(&mut self, line: LineNumber) {

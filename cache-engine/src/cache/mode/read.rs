@@ -152,9 +152,9 @@ impl Cache {
     ) {
         let (number, part) = self.wanted_of_line(name, line);
         let volume = self.volume_of(name);
-        let slot = self.index.find(number);
+        let slot = self.slot_of_hit(number, part);
         let served = match (completion.result, slot) {
-            (Ok(()), Some(slot)) if self.slot_of_hit(number, part).is_some() => {
+            (Ok(()), Some(slot)) => {
                 let buffer = completion.buffer.expect("a device gives a read's buffer back");
                 let whole = buffer.len() as u64 != part.length;
                 let start = if whole { part.offset & !(BLOCK_SIZE - 1) } else { part.offset };
