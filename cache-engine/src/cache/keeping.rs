@@ -58,7 +58,10 @@ impl Cache {
         let start = if untold { Start::Cold } else { Start::Warm };
         let space = CacheSpace { data_offset: layout.data_offset, length: 0, transfer_max };
         let mut cache = Self::new(config, layout.sets, space, pool.clone())?;
-        let keeping = PersistenceConfig::new(cache.changes_max, transfer_max, fresh);
+        let keeping = PersistenceConfig {
+            extents_per_page: cache.extents_per_page,
+            ..PersistenceConfig::new(cache.changes_max, transfer_max, fresh)
+        };
         for record in superblock.volumes() {
             cache.volumes.park(record.id, Span { base: record.base, length: record.span });
         }
@@ -141,8 +144,8 @@ impl Cache {
         (self.keeper.as_ref().map_or(sets, |keeper| keeper.sets_loaded()), sets)
     }
 
-    /// What the keeper counted.
-    pub(crate) fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
+    /// What was done to keep the cache's records; none for a cache in memory.
+    pub fn persistence_statistics(&self) -> Option<PersistenceStatistics> {
         self.keeper.as_ref().map(|keeper| keeper.statistics())
     }
 

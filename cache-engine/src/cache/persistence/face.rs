@@ -82,26 +82,56 @@ pub(crate) struct LineChecksums {
     pub(crate) checksums: Checksums,
 }
 
-/// Counters since the start, and levels.
+/// What was done to keep a cache's records since the start, and levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) struct PersistenceStatistics {
-    pub(crate) bytes_written: u64,
-    pub(crate) bytes_read: u64,
-    pub(crate) device_errors: u64,
-    pub(crate) journal_blocks: u64,
-    pub(crate) folds: u64,
+pub struct PersistenceStatistics {
+    /// Bytes of records written to the cache device.
+    pub bytes_written: u64,
+    /// Bytes of records read from it.
+    pub bytes_read: u64,
+    /// Failures of those, the ones that were tried again with success included.
+    pub device_errors: u64,
+    /// Blocks of the journal written.
+    pub journal_blocks: u64,
+    /// Times that a part of the journal was worked into the line table.
+    pub folds: u64,
     /// Extents made active.
-    pub(crate) activations: u64,
+    pub activations: u64,
     /// Changes that had to wait for it.
-    pub(crate) waits: u64,
-    pub(crate) retired: u64,
+    pub waits: u64,
+    /// Extents whose place in the activity log was given up.
+    pub retired: u64,
     /// Records that found no room.
-    pub(crate) records_lost: u64,
-    /// Lines that a start found and dropped, and pages that were not as they were written.
-    pub(crate) lines_dropped: u64,
-    pub(crate) pages_damaged: u64,
-    pub(crate) active_extents: u64,
-    pub(crate) pending: u64,
-    pub(crate) pending_max: u64,
-    pub(crate) waiting: u64,
+    pub records_lost: u64,
+    /// Lines that a start found and dropped.
+    pub lines_dropped: u64,
+    /// Pages that a start found not to be as they were written.
+    pub pages_damaged: u64,
+    /// Extents that are active.
+    pub active_extents: u64,
+    /// Records that are to be written.
+    pub pending: u64,
+    /// How many there can be.
+    pub pending_max: u64,
+    /// Changes that wait for their extent.
+    pub waiting: u64,
+}
+
+impl PersistenceStatistics {
+    /// Every counter with its name, for tables and JSON; levels are left out.
+    pub fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("metadata_written_bytes", self.bytes_written),
+            ("metadata_read_bytes", self.bytes_read),
+            ("metadata_errors", self.device_errors),
+            ("journal_blocks", self.journal_blocks),
+            ("journal_folds", self.folds),
+            ("activations", self.activations),
+            ("activation_waits", self.waits),
+            ("extents_retired", self.retired),
+            ("records_lost", self.records_lost),
+            ("lines_dropped_at_start", self.lines_dropped),
+            ("pages_damaged_at_start", self.pages_damaged),
+        ]
+    }
 }

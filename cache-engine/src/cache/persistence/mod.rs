@@ -50,9 +50,8 @@ use super::metadata::journal_block::Checksums;
 use super::metadata::layout::Layout;
 use super::metadata::superblock::{State, Superblock};
 
-pub(crate) use face::{
-    Change, LineChecksums, LoadedLine, PersistenceConfig, PersistenceStatistics, Start,
-};
+pub use face::PersistenceStatistics;
+pub(crate) use face::{Change, LineChecksums, LoadedLine, PersistenceConfig, Start};
 
 use activity::Activity;
 use device::{Device, Purpose};
@@ -447,6 +446,11 @@ impl Persistence {
         if self.phase != Phase::Dead {
             self.die();
         }
+    }
+
+    /// Whether a change waits for a place in the activity log, and none is free.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.phase == Phase::Running && self.activity.is_starved()
     }
 
     /// Whether the cache was given up, durably: nothing waits for it any more.
