@@ -159,6 +159,7 @@ impl Cache {
             self.volumes.park(id, span);
         } else {
             self.orphans = self.index.occupied();
+            self.policy.volume_detached(id);
             self.volumes.leave(span);
             self.drop_range(span.base..span.base + span.length, Then::Release(span));
         }
@@ -214,6 +215,8 @@ impl Cache {
             let next = self.volumes.free_span(capacity)?;
             self.volumes.move_to(id, next);
             self.volumes[id].geometry.capacity = capacity;
+            self.policy.volume_detached(id);
+            self.orphans = self.index.occupied();
             self.volumes.leave(span);
             let whole = span.base..span.base + span.length;
             return Ok(self.drop_range(whole, Then::Release(span)));
@@ -395,8 +398,12 @@ impl Cache {
     }
 
     fn drop_line(&mut self, line: LineNumber) {
-        if let Some(slot) = self.index.find(line) {
+        let Some(slot) = self.index.find(line) else { return };
+        let flat = Extent::new(line.0 << self.line_size.shift(), self.line_size.bytes());
+        if self.locks.is_held(flat) {
             self.drop_blocks(slot, self.all_blocks());
+        } else {
+            self.vacate(slot);
         }
     }
 

@@ -69,9 +69,9 @@ fn bits(is_true: impl Fn(usize) -> bool) -> u32 {
 }
 
 /// Finds a way for a new line: an empty one, else one whose content is void, else the one that
-/// S3-FIFO gives up. `may_go` says whether a way may be given away now, `void` has a bit for each way of which
-/// nothing valid would be lost. The way is out of its queue afterwards; its entry is left for the caller
-/// to look at. None when no way may go.
+/// S3-FIFO gives up. `may_go` says whether a way may be given away now, `void` has a bit for each
+/// way of which nothing valid would be lost. The way is out of its queue afterwards; its entry is
+/// left for the caller to look at. None when no way may go.
 pub(crate) fn make_room(
     set: &mut Set,
     ghosts: &mut Ghosts,

@@ -108,6 +108,7 @@ impl Cache {
 
     /// Nothing is recorded of any line of the volume, durably.
     pub(super) fn forget_record(&mut self, id: VolumeId, ticket: Ticket) {
+        self.policy.volume_detached(id);
         self.volumes.unpark(id);
         if let Some(keeper) = &mut self.keeper {
             let of_superblock = keeper.update_superblock(|superblock| {
@@ -353,7 +354,7 @@ impl Cache {
         }
         for slot in slots.drain(..) {
             let Some(line) = self.index.line_of(slot) else { continue };
-            match self.volumes.at(line.0 << self.line_size.shift()) {
+            match self.volumes.owner_of(line.0 << self.line_size.shift()) {
                 Some(volume) => self.policy.line_found(slot, volume),
                 None => self.orphans += 1,
             }

@@ -177,8 +177,8 @@ impl Cache {
                 return index::Rank::Never;
             }
             let Some(volume) = volumes.at(flat.offset) else {
-                let known = volumes.is_known(flat.offset);
-                return if known { index::Rank::Normal } else { index::Rank::First };
+                let known = volumes.owner_of(flat.offset);
+                return if known.is_some() { index::Rank::Normal } else { index::Rank::First };
             };
             let offset = flat.offset - volumes[volume].base();
             let rank = policy.victim_rank(PlacedLine { slot, volume, offset }, Some(newcomer));
@@ -240,9 +240,12 @@ impl Cache {
 
     /// A slot's line is gone.
     fn line_lost(&mut self, slot: Slot, line: LineNumber) {
-        match self.volumes.at(line.0 << self.line_size.shift()) {
+        match self.volumes.owner_of(line.0 << self.line_size.shift()) {
             Some(volume) => self.policy.line_removed(slot, volume),
-            None => self.orphans = self.orphans.saturating_sub(1),
+            None => {
+                self.policy.orphan_removed(slot);
+                self.orphans = self.orphans.saturating_sub(1);
+            }
         }
     }
 

@@ -164,9 +164,9 @@ impl Volumes {
         self.get(id).is_none().then_some(*span)
     }
 
-    /// Whether a flat byte belongs to a volume that is known, there or not.
-    pub(crate) fn is_known(&self, flat: u64) -> bool {
-        self.range_of(flat).is_some()
+    /// The volume that a flat byte belongs to, there or only known.
+    pub(crate) fn owner_of(&self, flat: u64) -> Option<VolumeId> {
+        self.range_of(flat)
     }
 
     /// Takes a volume in whose place was kept.

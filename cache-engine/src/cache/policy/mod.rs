@@ -368,10 +368,16 @@ impl Policy {
         self.shares.line_removed(slot, volume);
     }
 
-    /// A volume without lines left; the next of its number is another.
+    /// A volume is gone, and the next of its number is another. Its lines are nobody's from now on:
+    /// [`orphan_removed`](Self::orphan_removed) is for them.
     pub(crate) fn volume_detached(&mut self, volume: VolumeId) {
-        debug_assert_eq!(self.shares.volume(volume).lines, 0, "its lines are removed first");
+        self.shares.disown(volume);
         self.fill_widths.forget(volume);
+    }
+
+    /// A line that had no volume any more gave up its slot.
+    pub(crate) fn orphan_removed(&mut self, slot: Slot) {
+        self.shares.orphan_removed(slot);
     }
 
     /// The class of the line in an occupied slot.

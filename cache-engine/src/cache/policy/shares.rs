@@ -175,6 +175,19 @@ impl Shares {
         }
     }
 
+    /// The lines of a volume are nobody's from now on.
+    pub(super) fn disown(&mut self, volume: VolumeId) {
+        self.volumes[index(volume)].lines = 0;
+    }
+
+    /// One of nobody's lines is gone.
+    pub(super) fn orphan_removed(&mut self, slot: Slot) {
+        let class = self.class_of(slot);
+        for count in [&mut self.occupied, &mut self.classes[class.index()].lines] {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// The class of the line in an occupied slot.
     pub(super) fn class_of(&self, slot: Slot) -> ClassId {
         match &self.class_of {
