@@ -307,6 +307,7 @@ impl Cache {
         let loaded = self.load_step();
         self.sweep_step();
         self.purge_step();
+        self.flush_if_starved();
         self.hear_keeper();
         loaded || self.purge.lines > 0 || self.next_sweep().is_some()
     }

@@ -212,6 +212,20 @@ impl Cache {
         held
     }
 
+    /// A change waits for a place in the activity log. Where clients do not flush, what all volumes
+    /// together hold on to may be all places.
+    pub(super) fn flush_if_starved(&mut self) {
+        if !self.keeper.as_ref().is_some_and(|keeper| keeper.is_starved()) {
+            return;
+        }
+        let ids: Vec<_> = self.volumes.ids().collect();
+        for id in ids {
+            if self.volumes[id].unflushed.begin_own_flush(1) {
+                self.send_own_flush(id);
+            }
+        }
+    }
+
     fn send_own_flush(&mut self, id: VolumeId) {
         let token = Token::OwnFlush { volume: id.0 }.id();
         self.outbox.origin.push((id, Request::flush(token)));

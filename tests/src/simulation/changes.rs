@@ -130,6 +130,13 @@ impl Run<'_> {
         let probes = self.probes();
         let before = if sound { [0; 3].map(|_| self.hits(&probes))[2] } else { 0 };
         let is_degraded = self.engine().is_degraded();
+        for _ in 0..5000 {
+            if !self.anothers.is_empty() {
+                self.poll_until_idle();
+                self.turn_world();
+            }
+        }
+        assert!(!sound || self.anothers.is_empty(), "an invalidation that is never done");
         self.engine().stop();
         let mut turns = 0;
         while !self.engine().is_stopped() {

@@ -23,6 +23,10 @@ use super::trace::Trace;
 /// Bytes of each read of the last check: not in step with lines of any size.
 const CHECKED_AT_ONCE: usize = 96 << 10;
 
+/// Turns of the world in which no device has anything to say before it is taken for stuck: more
+/// than any timer of the engine waits.
+const PATIENCE: u32 = 100_000;
+
 /// How long the engine is left alone when no device has anything to say.
 const UNATTENDED: Duration = Duration::from_micros(100);
 
@@ -129,6 +133,8 @@ pub(super) struct Run<'scenario> {
     pub(super) shrunk: Option<Shrunk>,
     /// A request may have met the end of a volume.
     pub(super) has_shrunk: bool,
+    /// Turns of the world since a device had something to say.
+    turns: u32,
     /// Where the last request ended.
     last: (usize, u64),
     pub(super) done: Vec<(usize, Completion)>,
@@ -198,6 +204,7 @@ impl<'scenario> Run<'scenario> {
             anothers: Vec::new(),
             shrunk: None,
             has_shrunk: false,
+            turns: 0,
             last: (0, 0),
             done: Vec::new(),
             outcome: Outcome::default(),
@@ -429,7 +436,10 @@ impl<'scenario> Run<'scenario> {
             }
             advanced = true;
         }
-        if !advanced && !self.engine().is_idle() {
+        // Timers go on for ever; hung requests do not end by them.
+        self.turns = if self.in_flight_on_devices() == in_flight { self.turns + 1 } else { 0 };
+        if (!advanced || self.turns > PATIENCE) && !self.engine().is_idle() {
+            self.turns = 0;
             assert!(self.cache_device.hung() > 0, "seed {}: nothing moves", self.world.seed());
             self.cache_device.release_hung();
         }
