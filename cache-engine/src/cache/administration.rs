@@ -320,6 +320,7 @@ impl Cache {
         let loaded = self.load_step();
         self.sweep_step();
         self.purge_step();
+        self.flush_if_starved();
         self.hear_keeper();
         loaded || self.purge.lines > 0 || self.next_sweep().is_some()
     }
@@ -396,6 +397,13 @@ impl Cache {
     /// Sets whose lines of an earlier run are in the index.
     fn sets_loaded(&self) -> u32 {
         self.keeper.as_ref().map_or(self.index.sets(), |keeper| keeper.sets_loaded())
+    }
+
+    /// The index is a new one, with nothing in it to drop.
+    pub(super) fn end_sweeps(&mut self) {
+        for sweep in &mut self.sweeps {
+            (sweep.next_set, sweep.barrier) = (self.index.sets(), None);
+        }
     }
 
     /// The sweep that can go on: what is not loaded can't be dropped yet.

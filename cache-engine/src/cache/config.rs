@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::metadata::activity_page::PLACES;
 use super::policy::PolicySettings;
 
 /// What the cache does with reads and writes; may be changed while requests are in flight, and
@@ -162,6 +163,9 @@ pub struct CacheConfig {
     ///
     /// [`Cache::miss_ratio_curve`]: super::Cache::miss_ratio_curve
     pub miss_ratio_samples: usize,
+    /// Extents of 4 MiB that a page of the activity log names at the most, up to what it has room
+    /// for. A crash drops what was cached of them; the fewer, the more often they are written.
+    pub extents_per_page: usize,
     /// What enters the cache, and what leaves it.
     pub policy: PolicySettings,
 }
@@ -175,6 +179,7 @@ impl Default for CacheConfig {
             fills_max: 512,
             errors_max: 64,
             miss_ratio_samples: 8192,
+            extents_per_page: PLACES,
             policy: PolicySettings::default(),
         }
     }

@@ -148,6 +148,7 @@ pub struct Cache {
     /// Reads of the cache device in flight, but for hits in place.
     cache_reads: usize,
     changes_max: usize,
+    extents_per_page: usize,
     /// Requests of which a part could not be cut yet, because the table of pieces was full.
     uncut: VecDeque<u16>,
     /// Pieces that hold their lock and are to be started.
@@ -241,6 +242,7 @@ impl Cache {
             new_device: None,
             cache_reads: 0,
             changes_max: pieces_max + config.fills_max,
+            extents_per_page: config.extents_per_page,
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
             slots: Vec::with_capacity((region / line) as usize),

@@ -83,6 +83,10 @@ impl Cache {
     pub(super) fn drop_blocks(&mut self, slot: super::Slot, blocks: BlockSet) {
         if self.index.valid(slot).overlaps(blocks) {
             self.index.invalidate(slot, blocks);
+            if self.index.valid(slot).is_empty() {
+                // What is stored from now on is of this run.
+                self.index.set_verified(slot);
+            }
             self.record(slot, BlockSet::EMPTY, &[0; super::blocks::BLOCKS_MAX]);
         }
     }

@@ -463,6 +463,11 @@ impl Persistence {
         }
     }
 
+    /// Whether a change waits for a place in the activity log, and none is free.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.phase == Phase::Running && self.activity.is_starved()
+    }
+
     /// Whether the cache was given up, durably: nothing waits for it any more.
     pub(crate) fn is_dead(&self) -> bool {
         self.phase == Phase::Dead

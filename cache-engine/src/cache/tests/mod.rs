@@ -6,6 +6,8 @@ mod failures;
 mod guests;
 mod modes;
 mod order;
+mod persistence;
+mod policies;
 mod rig;
 mod volumes;
 
