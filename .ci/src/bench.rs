@@ -13,8 +13,8 @@ use crate::test::target_folder;
 /// What may be said after `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct BenchArguments {
-    /// Passed on to the runner: `engine`, `nbd`, `nvme` or `trace`, `--json FILE`, and what
-    /// `--help` says.
+    /// Passed on to the runner: suites such as `engine` or `ram`, `--json FILE`, and what `--help`
+    /// says.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     runner_arguments: Vec<String>,
 }

@@ -1,12 +1,16 @@
 //! The cache by itself: what one request costs the state machine, with devices that cost nothing.
 //!
-//! Criterion measures the cases of `cases.rs`; its samples are the runs that the results count.
+//! Criterion measures the cases of `cases.rs`; its samples are the runs that the results count. Caches
+//! of three sizes are measured in turn, for their ratio: what else the machine does meets all three.
+//!
+//! Beside the results stand Open CAS's, as they were measured elsewhere: they say in which order of
+//! magnitude a kernel cache's engine is, and are no result of this run.
 
 use std::path::Path;
 use std::time::Instant;
 
 use criterion::Criterion;
-use forebay_benches::cases::{Bench, TIMED};
+use forebay_benches::cases::{Bench, SCALING, TIMED};
 use serde::Deserialize;
 
 use crate::results::Results;
@@ -14,6 +18,16 @@ use crate::{Failure, Plan};
 
 /// Criterion's least.
 const SAMPLES_MIN: usize = 10;
+/// Requests of a run of those that are measured in turn.
+const REQUESTS: u64 = 200_000;
+
+/// Open CAS 4 KiB lines, engine without data copies: nanoseconds and instructions a request, on
+/// another machine of the class.
+const OPEN_CAS: [(&str, &str); 3] = [
+    ("read_hit", "1317 ns, 4776 instructions"),
+    ("read_miss_evict", "2813 ns, 10734 instructions"),
+    ("write_through_hit", "1553 ns"),
+];
 
 /// Runs the suite.
 pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
@@ -35,7 +49,40 @@ pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
         });
         bench.check()?;
         results.record(case.name, "ns", &samples(folder.path(), case.name)?);
+        if let Some((name, measured)) = OPEN_CAS.iter().find(|(name, _)| *name == case.name) {
+            results.beside(&format!("{name}, Open CAS elsewhere"), measured);
+        }
     }
+    scaling(plan, results)
+}
+
+/// What a hit costs in a cache of 64 GiB and of 1 TiB, as a multiple of what it costs in one of
+/// 1 GiB.
+fn scaling(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
+    if !plan.wants("engine.scaling") && !SCALING.iter().any(|case| plan.wants(case.name)) {
+        return Ok(());
+    }
+    let mut sides = Vec::new();
+    for case in SCALING {
+        sides.push((Bench::new(case)?, case.places(), Vec::new()));
+    }
+    // The first run of each is not counted.
+    for run in 0..=SAMPLES_MIN.max(plan.runs as usize) {
+        for (bench, places, times) in &mut sides {
+            let start = Instant::now();
+            bench.pass(places, REQUESTS);
+            if run > 0 {
+                times.push(start.elapsed().as_nanos() as f64 / REQUESTS as f64);
+            }
+        }
+    }
+    let mut medians = Vec::new();
+    for (case, (bench, _, times)) in SCALING.iter().zip(&sides) {
+        bench.check()?;
+        medians.push(results.record(case.name, "ns", times));
+    }
+    results.record("engine.scaling_64gib", "x", &[medians[1] / medians[0]]);
+    results.record("engine.scaling", "x", &[medians[2] / medians[0]]);
     Ok(())
 }
 

@@ -4,3 +4,4 @@
 //! Absent: the suites themselves, which are the program's.
 
 pub mod cases;
+pub mod metadata;

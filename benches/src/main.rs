@@ -1,7 +1,12 @@
 //! `cargo xtask bench`: runs the suites and prints their results, and writes them as JSON.
 //!
 //! ```text
-//!   engine   the cache by itself, no device and no thread: nanoseconds a request
+//!   engine   the cache by itself, devices that cost nothing: nanoseconds a request, one thread
+//!            and two
+//!   ram      memory that the cache takes, by a counting allocator: MiB a GiB of cache
+//!   records  bytes that the cache writes about its lines, per GiB of data
+//!   slow     latencies beside a cache device that takes 100 ms
+//!   start    starts of a cache of 1 TiB on a file: in order, and after SIGKILL
 //!   nbd      `forebay run` beside `nbdkit memory`, both driven by fio, in turn
 //!   nvme     our target on one core, our host on another, over loopback TCP
 //!   trace    hit ratios on real traces, beside other policies; needs FOREBAY_TRACES
@@ -12,11 +17,18 @@
 //! Absent: a verdict. Nothing here fails because a number is low.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the output module")]
 
+mod allocations;
+mod cores;
 mod engine;
 mod nbd;
 mod nvme;
+mod ram;
+mod records;
 mod results;
+mod served;
 mod service;
+mod slow;
+mod start;
 mod trace;
 
 use std::path::PathBuf;
@@ -26,6 +38,9 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use results::Results;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// What went wrong, told whole.
 type Failure = String;
@@ -48,12 +63,23 @@ struct Arguments {
     /// Only benchmarks whose name contains this
     #[arg(long, default_value = "")]
     filter: String,
+    /// Serves the cache in this file until it is killed: the suite `start` starts itself so
+    #[arg(long, hide = true)]
+    serve_until_killed: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
     /// The cache by itself
     Engine,
+    /// Memory that the cache takes
+    Ram,
+    /// What the cache writes about its lines
+    Records,
+    /// Beside a slow cache device
+    Slow,
+    /// Warm starts
+    Start,
     /// Our NBD server beside nbdkit's memory plugin
     Nbd,
     /// Our NVMe/TCP target and host, one core each
@@ -87,6 +113,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(path) = &arguments.serve_until_killed {
+        return start::serve_until_killed(path);
+    }
     let plan = Plan {
         runs: arguments.runs,
         time: Duration::from_secs(arguments.seconds.into()),
@@ -98,7 +127,14 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             continue;
         }
         match suite {
-            Suite::Engine => engine::run(&plan, &mut results)?,
+            Suite::Engine => {
+                engine::run(&plan, &mut results)?;
+                cores::run(&plan, &mut results)?;
+            }
+            Suite::Ram => ram::run(&plan, &mut results)?,
+            Suite::Records => records::run(&plan, &mut results)?,
+            Suite::Slow => slow::run(&plan, &mut results)?,
+            Suite::Start => start::run(&plan, &mut results)?,
             Suite::Nbd => nbd::run(&plan, &mut results)?,
             Suite::Nvme => nvme::run(&plan, &mut results)?,
             Suite::Trace => trace::run(&plan, &mut results)?,

@@ -41,9 +41,18 @@ impl Results {
             maximum: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         };
         let Measurement { value, runs, minimum, maximum, .. } = measurement;
-        println!("{name:<44} {value:>14.1} {unit:<6} ({runs} runs, {minimum:.1} to {maximum:.1})");
+        let digits = if value.abs() < 10.0 { 3 } else { 1 };
+        println!(
+            "{name:<44} {value:>14.digits$} {unit:<6} \
+             ({runs} runs, {minimum:.digits$} to {maximum:.digits$})"
+        );
         self.measurements.insert(name.to_owned(), measurement);
         value
+    }
+
+    /// Prints what is to be compared with, and is not measured here.
+    pub(crate) fn beside(&self, name: &str, text: &str) {
+        println!("  {name:<42} {text:>14}");
     }
 
     /// Says why a suite is not run here.
@@ -65,7 +74,7 @@ impl Results {
 }
 
 /// The middle value, or the mean of the two middle ones.
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

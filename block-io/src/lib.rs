@@ -27,7 +27,9 @@ mod request;
 pub mod sim;
 mod time;
 
-pub use buffer::{BUFFER_ALIGNMENT, Buffer, BufferPool, CHECKSUM_BLOCK, Crc32c, PoolLayout};
+pub use buffer::{
+    BUFFER_ALIGNMENT, Buffer, BufferPool, CHECKSUM_BLOCK, Crc32c, PoolLayout, RemoteBuffer, Returns,
+};
 pub use device::{BlockDevice, BlockQueue};
 pub use error::{DeviceError, IoError};
 pub use extent::Extent;

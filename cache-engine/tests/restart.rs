@@ -300,3 +300,33 @@ fn a_cache_device_is_replaced_while_requests_go_on() {
     let mut run = machine.start(Verification::default());
     assert_eq!(machine.hits(&mut run, 200), 0, "the old one is not served any more");
 }
+
+#[test]
+fn a_write_does_not_wait_for_ever_for_a_device_that_hangs() {
+    let mut machine = Machine::new(7);
+    let mut run = machine.start(Verification::default());
+    machine.hits(&mut run, 100);
+    machine.settle(&mut run);
+    machine.cache.set_faults(DiskFaults { hang: 1000, ..DiskFaults::default() });
+    // Its extent has lines recorded, so that the device would have to be told first.
+    let buffer = machine.pool.allocate(LINE as usize);
+    buffer.fill(9);
+    run.volume.submit(Request::write(RequestId(1), 0, buffer)).expect("room");
+    let begun = machine.world.now();
+    let (mut completions, mut disowned) = (Vec::new(), false);
+    while completions.is_empty() {
+        let progress = run.volume.poll(machine.world.now(), &mut completions);
+        run.events.extend(std::iter::from_fn(|| run.engine.next_event()));
+        let told = run.events.contains(&Event::Disown) && !disowned;
+        if told {
+            disowned = true;
+            run.engine.change(Cache::disowned);
+        } else if !progress {
+            machine.pass_time(&run);
+        }
+    }
+    assert_eq!(completions[0].result, Ok(()));
+    assert!(run.events.contains(&Event::Disown), "the device could not be told");
+    let waited = machine.world.now().since(begun);
+    assert!(waited < std::time::Duration::from_secs(20), "{waited:?}");
+}

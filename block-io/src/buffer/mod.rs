@@ -9,13 +9,15 @@
 //! or as cells ([`Buffer::as_cells`]), which is sound on one thread whatever overlaps. That reads
 //! and writes of a view make sense together is the engine's business, not the type's.
 //!
-//! What is absent: sending a buffer to another core.
+//! A buffer that nobody else views can be sent to another core and back ([`RemoteBuffer`]).
 
 mod checksum;
 mod pool;
+mod remote;
 
 pub use checksum::{CHECKSUM_BLOCK, Crc32c};
 pub use pool::{BufferPool, PoolLayout};
+pub use remote::{RemoteBuffer, Returns};
 
 use std::cell::Cell;
 use std::ptr::NonNull;

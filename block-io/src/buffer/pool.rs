@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use super::remote::{self, Loan};
 use super::{BUFFER_ALIGNMENT, Buffer};
 
 /// How many blocks of which sizes an arena holds.
@@ -56,8 +57,13 @@ struct Class {
 /// Where a block goes when its last view is dropped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Home {
-    Arena { class: u8, index: u32 },
+    Arena {
+        class: u8,
+        index: u32,
+    },
     Heap,
+    /// The heap, and no pool counts it.
+    Nowhere,
 }
 
 /// One run of memory and its count of views.
@@ -69,11 +75,19 @@ pub(super) struct Block {
     pool: Cell<Option<Rc<Pool>>>,
     /// The block's own memory when it is a heap block.
     memory: Option<Memory>,
+    /// Set while there are views on a core that is not its home: where it waits to be sent there.
+    pub(super) loan: Cell<Option<Loan>>,
+    /// The core of its pool, since it was first sent away.
+    pub(super) home_core: Cell<u64>,
 }
 
 impl Block {
     pub(super) fn in_arena(&self) -> bool {
-        self.home != Home::Heap
+        matches!(self.home, Home::Arena { .. })
+    }
+
+    pub(super) fn has_pool(&self) -> bool {
+        self.home != Home::Nowhere
     }
 }
 
@@ -185,25 +199,47 @@ impl std::fmt::Debug for BufferPool {
 
 impl Block {
     fn new(base: NonNull<u8>, home: Home, memory: Option<Memory>) -> Self {
-        Self { references: Cell::new(0), base, home, pool: Cell::new(None), memory }
+        Self {
+            references: Cell::new(0),
+            base,
+            home,
+            pool: Cell::new(None),
+            memory,
+            loan: Cell::new(None),
+            home_core: Cell::new(remote::EVERYWHERE),
+        }
     }
 }
 
-/// Gives a block without views back to its home.
+/// A block with one view that belongs to no pool.
+pub(super) fn homeless(length: usize) -> NonNull<Block> {
+    let memory = Memory::new(length.max(1).next_multiple_of(BUFFER_ALIGNMENT));
+    let block = Box::new(Block::new(memory.base, Home::Nowhere, Some(memory)));
+    block.references.set(1);
+    NonNull::from(Box::leak(block))
+}
+
+/// Gives a block without views back to its home, or sees to it that somebody does.
 pub(super) fn release(block: NonNull<Block>) {
     // SAFETY: the caller held the last view, so the block is alive and nobody else refers to it.
     let header = unsafe { block.as_ref() };
-    let pool = header.pool.take().expect("a block with a view has its pool");
-    match header.home {
-        Home::Arena { class, index } => {
+    if let Some(loan) = header.loan.take() {
+        return remote::release_loan(block, &loan);
+    }
+    let pool = header.pool.take();
+    match (header.home, &pool) {
+        (Home::Arena { class, index }, Some(pool)) => {
             pool.classes[class as usize].free.borrow_mut().push(index);
         }
-        Home::Heap => {
-            pool.heap_blocks.set(pool.heap_blocks.get() - 1);
-            // SAFETY: made by `Box::leak` in `take_from_heap`, and without views now.
+        (Home::Heap | Home::Nowhere, _) => {
+            if let Some(pool) = &pool {
+                pool.heap_blocks.set(pool.heap_blocks.get() - 1);
+            }
+            // SAFETY: made by `Box::leak` in `take_from_heap` or `homeless`, without views now.
             let owned = unsafe { Box::from_raw(block.as_ptr()) };
             debug_assert!(owned.memory.is_some(), "a heap block owns its memory");
         }
+        (Home::Arena { .. }, None) => unreachable!("a block with a view has its pool"),
     }
     // `pool` goes last: it may be what keeps an arena block's header alive.
 }

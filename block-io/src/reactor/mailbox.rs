@@ -37,12 +37,23 @@ impl<T: Send> MailSender<T> {
     /// # Errors
     /// The message itself, when the mailbox is full or [closed](Self::is_closed).
     pub fn send(&self, message: T) -> Result<(), T> {
-        if self.is_closed() {
-            return Err(message);
-        }
-        self.0.messages.push(message)?;
-        self.0.waker.notify();
+        self.leave(message)?;
+        self.wake();
         Ok(())
+    }
+
+    /// Leaves a message without waking the receiver: for several at once, with one
+    /// [`wake`](Self::wake) after the last.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn leave(&self, message: T) -> Result<(), T> {
+        if self.is_closed() { Err(message) } else { self.0.messages.push(message) }
+    }
+
+    /// Wakes the receiver if it sleeps.
+    pub fn wake(&self) {
+        self.0.waker.notify();
     }
 
     /// Whether the receiving end is gone.

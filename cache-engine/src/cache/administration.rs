@@ -156,6 +156,7 @@ impl Cache {
         }
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
+        self.guests.remove(id);
         if self.superblock().is_some_and(|superblock| superblock.volume(id).is_some()) {
             self.volumes.park(id, span);
         } else {
@@ -221,6 +222,7 @@ impl Cache {
             let next = self.volumes.free_span(capacity)?;
             self.volumes.move_to(id, next);
             self.volumes[id].geometry.capacity = capacity;
+            self.publish_gates();
             self.policy.volume_detached(id);
             self.orphans = self.index.occupied();
             self.volumes.leave(span);
@@ -228,6 +230,7 @@ impl Cache {
             return Ok(self.drop_range(whole, Then::Release(span)));
         }
         self.volumes[id].geometry.capacity = capacity;
+        self.publish_gates();
         let from = (span.base + old.min(capacity)) & !(line - 1);
         let to = (span.base + old.max(capacity)).next_multiple_of(line);
         Ok(self.drop_range(from..to.max(from + line), Then::Nothing))
@@ -238,6 +241,7 @@ impl Cache {
         if let Some(volume) = self.volumes.get_mut(id) {
             volume.mode = mode;
         }
+        self.publish_gates();
     }
 
     /// The mode that a volume's requests starting now follow.
@@ -258,6 +262,7 @@ impl Cache {
                 self.change_ended(part, false);
             }
         }
+        self.publish_gates();
         if let Some(keeper) = &mut self.keeper {
             keeper.fence(extent);
         }
@@ -288,9 +293,11 @@ impl Cache {
         self.volumes.get(id).map(|volume| volume.geometry)
     }
 
-    /// Counters of a volume since it was added.
+    /// Counters of a volume since it was added, those of its guests included.
     pub fn statistics(&self, id: VolumeId) -> Option<Statistics> {
-        self.volumes.get(id).map(|volume| volume.statistics)
+        let mut statistics = self.volumes.get(id)?.statistics;
+        self.guests.add_to(id, &mut statistics);
+        Some(statistics)
     }
 
     /// Client requests of a volume in flight.
@@ -310,9 +317,11 @@ impl Cache {
         if let Some(keeper) = &mut self.keeper {
             keeper.tick(now);
         }
+        self.lose_patience();
         let loaded = self.load_step();
         self.sweep_step();
         self.purge_step();
+        self.flush_if_starved();
         self.hear_keeper();
         loaded || self.purge.lines > 0 || self.next_sweep().is_some()
     }
@@ -320,7 +329,8 @@ impl Cache {
     /// When [`tick`](Self::tick) is due at the latest.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
-        keeper.into_iter().chain(self.policy.next_deadline()).min()
+        let patience = self.health.deadline();
+        keeper.into_iter().chain(patience).chain(self.policy.next_deadline()).min()
     }
 
     fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {
@@ -389,6 +399,13 @@ impl Cache {
     /// Sets whose lines of an earlier run are in the index.
     fn sets_loaded(&self) -> u32 {
         self.keeper.as_ref().map_or(self.index.sets(), |keeper| keeper.sets_loaded())
+    }
+
+    /// The index is a new one, with nothing in it to drop.
+    pub(super) fn end_sweeps(&mut self) {
+        for sweep in &mut self.sweeps {
+            (sweep.next_set, sweep.barrier) = (self.index.sets(), None);
+        }
     }
 
     /// The sweep that can go on: what is not loaded can't be dropped yet.

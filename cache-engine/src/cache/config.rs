@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::metadata::activity_page::PLACES;
 use super::policy::PolicySettings;
 
 /// What the cache does with reads and writes; may be changed while requests are in flight, and
@@ -157,6 +158,14 @@ pub struct CacheConfig {
     /// Errors of the cache device within a minute of each other that it may have; one more, and
     /// the cache is given up.
     pub errors_max: u32,
+    /// Lines sampled at a time for the miss-ratio curve ([`Cache::miss_ratio_curve`]), each about
+    /// 100 bytes of memory; 0 draws none.
+    ///
+    /// [`Cache::miss_ratio_curve`]: super::Cache::miss_ratio_curve
+    pub miss_ratio_samples: usize,
+    /// Extents of 4 MiB that a page of the activity log names at the most, up to what it has room
+    /// for. A crash drops what was cached of them; the fewer, the more often they are written.
+    pub extents_per_page: usize,
     /// What enters the cache, and what leaves it.
     pub policy: PolicySettings,
 }
@@ -169,6 +178,8 @@ impl Default for CacheConfig {
             requests_max: 256,
             fills_max: 512,
             errors_max: 64,
+            miss_ratio_samples: 8192,
+            extents_per_page: PLACES,
             policy: PolicySettings::default(),
         }
     }

@@ -68,6 +68,11 @@ impl Fills {
         self.table.is_full()
     }
 
+    /// The most that there can be.
+    pub(crate) fn capacity(&self) -> usize {
+        self.table.capacity()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

@@ -2,8 +2,8 @@
 //!
 //! Errors are counted in a window of time. Too many, and the cache *degrades*: its content is
 //! dropped, everything passes through, and what is on the device is made unusable for a warm start,
-//! durably, before any write relies on it. A cache that has degraded stays so until it is given
-//! another device.
+//! durably, before any write relies on it. So it does when a write has waited for the device too
+//! long. A cache that has degraded stays so until it is given another device.
 
 use std::time::Duration;
 
@@ -17,12 +17,18 @@ use super::outbox::Event;
 /// Errors are forgotten after this long without another.
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// Writes wait this long for the device to record that they are coming. A device that is alive
+/// takes microseconds; one that is not must not keep its clients waiting for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The device's record.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     errors: u32,
     last: Timestamp,
     degraded: bool,
+    /// When the patience of whoever waits for the device ends.
+    patience_until: Option<Timestamp>,
 }
 
 impl Health {
@@ -38,6 +44,21 @@ impl Health {
 
     pub(crate) fn is_degraded(&self) -> bool {
         self.degraded
+    }
+
+    /// Somebody waits for the device from now on.
+    pub(crate) fn begin_waiting(&mut self, now: Timestamp) {
+        self.patience_until.get_or_insert(now + PATIENCE);
+    }
+
+    /// Nobody does.
+    pub(crate) fn end_waiting(&mut self) {
+        self.patience_until = None;
+    }
+
+    /// When whoever waits has waited enough.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.patience_until.filter(|_| !self.degraded)
     }
 }
 
@@ -60,12 +81,21 @@ impl Cache {
         }
     }
 
+    /// Time has passed: gives the cache up if somebody has waited for it long enough.
+    pub(super) fn lose_patience(&mut self) {
+        if self.health.deadline().is_some_and(|deadline| deadline <= self.now) {
+            let seconds = PATIENCE.as_secs();
+            self.degrade(format!("it does not answer: a write has waited {seconds} s for it"));
+        }
+    }
+
     /// Gives the cache up: see the module.
     pub(super) fn degrade(&mut self, why: String) {
         if self.health.degraded {
             return;
         }
         self.health.degraded = true;
+        self.publish_gates();
         self.index.clear();
         self.fills.exclude_lines(0..u64::MAX);
         if let Some(keeper) = &mut self.keeper {

@@ -90,7 +90,10 @@ impl Cache {
         let mut cache = Self::new(config, layout.sets, space, pool.clone())?;
         cache.cold = cold;
         cache.volumes.mark_used(superblock.space_used());
-        let keeping = PersistenceConfig::new(cache.changes_max, transfer_max, fresh);
+        let keeping = PersistenceConfig {
+            extents_per_page: cache.extents_per_page,
+            ..PersistenceConfig::new(cache.changes_max, transfer_max, fresh)
+        };
         for record in superblock.volumes() {
             cache.volumes.park(record.id, Span { base: record.base, length: record.span });
         }
@@ -178,6 +181,7 @@ impl Cache {
                 self.send_own_flush(id);
             }
         }
+        self.publish_gates();
         self.hear_keeper();
     }
 
@@ -212,10 +216,12 @@ impl Cache {
     /// Whether a piece that changes content may start; if not, it will be named later.
     pub(super) fn may_change(&mut self, name: PieceIndex) -> bool {
         let extent = self.pieces[name].extent;
-        match &mut self.keeper {
-            Some(keeper) => keeper.begin_change(name, extent, self.now),
-            None => true,
+        let Some(keeper) = &mut self.keeper else { return true };
+        let may = keeper.begin_change(name, extent, self.now);
+        if !may {
+            self.health.begin_waiting(self.now);
         }
+        may
     }
 
     /// A store of a change that has begun begins; it ends with a
@@ -252,6 +258,20 @@ impl Cache {
             self.send_own_flush(id);
         }
         held
+    }
+
+    /// A change waits for a place in the activity log. Where clients do not flush, what all volumes
+    /// together hold on to may be all places.
+    pub(super) fn flush_if_starved(&mut self) {
+        if !self.keeper.as_ref().is_some_and(|keeper| keeper.is_starved()) {
+            return;
+        }
+        let ids: Vec<_> = self.volumes.ids().collect();
+        for id in ids {
+            if self.volumes[id].unflushed.begin_own_flush(1) {
+                self.send_own_flush(id);
+            }
+        }
     }
 
     fn send_own_flush(&mut self, id: VolumeId) {
@@ -315,6 +335,9 @@ impl Cache {
             }
             if let Some(keeper) = &mut self.keeper {
                 *keeper.activated() = activated;
+                if !keeper.has_waiting() {
+                    self.health.end_waiting();
+                }
             }
         }
         self.hear_checksums();

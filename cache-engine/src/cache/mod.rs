@@ -37,6 +37,7 @@ mod doubt;
 pub(crate) mod entry;
 pub(crate) mod eviction;
 mod fill;
+pub mod guests;
 mod health;
 mod hit;
 pub(crate) mod index;
@@ -53,6 +54,7 @@ pub mod policy;
 mod replacement;
 mod statistics;
 mod store;
+mod survey;
 mod table;
 mod unflushed;
 mod verification;
@@ -77,12 +79,14 @@ use blocks::BlockSet;
 use content::ChecksumTable;
 use entry::WAYS;
 use fill::Fills;
+use guests::Guests;
 use health::Health;
 use hit::HitRead;
 use index::{Index, Slot};
 use keeping::{Recording, Told};
 use line::{LineMap, LineNumber};
 use line_lock::{LockTable, PieceIndex};
+use miss_ratio::MissRatioCurve;
 use outbox::Token;
 use persistence::Persistence;
 use piece::{ClientRequest, Piece};
@@ -117,6 +121,7 @@ pub struct Cache {
     now: Timestamp,
     pool: BufferPool,
     volumes: Volumes,
+    guests: Guests,
     index: Index,
     /// Of every block, where each read is checked.
     checksums: Option<ChecksumTable>,
@@ -127,6 +132,8 @@ pub struct Cache {
     fills: Fills,
     verifications: Verifications,
     policy: Policy,
+    /// What caches of other sizes would do, where it is wanted.
+    curve: Option<Box<MissRatioCurve>>,
     keeper: Option<Box<Persistence>>,
     /// Changes of the superblock on their way.
     recordings: VecDeque<Recording>,
@@ -141,6 +148,7 @@ pub struct Cache {
     /// Reads of the cache device in flight, but for hits in place.
     cache_reads: usize,
     changes_max: usize,
+    extents_per_page: usize,
     /// Requests of which a part could not be cut yet, because the table of pieces was full.
     uncut: VecDeque<u16>,
     /// Pieces that hold their lock and are to be started.
@@ -213,8 +221,10 @@ impl Cache {
             now,
             pool,
             volumes: Volumes::new(lines << config.line_size.shift()),
+            guests: Guests::default(),
             checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
             policy,
+            curve: survey::curve(&config),
             index,
             locks: LockTable::new(pieces_max, region),
             hits: Table::new(config.requests_max),
@@ -232,6 +242,7 @@ impl Cache {
             new_device: None,
             cache_reads: 0,
             changes_max: pieces_max + config.fills_max,
+            extents_per_page: config.extents_per_page,
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
             slots: Vec::with_capacity((region / line) as usize),
@@ -305,6 +316,9 @@ impl Cache {
         }
         self.volumes[id].in_flight += 1;
         let (operation, extent) = (request.operation, request.extent);
+        if operation == Operation::Read {
+            self.note_read(id, extent);
+        }
         let request = match operation {
             Operation::Read if self.gate_is_open() => match self.try_hit(id, request) {
                 Ok(()) => return Ok(()),

@@ -121,7 +121,10 @@ impl Cache {
         if let Ok(policy) = policy {
             self.policy = policy;
         }
-        let keeping = PersistenceConfig::new(self.changes_max, transfer_max, fresh);
+        let keeping = PersistenceConfig {
+            extents_per_page: self.extents_per_page,
+            ..PersistenceConfig::new(self.changes_max, transfer_max, fresh)
+        };
         let pool = self.pool.clone();
         self.keeper =
             Some(Box::new(Persistence::start(superblock, map, pool, Start::Cold, keeping)));
@@ -132,6 +135,7 @@ impl Cache {
         self.health = Health::default();
         self.told = Told::default();
         self.orphans = 0;
+        self.end_sweeps();
         self.outbox.events.push(Event::Replaced);
         self.cut_all();
         self.hear_keeper();

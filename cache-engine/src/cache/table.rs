@@ -28,6 +28,10 @@ impl<Value> Table<Value> {
         self.free.is_empty()
     }
 
+    pub(crate) fn capacity(&self) -> usize {
+        self.places.len()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

@@ -250,9 +250,10 @@ impl Volumes {
         self.ranges.last().map_or(0, |(span, _)| span.base + span.length)
     }
 
-    /// There are so many flat bytes now.
+    /// There are so many flat bytes now, on a device that knows of no earlier volume.
     pub(crate) fn set_space(&mut self, space: u64) {
         self.space = space;
+        self.used = self.end();
     }
 
     /// The volume of that name.

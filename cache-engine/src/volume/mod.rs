@@ -18,6 +18,7 @@
 pub mod attach;
 pub mod cache_check;
 pub mod cache_device;
+pub mod cores;
 pub mod exchange;
 pub mod opening;
 

@@ -12,7 +12,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use block_io::sim::{DiskFaults, Random, SimDisk, SimQueue, Timer, World};
-use block_io::{BlockDevice, BlockQueue, BufferPool, Completion, Request, Timestamp};
+use block_io::{BlockDevice, BlockQueue, BufferPool, Completion, Extent, Request, Timestamp};
+use cache_engine::cache::cipher::{LineCipher, VolumeKey};
 use cache_engine::cache::metadata::probe::Probe;
 use cache_engine::cache::metadata::{
     FormatId, Generation, IdentityKind, Layout, OriginIdentity, VolumeRecord,
@@ -20,7 +21,8 @@ use cache_engine::cache::metadata::{
 use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::policy::settings::{Admission, FillWidth, SequentialCutoff};
 use cache_engine::cache::{
-    Cache, CacheConfig, CacheMode, Event, LineSize, Statistics, Verification, VolumeSettings,
+    Cache, CacheConfig, CacheMode, Event, LineSize, Statistics, Ticket, Verification,
+    VolumeSettings,
 };
 use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 
@@ -31,6 +33,8 @@ use super::crash_images::{Recording, RecordingQueue};
 pub(super) struct Setup {
     config: CacheConfig,
     mode: CacheMode,
+    /// What is on the cache device is encrypted.
+    encrypted: bool,
     /// Bytes of the cache device.
     device_bytes: u64,
     /// Depths of the devices' queues, shallow ones too, so that refusals happen.
@@ -44,6 +48,13 @@ pub(super) struct Host {
     starts: Cell<u8>,
     /// The cache device is not to be believed.
     disowned: Cell<bool>,
+}
+
+impl Host {
+    /// The origin is not what the cache device knows: it is not to be believed.
+    pub(super) fn disown(&self) {
+        self.disowned.set(true);
+    }
 }
 
 /// Stores in flight at the most in the setup for measuring latencies.
@@ -68,11 +79,21 @@ pub struct Counts {
     pub checksum_mismatches: u64,
     /// Engines that gave their cache up.
     pub degraded: u64,
+    /// Hits on encrypted volumes.
+    pub encrypted_hits: u64,
+    /// Extents whose place in the activity log went to others.
+    pub retired: u64,
+    /// Changes that waited for their extent to be named on the device.
+    pub waits: u64,
+    /// Times that the journal was worked into the line table.
+    pub folds: u64,
+    /// Requests that were part of a sequential run and not stored.
+    pub bypasses: u64,
 }
 
 impl Setup {
-    /// Any setup.
-    pub(super) fn draw(random: &mut Random) -> Self {
+    /// Any setup, for origins whose lost writes may land late or not.
+    pub(super) fn draw(random: &mut Random, late_writes: bool) -> Self {
         // Mostly small lines: the same bytes make more of them, and more happens to each.
         let line_size = match random.below(3) {
             0 => *random.choose(&LineSize::ALL),
@@ -99,13 +120,21 @@ impl Setup {
             verification: *random.choose(&Verification::ALL),
             requests_max: random.range(1..=64) as usize,
             fills_max: random.range(1..=64) as usize,
-            errors_max: *random.choose(&[u32::MAX, u32::MAX, 20]),
+            miss_ratio_samples: 64,
+            errors_max: *random.choose(&[u32::MAX, u32::MAX, 20, 2]),
+            // What is in doubt keeps its extent until it is fenced, for which the clients of
+            // a run may not wait.
+            extents_per_page: match late_writes {
+                true => usize::MAX,
+                false => *random.choose(&[3, 4, 8, usize::MAX]),
+            },
             policy,
         };
         Self {
             device_bytes: device_bytes(line_size, sets),
             config,
             mode: any_mode(random),
+            encrypted: random.chance(300),
             origin_depth: random.range(1..=64) as usize,
             cache_depth: random.range(1..=64) as usize,
         }
@@ -118,7 +147,7 @@ impl Setup {
         let config = CacheConfig { fills_max: ROOMY_FILLS, policy, ..CacheConfig::default() };
         let device_bytes = device_bytes(config.line_size, 16);
         let mode = CacheMode::WriteThrough;
-        Self { config, mode, device_bytes, origin_depth: 256, cache_depth: 256 }
+        Self { config, mode, encrypted: false, device_bytes, origin_depth: 256, cache_depth: 256 }
     }
 
     /// A setup for crash images: the fewest lines, so that slots change hands.
@@ -126,7 +155,12 @@ impl Setup {
         let config = CacheConfig { line_size: LineSize::ALL[0], ..CacheConfig::default() };
         let device_bytes = device_bytes(config.line_size, 1);
         let mode = CacheMode::WriteThrough;
-        Self { config, mode, device_bytes, origin_depth: 64, cache_depth: 64 }
+        Self { config, mode, encrypted: false, device_bytes, origin_depth: 64, cache_depth: 64 }
+    }
+
+    /// Whether an error or two of the cache device end it.
+    pub(super) fn is_patient(&self) -> bool {
+        self.config.errors_max == u32::MAX
     }
 
     /// Bytes that the lines take.
@@ -168,9 +202,23 @@ pub(super) struct Engine {
     world: World,
     host: Rc<Host>,
     timer: Option<Timer>,
+    encrypted: bool,
     loaded: bool,
     degraded: bool,
+    stopped: bool,
+    done: Vec<Ticket>,
 }
+
+/// Values of settings, any of which may be chosen at any time.
+const SETTINGS: &[(&str, &[&str])] = &[
+    ("admission", &["always", "always", "second-miss", "never"]),
+    ("sequential-cutoff", &["never", "16KiB", "1MiB:when-full"]),
+    ("fill-width", &["requested", "line", "adaptive"]),
+    ("purge", &["never", "high=60%,low=30%,every=1s"]),
+    ("pin", &["none", "volume=volume 0,range=0-64k"]),
+    ("volume", &["none", "volume=volume 0,max=30%", "volume=volume 1,min=30%"]),
+    ("class", &["none", "class=small,size=..4k,max=40%"]),
+];
 
 impl Engine {
     /// Starts on the devices as they are. What is written to the cache device goes into
@@ -208,7 +256,8 @@ impl Engine {
             let origin = origin.open_queue(world, setup.origin_depth).expect("of this world");
             let geometry = origin.geometry();
             let (name, mode) = (name(number), setup.mode);
-            let settings = VolumeSettings { name, geometry, mode, known, cipher: None };
+            let cipher = setup.encrypted.then(|| cipher(number as u8));
+            let settings = VolumeSettings { name, geometry, mode, known, cipher };
             let volume = engine.add_volume(origin, settings).expect("room");
             record(&engine, &volume, number);
             volume
@@ -220,8 +269,11 @@ impl Engine {
             world: world.clone(),
             host: Rc::clone(host),
             timer: None,
+            encrypted: setup.encrypted,
             loaded: false,
             degraded: false,
+            stopped: false,
+            done: Vec::new(),
         }
     }
 
@@ -245,7 +297,9 @@ impl Engine {
                     self.host.disowned.set(true);
                     self.engine.change(Cache::disowned);
                 }
-                Event::Done(_) | Event::Stopped | Event::Replaced => {}
+                Event::Done(ticket) => self.done.push(ticket),
+                Event::Stopped => self.stopped = true,
+                Event::Replaced => {}
             }
         }
         let deadline = self.engine.next_deadline().filter(|due| *due > self.world.now());
@@ -291,6 +345,56 @@ impl Engine {
         self.volumes[volume].set_mode(any_mode(random));
     }
 
+    /// Another value of a setting from now on, where it fits the others.
+    pub(super) fn change_policy(&mut self, random: &mut Random) {
+        let (name, values) = *random.choose(SETTINGS);
+        let value = *random.choose::<&str>(values);
+        self.engine.change(|cache| {
+            let mut settings = cache.policy().clone();
+            if settings.change(name, value).is_ok() {
+                // A share may be more than so small a cache allows; then nothing changes.
+                let _ = cache.set_policy(&settings);
+            }
+        });
+    }
+
+    /// Somebody else has written to the origin there.
+    pub(super) fn invalidate(&mut self, volume: usize, extent: Extent) -> Ticket {
+        self.volumes[volume].invalidate(extent).expect("it is there")
+    }
+
+    /// The origin has another size.
+    pub(super) fn resize(&mut self, volume: usize, capacity: u64) -> Ticket {
+        let id = self.volumes[volume].id();
+        self.engine.change(|cache| cache.resize_volume(id, capacity)).expect("within its room")
+    }
+
+    /// Whether what was asked for is done, durably. True once.
+    pub(super) fn take_done(&mut self, ticket: Ticket) -> bool {
+        let at = self.done.iter().position(|done| *done == ticket);
+        at.map(|at| self.done.swap_remove(at)).is_some()
+    }
+
+    /// No request is taken any more; the rest takes a while.
+    pub(super) fn stop(&mut self) {
+        self.engine.change(Cache::stop);
+    }
+
+    /// Whether the devices may be closed.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Whether the cache was given up.
+    pub(super) fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+
+    /// Whether all of an earlier run is loaded.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
     /// The mode in which everything is cached, on all volumes.
     pub(super) fn cache_everything(&mut self) {
         self.volumes.iter().for_each(|volume| volume.set_mode(CacheMode::WriteThrough));
@@ -302,6 +406,14 @@ impl Engine {
         for statistics in self.volumes.iter().map(CachedVolume::statistics) {
             counts.add(Counts::from(statistics));
         }
+        if self.encrypted {
+            counts.encrypted_hits = counts.read_hits;
+        }
+        if let Some(records) = self.engine.cache().persistence_statistics() {
+            counts.retired = records.retired;
+            counts.waits = records.waits;
+            counts.folds = records.folds;
+        }
         counts
     }
 }
@@ -310,6 +422,7 @@ impl From<Statistics> for Counts {
     fn from(statistics: Statistics) -> Self {
         let Statistics { read_hits, read_partial_hits, evictions, write_fills, .. } = statistics;
         let Statistics { hit_retries, lines_verified, checksum_mismatches, .. } = statistics;
+        let Statistics { sequential_bypasses, .. } = statistics;
         Self {
             read_hits,
             read_partial_hits,
@@ -318,7 +431,8 @@ impl From<Statistics> for Counts {
             hit_retries,
             lines_verified,
             checksum_mismatches,
-            degraded: 0,
+            bypasses: sequential_bypasses,
+            ..Self::default()
         }
     }
 }
@@ -334,7 +448,17 @@ impl Counts {
         self.lines_verified += other.lines_verified;
         self.checksum_mismatches += other.checksum_mismatches;
         self.degraded += other.degraded;
+        self.encrypted_hits += other.encrypted_hits;
+        self.retired += other.retired;
+        self.waits += other.waits;
+        self.folds += other.folds;
+        self.bypasses += other.bypasses;
     }
+}
+
+fn cipher(number: u8) -> LineCipher {
+    let bytes = std::array::from_fn(|at| number.wrapping_mul(31).wrapping_add(at as u8));
+    LineCipher::new(&VolumeKey::new(&bytes).expect("its halves differ"))
 }
 
 fn name(number: usize) -> String {

@@ -14,6 +14,7 @@
 //!
 //! Absent: threads within a run, real time, and the frontends, which have tests of their own.
 
+mod changes;
 pub mod crash_images;
 mod engine;
 mod engine_images;
@@ -25,6 +26,7 @@ mod slow_cache_device;
 mod tests;
 mod trace;
 
+pub use engine::Counts;
 pub use engine_images::{ImageRun, check_engine_images};
 pub use run::{Outcome, run};
 pub use scenario::{SCENARIOS, Scenario};

@@ -13,14 +13,19 @@ use std::time::Duration;
 use block_io::sim::{
     Crash, DiskFaults, History, Random, SimDisk, VolumeRules, World, fill_pattern,
 };
-use block_io::{Buffer, BufferPool, Completion, Extent, Geometry, Request, RequestId};
+use block_io::{Buffer, BufferPool, Completion, Extent, Geometry, IoError, Request, RequestId};
 
+use super::changes::{AnothersWrite, Shrunk};
 use super::engine::{Counts, Engine, Host, Setup};
 use super::scenario::Scenario;
 use super::trace::Trace;
 
 /// Bytes of each read of the last check: not in step with lines of any size.
 const CHECKED_AT_ONCE: usize = 96 << 10;
+
+/// Turns of the world in which no device has anything to say before it is taken for stuck: more
+/// than any timer of the engine waits.
+const PATIENCE: u32 = 100_000;
 
 /// How long the engine is left alone when no device has anything to say.
 const UNATTENDED: Duration = Duration::from_micros(100);
@@ -32,10 +37,61 @@ pub struct Outcome {
     pub operations: u64,
     /// Crashes.
     pub crashes: u64,
+    /// Stops in order.
+    pub restarts: u64,
+    /// Hits after those that were hits before.
+    pub survivors: u64,
+    /// Writes to origins that the cache was told of.
+    pub invalidations: u64,
+    /// Volumes that shrank.
+    pub resizes: u64,
+    /// Changes of policies.
+    pub policies: u64,
     /// What the engine says of itself.
     pub counts: Counts,
     /// A hash of everything that clients were told and when: the same for the same seed.
     pub fingerprint: u64,
+}
+
+impl Outcome {
+    /// Adds another run's.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.operations += other.operations;
+        self.crashes += other.crashes;
+        self.restarts += other.restarts;
+        self.survivors += other.survivors;
+        self.invalidations += other.invalidations;
+        self.resizes += other.resizes;
+        self.policies += other.policies;
+        self.counts.add(other.counts);
+    }
+
+    /// What simulations are there for, with how often it happened.
+    pub fn named(&self) -> [(&'static str, u64); 20] {
+        let counts = self.counts;
+        [
+            ("crashes", self.crashes),
+            ("restarts", self.restarts),
+            ("hits that outlived a restart", self.survivors),
+            ("invalidations", self.invalidations),
+            ("resizes", self.resizes),
+            ("policy changes", self.policies),
+            ("hits", counts.read_hits),
+            ("partial hits", counts.read_partial_hits),
+            ("encrypted hits", counts.encrypted_hits),
+            ("hits that started again", counts.hit_retries),
+            ("evictions", counts.evictions),
+            ("stored writes", counts.write_fills),
+            ("sequential bypasses", counts.bypasses),
+            ("lines verified", counts.lines_verified),
+            ("checksum mismatches", counts.checksum_mismatches),
+            ("degraded caches", counts.degraded),
+            ("extents retired", counts.retired),
+            ("changes that waited", counts.waits),
+            ("folds", counts.folds),
+            ("operations", self.operations),
+        ]
+    }
 }
 
 /// Runs `seed` of `scenario` with `operations` requests and then the check of everything. Buffers
@@ -53,28 +109,36 @@ pub fn run(
     Run::new(scenario, seed, pool, trace).run(operations)
 }
 
-struct Run<'scenario> {
-    scenario: &'scenario Scenario,
-    trace: Option<&'scenario Trace>,
-    world: World,
-    random: Random,
-    pool: BufferPool,
-    origins: Vec<SimDisk>,
-    cache_device: SimDisk,
-    setup: Setup,
-    host: Rc<Host>,
+pub(super) struct Run<'scenario> {
+    pub(super) scenario: &'scenario Scenario,
+    pub(super) trace: Option<&'scenario Trace>,
+    pub(super) world: World,
+    pub(super) random: Random,
+    pub(super) pool: BufferPool,
+    pub(super) origins: Vec<SimDisk>,
+    pub(super) cache_device: SimDisk,
+    pub(super) setup: Setup,
+    pub(super) host: Rc<Host>,
     /// Absent only while it is dead.
-    engine: Option<Engine>,
-    history: History,
+    pub(super) engine: Option<Engine>,
+    pub(super) history: History,
     /// Bytes of each volume.
-    capacities: Vec<u64>,
+    pub(super) capacities: Vec<u64>,
     /// Where most requests go, on every volume: first sector and count.
-    hot: (u64, u64),
-    depth: usize,
-    next: u64,
-    cache_gone: bool,
-    done: Vec<(usize, Completion)>,
-    outcome: Outcome,
+    pub(super) hot: (u64, u64),
+    pub(super) depth: usize,
+    pub(super) next: u64,
+    pub(super) cache_gone: bool,
+    pub(super) anothers: Vec<AnothersWrite>,
+    pub(super) shrunk: Option<Shrunk>,
+    /// A request may have met the end of a volume.
+    pub(super) has_shrunk: bool,
+    /// Turns of the world since a device had something to say.
+    turns: u32,
+    /// Where the last request ended.
+    last: (usize, u64),
+    pub(super) done: Vec<(usize, Completion)>,
+    pub(super) outcome: Outcome,
 }
 
 impl<'scenario> Run<'scenario> {
@@ -86,7 +150,7 @@ impl<'scenario> Run<'scenario> {
     ) -> Self {
         let world = World::new(seed);
         let mut random = world.random("client");
-        let setup = Setup::draw(&mut random);
+        let setup = Setup::draw(&mut random, scenario.late_writes);
         let volumes = *random.choose(&[1, 1, 2, 3]);
         let crashes = scenario.crashes > 0;
         let volatile = |random: &mut Random| crashes && random.coin();
@@ -137,6 +201,11 @@ impl<'scenario> Run<'scenario> {
             depth,
             next: 1,
             cache_gone: false,
+            anothers: Vec::new(),
+            shrunk: None,
+            has_shrunk: false,
+            turns: 0,
+            last: (0, 0),
             done: Vec::new(),
             outcome: Outcome::default(),
             world,
@@ -164,11 +233,11 @@ impl<'scenario> Run<'scenario> {
         self.outcome
     }
 
-    fn engine(&mut self) -> &mut Engine {
+    pub(super) fn engine(&mut self) -> &mut Engine {
         self.engine.as_mut().expect("a dead engine is started again before anything else")
     }
 
-    fn tell(&self, text: impl FnOnce() -> String) {
+    pub(super) fn tell(&self, text: impl FnOnce() -> String) {
         if let Some(trace) = self.trace {
             trace.add(self.world.now(), text());
         }
@@ -180,6 +249,18 @@ impl<'scenario> Run<'scenario> {
             let mut random = self.random.clone();
             self.engine().change_mode(&mut random);
             self.random = random;
+        }
+        if self.random.chance(10) {
+            let mut random = self.random.clone();
+            self.engine().change_policy(&mut random);
+            self.random = random;
+            self.outcome.policies += 1;
+        }
+        if self.random.chance(self.scenario.administration) {
+            self.administer();
+        }
+        if self.random.chance(self.scenario.restarts) {
+            self.restart();
         }
         if self.scenario.cache_vanishes && self.random.chance(5) {
             self.cache_gone = !self.cache_gone;
@@ -209,6 +290,7 @@ impl<'scenario> Run<'scenario> {
     fn crash(&mut self, crash: Crash) {
         self.tell(|| format!("crash: {crash:?}"));
         self.outcome.crashes += 1;
+        self.leave_changes();
         let counts = self.engine().counts();
         self.outcome.counts.add(counts);
         self.engine = None;
@@ -237,8 +319,7 @@ impl<'scenario> Run<'scenario> {
     fn request(&mut self) -> (usize, Request) {
         let id = RequestId(self.next);
         self.next += 1;
-        let volume = self.random.below(self.capacities.len() as u64) as usize;
-        let extent = self.extent(volume);
+        let (volume, extent) = self.place();
         let fua = self.random.chance(50);
         let request = match self.random.below(100) {
             0..=49 => Request::read(id, extent.offset, self.read_buffer(extent)),
@@ -252,6 +333,19 @@ impl<'scenario> Run<'scenario> {
             _ => Request::flush(id),
         };
         (volume, request)
+    }
+
+    /// Some requests go on where the last one ended.
+    fn place(&mut self) -> (usize, Extent) {
+        let volume = self.random.below(self.capacities.len() as u64) as usize;
+        let mut place = (volume, self.extent(volume));
+        let (volume, end) = self.last;
+        if self.random.chance(150) && end < self.capacities[volume] {
+            let length = (self.capacities[volume] - end).min(place.1.length);
+            place = (volume, Extent::new(end, length));
+        }
+        self.last = (place.0, place.1.end());
+        place
     }
 
     /// With a mark in every sector, which must be gone when the read ends: what an earlier request
@@ -299,7 +393,7 @@ impl<'scenario> Run<'scenario> {
     }
 
     /// Returns whether anything completed.
-    fn poll_until_idle(&mut self) -> bool {
+    pub(super) fn poll_until_idle(&mut self) -> bool {
         let mut any = false;
         let mut done = std::mem::take(&mut self.done);
         let now = self.world.now();
@@ -310,13 +404,16 @@ impl<'scenario> Run<'scenario> {
             }
         }
         self.done = done;
+        self.end_anothers();
         any
     }
 
     fn completed(&mut self, volume: usize, completion: &Completion) {
         let Completion { id, result, .. } = completion;
         self.tell(|| format!("volume {volume}: {} ended with {result:?}", id.0));
-        if self.scenario.never_fails {
+        // Of a request that was there before its volume shrank.
+        let at_the_end = self.has_shrunk && *result == Err(IoError::OutOfRange);
+        if self.scenario.never_fails && !at_the_end {
             assert_eq!(*result, Ok(()), "request {}", id.0);
         }
         let told = id.0 ^ self.world.now().0.rotate_left(32) ^ u64::from(result.is_ok());
@@ -329,7 +426,7 @@ impl<'scenario> Run<'scenario> {
 
     /// Lets time pass until a device has something to say, or for long enough that the engine may
     /// want to do something by itself.
-    fn turn_world(&mut self) {
+    pub(super) fn turn_world(&mut self) {
         let in_flight = self.in_flight_on_devices();
         let until = self.world.now() + UNATTENDED;
         let mut advanced = false;
@@ -339,7 +436,10 @@ impl<'scenario> Run<'scenario> {
             }
             advanced = true;
         }
-        if !advanced && !self.engine().is_idle() {
+        // Timers go on for ever; hung requests do not end by them.
+        self.turns = if self.in_flight_on_devices() == in_flight { self.turns + 1 } else { 0 };
+        if (!advanced || self.turns > PATIENCE) && !self.engine().is_idle() {
+            self.turns = 0;
             assert!(self.cache_device.hung() > 0, "seed {}: nothing moves", self.world.seed());
             self.cache_device.release_hung();
         }
@@ -365,6 +465,7 @@ impl<'scenario> Run<'scenario> {
                 self.turn_world();
             }
         }
+        self.grow();
         self.engine().cache_everything();
         for round in 0..2 {
             for volume in 0..self.capacities.len() {
@@ -386,7 +487,7 @@ impl<'scenario> Run<'scenario> {
         }
     }
 
-    fn read(&mut self, volume: usize, extent: Extent) -> Buffer {
+    pub(super) fn read(&mut self, volume: usize, extent: Extent) -> Buffer {
         let id = RequestId(self.next);
         self.next += 1;
         let buffer = self.read_buffer(extent);
@@ -403,5 +504,7 @@ impl<'scenario> Run<'scenario> {
 /// Bytes of a volume: somewhat less than what is cached of it, up to twice as much.
 fn capacity(random: &mut Random, cached: u64) -> u64 {
     let sectors = cached / 512;
-    512 * random.range(256.max(sectors * 3 / 4)..=(sectors * 2).max(1024))
+    // Some are of several of the extents that are made active one by one.
+    let more = if random.chance(150) { random.range(1..=4) * (8 << 10) } else { 0 };
+    512 * (more + random.range(256.max(sectors * 3 / 4)..=(sectors * 2).max(1024)))
 }

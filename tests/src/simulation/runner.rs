@@ -39,8 +39,8 @@ pub struct Progress {
     pub operations: u64,
     /// Crashes.
     pub crashes: u64,
-    /// Reads that the cache answered.
-    pub read_hits: u64,
+    /// The runs together.
+    pub outcome: Outcome,
     /// Since the start.
     pub elapsed: Duration,
 }
@@ -172,10 +172,16 @@ impl Progress {
         self.seeds as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
+    /// What the runs are about and none of them met.
+    pub fn unmet(&self) -> Vec<&'static str> {
+        let named = self.outcome.named();
+        named.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
     fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.operations += outcome.operations;
         self.crashes += outcome.crashes;
-        self.read_hits += outcome.counts.read_hits;
+        self.outcome.add(outcome);
     }
 }

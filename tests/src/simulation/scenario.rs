@@ -19,6 +19,12 @@ pub struct Scenario {
     pub(super) cache_vanishes: bool,
     /// Chance of a crash beside each request, per mille.
     pub(super) crashes: u32,
+    /// Chance that the cache is stopped in order and started again, likewise.
+    pub(super) restarts: u32,
+    /// What was a hit before a stop is one after it.
+    pub(super) restarts_are_warm: bool,
+    /// Chance that an origin is written to, or resized, by somebody else, likewise.
+    pub(super) administration: u32,
     /// No request may fail.
     pub(super) never_fails: bool,
 }
@@ -30,6 +36,9 @@ const SOUND: Scenario = Scenario {
     late_writes: false,
     cache_vanishes: false,
     crashes: 0,
+    restarts: 0,
+    restarts_are_warm: false,
+    administration: 0,
     never_fails: true,
 };
 
@@ -78,7 +87,26 @@ pub const SCENARIOS: &[Scenario] = &[
         late_writes: true,
         cache_vanishes: true,
         crashes: 5,
+        restarts: 1,
+        administration: 5,
         never_fails: false,
+        ..SOUND
+    },
+    Scenario {
+        name: "administration",
+        cache_device: |random| hostile_cache(random, 50),
+        cache_vanishes: true,
+        administration: 20,
+        restarts: 1,
+        ..SOUND
+    },
+    Scenario { name: "restarts", restarts: 3, restarts_are_warm: true, administration: 3, ..SOUND },
+    Scenario {
+        name: "crashes-and-administration",
+        crashes: 3,
+        restarts: 2,
+        administration: 10,
+        ..SOUND
     },
 ];
 

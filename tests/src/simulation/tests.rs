@@ -64,8 +64,23 @@ fn crashes_and_failures() {
 }
 
 #[test]
+fn administration() {
+    seeds("administration");
+}
+
+#[test]
+fn restarts() {
+    seeds("restarts");
+}
+
+#[test]
+fn crashes_and_administration() {
+    seeds("crashes-and-administration");
+}
+
+#[test]
 fn every_scenario_has_a_test() {
-    assert_eq!(SCENARIOS.len(), 7, "add a test above for the new scenario");
+    assert_eq!(SCENARIOS.len(), 10, "add a test above for the new scenario");
     assert!(Scenario::find("sound").is_err_and(|error| error.contains("late-writes")));
 }
 

@@ -49,6 +49,18 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: CacheVerb,
     },
+    /// Show how a running service, its cache and its volumes are
+    Status(crate::control_verbs::StatusArguments),
+    /// Change what enters a running cache and what leaves it
+    Set(crate::control_verbs::SetArguments),
+    /// Change or look at a volume of a running service
+    Volume {
+        /// What to do with it.
+        #[command(subcommand)]
+        verb: crate::control_verbs::VolumeVerb,
+    },
+    /// Show what caches of other sizes would have missed of what a running one was asked
+    MissRatio(crate::control_verbs::MissRatioArguments),
     /// Show what a cache does, on this machine, in under a minute
     Demo(DemoArguments),
 }
@@ -157,6 +169,10 @@ pub(crate) struct RunArguments {
     /// Where to serve it: nbd+unix:///NAME?socket=PATH or nbd://HOST[:10809]/NAME; may be repeated
     #[arg(long = "export", value_name = "URI", required = true)]
     pub(crate) exports: Vec<ExportUri>,
+
+    /// Unix socket for forebay status, set, volume and miss-ratio, for the user who runs this alone
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) control: Option<PathBuf>,
 
     /// Form of the statistics at the end; json is the last line on stdout
     #[arg(long, value_name = "FORMAT", default_value = "table")]

@@ -6,6 +6,7 @@
 //!             ├─▶ nvme     discover, identify
 //!             ├─▶ replay   traces ──▶ hit ratios of simulated caches
 //!             ├─▶ cache    format, inspect, check
+//!             ├─▶ status, set, volume, miss-ratio    of a service that runs
 //!             └─▶ demo     target + volume + client in one process
 //! ```
 //! A file per verb. Standard output and standard error are written in [`output`] only. Absent:
@@ -14,6 +15,7 @@
 mod arguments;
 mod cache;
 mod control;
+mod control_verbs;
 mod demo;
 mod failure;
 mod nvme;
@@ -21,6 +23,7 @@ mod output;
 mod replay;
 mod run;
 mod serve;
+mod served;
 mod signals;
 mod target;
 mod volume;
@@ -40,6 +43,10 @@ fn main() -> ExitCode {
         Verb::Nvme { verb } => nvme::run(verb),
         Verb::Replay(arguments) => replay::run(arguments),
         Verb::Cache { verb } => cache::run(verb),
+        Verb::Status(arguments) => control_verbs::status(arguments),
+        Verb::Set(arguments) => control_verbs::set(arguments),
+        Verb::Volume { verb } => control_verbs::volume(verb),
+        Verb::MissRatio(arguments) => control_verbs::miss_ratio(arguments),
         Verb::Demo(arguments) => demo::run(arguments),
     };
     match result {

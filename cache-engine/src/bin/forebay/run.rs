@@ -39,6 +39,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
             .map_err(|error| Failure::because(format!("--export {export}"), error))?;
         places.push(export.at(transport));
     }
+    if let Some(socket) = &arguments.control {
+        service.open_control(socket, &[arguments.name.as_str()])?;
+    }
     for place in places {
         output::ready(&arguments.name, place)?;
     }

@@ -1,17 +1,22 @@
 //! Serves volumes to NBD clients on one reactor until told to end, then ends in order: clients
 //! first, then what is in flight, then a last flush of each origin.
 
+use std::path::Path;
 use std::time::Duration;
 
 use block_io::device::shared::SharedQueue;
 use block_io::reactor::{Port, Reactor, Task};
 use block_io::{BlockQueue, Completion, Request, RequestId, Timestamp};
-use cache_engine::cache::Statistics;
+use cache_engine::backend::BackendQueue;
+use cache_engine::cache::{Event, Statistics};
+use cache_engine::control::ControlDesk;
+use cache_engine::control::executor::Executor;
 use cache_engine::frontend::nbd::{NbdServer, ServerOptions, Transport};
 
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
+use crate::served::Served;
 use crate::volume::{CacheReport, Volume};
 
 /// How long the last flush may take: an origin that is gone must not keep the command from ending.
@@ -28,6 +33,8 @@ pub(crate) struct NbdService {
     /// Whether the loss of a volume's origin has been told.
     fault_told: Vec<bool>,
     control: Control<StatisticsRequest>,
+    /// Where people ask; until the last client is gone.
+    desk: Option<ControlDesk<BackendQueue, BackendQueue>>,
     stage: Stage,
     /// The counters when the last client was gone.
     at_close: Option<Vec<Statistics>>,
@@ -52,6 +59,7 @@ impl NbdService {
             volumes: Vec::new(),
             fault_told: Vec::new(),
             control,
+            desk: None,
             stage: Stage::Serving,
             at_close: None,
             completions: Vec::new(),
@@ -82,6 +90,36 @@ impl NbdService {
     /// When it cannot be listened at.
     pub(crate) fn listen(&mut self, transport: &Transport) -> Result<Transport, Failure> {
         Ok(self.server.listen(transport)?)
+    }
+
+    /// Lets people ask at the Unix socket `path`; `names` are the volumes', in the order of their
+    /// adding.
+    ///
+    /// # Errors
+    /// When it cannot be listened at.
+    pub(crate) fn open_control(&mut self, path: &Path, names: &[&str]) -> Result<(), Failure> {
+        let engine = |volume: &SharedQueue<Volume>| volume.with_queue(|one| one.engine());
+        let mut executor = Executor::new(self.volumes.iter().find_map(engine));
+        for (name, volume) in names.iter().zip(&self.volumes) {
+            let id = volume.with_queue(|one| one.id());
+            executor.add_volume(name, id, Box::new(Served(volume.another())))?;
+        }
+        self.desk = Some(ControlDesk::open(path, executor, &self.reactor)?);
+        Ok(())
+    }
+
+    fn poll_desk(&mut self, now: Timestamp) -> bool {
+        let Some(desk) = &mut self.desk else { return false };
+        for volume in &self.volumes {
+            for ticket in volume.with_queue(|volume| volume.tickets_done()) {
+                desk.event(&Event::Done(ticket));
+            }
+        }
+        let progress = desk.poll(now);
+        if desk.take_resized() {
+            self.server.refresh_exports();
+        }
+        progress
     }
 
     /// The counters of each volume: what clients asked for, not the service's own last flush.
@@ -143,6 +181,7 @@ impl NbdService {
 
     fn begin_flush(&mut self) {
         self.at_close = Some(self.statistics());
+        self.desk = None;
         let port = self.reactor.open_port();
         port.timer(self.reactor.now() + FLUSH_GRACE, 0);
         for volume in &mut self.volumes {
@@ -207,6 +246,7 @@ impl Task for NbdService {
                     progress |= volume.poll(now, &mut self.completions);
                 }
                 self.tell_notices();
+                progress |= self.poll_desk(now);
                 if self.server.is_finished() {
                     self.begin_flush();
                     progress = true;

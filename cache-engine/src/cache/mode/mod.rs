@@ -83,6 +83,10 @@ impl Cache {
     pub(super) fn drop_blocks(&mut self, slot: super::Slot, blocks: BlockSet) {
         if self.index.valid(slot).overlaps(blocks) {
             self.index.invalidate(slot, blocks);
+            if self.index.valid(slot).is_empty() {
+                // What is stored from now on is of this run.
+                self.index.set_verified(slot);
+            }
             self.record(slot, BlockSet::EMPTY, &[0; super::blocks::BLOCKS_MAX]);
         }
     }
@@ -95,6 +99,7 @@ impl Cache {
         if let Err(error) = result {
             let id = self.volume_of(name);
             self.volumes[id].doubt.note(extent, error);
+            self.publish_gates();
         }
         while fill != NO_FILL {
             let next = self.fills.next_of_piece(fill);

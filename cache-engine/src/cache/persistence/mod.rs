@@ -307,6 +307,11 @@ impl Persistence {
         &mut self.activated
     }
 
+    /// Whether a change waits for its extent to become active.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.activity.waiting() > 0
+    }
+
     /// Takes the answer to a request of [`requests`](Self::requests).
     pub(crate) fn complete(&mut self, index: u16, result: Result<(), IoError>, now: Timestamp) {
         self.now = self.now.max(now);
@@ -464,6 +469,11 @@ impl Persistence {
         if self.phase != Phase::Dead {
             self.die();
         }
+    }
+
+    /// Whether a change waits for a place in the activity log, and none is free.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.phase == Phase::Running && self.activity.is_starved()
     }
 
     /// Whether the cache was given up, durably: nothing waits for it any more.

@@ -148,6 +148,9 @@ impl Shares {
     }
 
     pub(super) fn line_inserted(&mut self, slot: Slot, owner: Owner) {
+        // There may have been classes when its request came, and none now.
+        let class = if self.class_of.is_some() { owner.class } else { ClassId::DEFAULT };
+        let owner = Owner { class, ..owner };
         debug_assert!(u64::from(slot.0) < self.slots, "a slot of this cache");
         self.occupied += 1;
         self.volumes[index(owner.volume)].lines += 1;
@@ -156,8 +159,6 @@ impl Shares {
             let shift = (slot.0 & 1) * 4;
             let byte = &mut nibbles[slot.0 as usize / 2];
             *byte = *byte & !(15 << shift) | owner.class.0 << shift;
-        } else {
-            debug_assert_eq!(owner.class, ClassId::DEFAULT, "there are no others");
         }
     }
 

@@ -3,8 +3,11 @@
 
 mod administration;
 mod failures;
+mod guests;
 mod modes;
 mod order;
+mod persistence;
+mod policies;
 mod rig;
 mod volumes;
 

@@ -8,6 +8,7 @@
 
 mod arguments;
 mod bitmap_text;
+mod live;
 mod load;
 mod plot;
 mod png_image;
@@ -23,6 +24,7 @@ use cache_engine::cache::{CacheMode, LineSize};
 
 pub(crate) use arguments::ReplayArguments;
 use arguments::{CacheSize, Fill};
+pub(crate) use live::CurveFile;
 use load::Recorded;
 use progress::Progress;
 use report::{Replayed, Row};

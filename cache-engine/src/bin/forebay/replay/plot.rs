@@ -31,7 +31,7 @@ impl PlotFile {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         match self {
             Self::Svg(path) | Self::Png(path) => path,
         }

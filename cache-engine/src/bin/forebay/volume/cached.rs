@@ -21,7 +21,8 @@ use cache_engine::cache::metadata::identity::GenerationSource;
 use cache_engine::cache::metadata::{FormatId, Generation};
 use cache_engine::cache::policy::PolicyStatistics;
 use cache_engine::cache::{
-    Cache, CacheConfig, CacheMode, Event, LineSize, PersistenceStatistics, Statistics,
+    Cache, CacheConfig, CacheMode, Event, LineSize, PersistenceStatistics, Statistics, Ticket,
+    VolumeId,
 };
 use cache_engine::volume::attach::{self, AttachOptions, Left, VolumeStart};
 use cache_engine::volume::cache_device::{self, PrepareOptions};
@@ -82,6 +83,8 @@ pub(crate) struct Cached {
     /// Since when the host's note is to be made that the cache is not to be believed.
     disown_at: Option<Timestamp>,
     notices: Vec<String>,
+    /// Done since they were last asked for.
+    tickets_done: Vec<Ticket>,
     /// Whether all that was written is on the origin.
     flushed: bool,
 }
@@ -147,13 +150,25 @@ impl Cached {
             alarm: Alarm { port: reactor.open_port(), armed: None, count: 0 },
             disown_at: None,
             notices: Vec::new(),
+            tickets_done: Vec::new(),
             flushed: false,
         };
         Ok((cached, notices))
     }
 
-    fn engine(&self) -> &Engine {
+    /// The cache in front.
+    pub(crate) fn engine(&self) -> &Engine {
         self.volume.engine()
+    }
+
+    /// Its number there.
+    pub(crate) fn id(&self) -> VolumeId {
+        self.volume.id()
+    }
+
+    /// What was done since this was last asked.
+    pub(crate) fn tickets_done(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.tickets_done)
     }
 
     /// Counters of the volume since the start.
@@ -237,7 +252,8 @@ impl Cached {
                     self.place
                 )),
                 Event::Disown => self.disown_at = Some(now),
-                Event::Done(_) | Event::Stopped | Event::Replaced => {}
+                Event::Done(ticket) => self.tickets_done.push(ticket),
+                Event::Stopped | Event::Replaced => {}
             }
         }
         if self.disown_at.is_some_and(|at| at <= now) {

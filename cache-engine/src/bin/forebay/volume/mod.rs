@@ -5,14 +5,17 @@ mod cached;
 pub(crate) use cached::{CacheReport, CacheSettings};
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use block_io::reactor::Reactor;
-use block_io::{BlockDevice, BlockQueue, Completion, Geometry, Operation, Request, Timestamp};
+use block_io::{
+    BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Operation, Request, Timestamp,
+};
 use cache_engine::backend::{Backend, BackendQueue};
-use cache_engine::cache::Statistics;
+use cache_engine::cache::{Statistics, Ticket, VolumeId};
+use cache_engine::volume::CacheEngine;
 
 use cached::Cached;
 
@@ -82,6 +85,45 @@ impl Volume {
         self.origin.fault()
     }
 
+    /// The cache in front; none for an origin alone.
+    pub(crate) fn engine(&self) -> Option<CacheEngine<BackendQueue, BackendQueue>> {
+        match &self.queue {
+            VolumeQueue::Plain(_) => None,
+            VolumeQueue::Cached(cached) => Some(cached.engine().clone()),
+        }
+    }
+
+    /// Its number in the cache; none for an origin alone.
+    pub(crate) fn id(&self) -> Option<VolumeId> {
+        match &self.queue {
+            VolumeQueue::Plain(_) => None,
+            VolumeQueue::Cached(cached) => Some(cached.id()),
+        }
+    }
+
+    /// What was done since this was last asked, of what takes the cache a while.
+    pub(crate) fn tickets_done(&mut self) -> Vec<Ticket> {
+        match &mut self.queue {
+            VolumeQueue::Plain(_) => Vec::new(),
+            VolumeQueue::Cached(cached) => cached.tickets_done(),
+        }
+    }
+
+    /// Bytes that the origin has now.
+    ///
+    /// # Errors
+    /// When it has grown: its queues reach what was there when it was opened.
+    pub(crate) fn origin_size(&self) -> Result<u64, DeviceError> {
+        let opened = self.origin.geometry().capacity;
+        match size_now(&self.origin)? {
+            size if size > opened => Err(DeviceError::new(format!(
+                "its origin has grown to {size} bytes, of which {opened} can be reached; serve it \
+                 anew to take all"
+            ))),
+            size => Ok(size),
+        }
+    }
+
     /// What the whole cache did; none for an origin alone.
     pub(crate) fn cache_report(&self) -> Option<CacheReport> {
         match &self.queue {
@@ -114,6 +156,30 @@ impl Volume {
             cached.stop(&self.origin, reactor);
         }
         Ok(self.origin.close(reactor)?)
+    }
+}
+
+/// Bytes that an origin has, as it is asked now.
+fn size_now(origin: &Backend) -> Result<u64, DeviceError> {
+    match origin {
+        Backend::File(device) => {
+            let metadata = device.metadata()?;
+            if metadata.is_file() {
+                return Ok(metadata.len());
+            }
+            // A block device has no length; its end is where seeking gets.
+            File::open(device.path()).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(
+                |error| {
+                    let path = device.path().display();
+                    DeviceError::with_source(format!("{path}: asking its size"), error)
+                },
+            )
+        }
+        Backend::Delayed(device) => size_now(device.inner()),
+        // A namespace tells of a change by itself.
+        Backend::Memory(_) | Backend::Null(_) | Backend::NvmeTcp(_) => {
+            Ok(BlockDevice::<Reactor>::geometry(origin).capacity)
+        }
     }
 }
 

@@ -165,6 +165,15 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         Ok(bound)
     }
 
+    /// Tells clients to come what the devices look like now; those that are connected were told
+    /// before.
+    pub fn refresh_exports(&mut self) {
+        let exports = self.exports.iter().zip(&self.queues);
+        self.exports = exports
+            .map(|(export, queue)| Export { geometry: queue.geometry(), ..export.clone() })
+            .collect();
+    }
+
     /// Stops accepting clients and requests. The task is finished when requests in flight are
     /// answered, or when the time of grace is over. Socket files are removed at once.
     pub fn shutdown(&mut self) {

@@ -1,0 +1,133 @@
+//! The verbs that change and look at a service that runs: `status`, `set`, `volume`, `miss-ratio`.
+//!
+//! ```text
+//!   arguments ──▶ socket ──▶ ControlClient ──one request──▶ answer ──▶ table or JSON
+//! ```
+//! Absent: what the requests mean, which is [`cache_engine::control`].
+
+mod arguments;
+mod miss_ratio;
+mod status;
+
+use std::path::PathBuf;
+
+use cache_engine::control::client::{ControlClient, default_socket};
+use cache_engine::control::model::{Answer, Request, Settings};
+use serde::Serialize;
+use serde_json::Value;
+
+pub(crate) use arguments::{MissRatioArguments, SetArguments, StatusArguments, VolumeVerb};
+use arguments::{RangeArgument, SocketArgument};
+
+use crate::failure::Failure;
+use crate::output::{self, table};
+
+pub(crate) use miss_ratio::run as miss_ratio;
+pub(crate) use status::run as status;
+
+/// Changes policy settings.
+///
+/// # Errors
+/// When nobody answers, or the settings are refused; nothing has changed then.
+pub(crate) fn set(arguments: &SetArguments) -> Result<(), Failure> {
+    let settings = arguments.settings.iter().cloned().collect();
+    match ask(&arguments.socket, &Request::Set { settings })? {
+        Answer::Settings(settings) if arguments.json => output::print(json(&settings)?),
+        Answer::Settings(settings) => output::print(settings_table(&settings)),
+        answer => Err(unexpected(&answer)),
+    }
+}
+
+/// Changes or looks at one volume.
+///
+/// # Errors
+/// When nobody answers, or the service refuses.
+pub(crate) fn volume(verb: &VolumeVerb) -> Result<(), Failure> {
+    let (socket, request, name, done) = match verb {
+        VolumeVerb::List { socket, json } => return status::list(socket, *json),
+        VolumeVerb::Mode { volume, mode, socket } => {
+            let request = Request::Mode { volume: volume.clone(), mode: mode.to_string() };
+            (socket, request, volume, format!("is {mode} from now on"))
+        }
+        VolumeVerb::Flush { volume, socket } => {
+            let request = Request::Flush { volume: volume.clone() };
+            (socket, request, volume, "what was written is durable on the origin".to_owned())
+        }
+        VolumeVerb::Invalidate { volume, range, socket } => {
+            let range = range.map(RangeArgument::range);
+            let request = Request::Invalidate { volume: volume.clone(), range };
+            (socket, request, volume, "nothing cached of it before is served any more".to_owned())
+        }
+        VolumeVerb::Resize { volume, socket } => {
+            let request = Request::Resize { volume: volume.clone() };
+            (socket, request, volume, String::new())
+        }
+    };
+    let done = match ask(socket, &request)? {
+        Answer::Done {} => done,
+        Answer::Resized { before_bytes, size_bytes } if before_bytes == size_bytes => {
+            format!("has {} as before", table::bytes(size_bytes))
+        }
+        Answer::Resized { before_bytes, size_bytes } => {
+            format!("has {} now, {} before", table::bytes(size_bytes), table::bytes(before_bytes))
+        }
+        answer => return Err(unexpected(&answer)),
+    };
+    output::print(format_args!("{}: {done}", table::printable(name)))
+}
+
+/// Asks the service at the socket that is meant.
+fn ask(socket: &SocketArgument, request: &Request) -> Result<Answer, Failure> {
+    Ok(connect(socket)?.ask(request)?)
+}
+
+fn connect(socket: &SocketArgument) -> Result<ControlClient, Failure> {
+    Ok(ControlClient::connect(&place(socket)?)?)
+}
+
+/// The socket given, else that of the environment, else the usual one.
+fn place(socket: &SocketArgument) -> Result<PathBuf, Failure> {
+    if let Some(path) = &socket.socket {
+        return Ok(path.clone());
+    }
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(path) = variable("FOREBAY_SOCKET") {
+        return Ok(PathBuf::from(path));
+    }
+    let folder = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let is_root = rustix::process::geteuid().is_root();
+    default_socket(is_root, folder.as_deref()).ok_or_else(|| {
+        Failure::Usage(
+            "--socket: must be given where neither FOREBAY_SOCKET nor XDG_RUNTIME_DIR is set; it \
+             is what `forebay run --control SOCKET` was started with"
+                .to_owned(),
+        )
+    })
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    Failure::new(format!("the service answered something else: {answer:?}"))
+}
+
+/// For programs: one line, keys in alphabetical order.
+fn json(value: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::because("writing JSON", error))
+}
+
+fn settings_table(settings: &Settings) -> String {
+    let mut shown = table::new(&["setting", "value"], 2);
+    for (name, value) in &settings.settings {
+        shown.add_row([name, value]);
+    }
+    let unknown = unknown_volumes(&settings.unknown_volumes);
+    format!("{shown}{unknown}")
+}
+
+/// What to know about names in the settings that no volume has.
+fn unknown_volumes(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let names = table::printable(&names.join(", "));
+    format!("\nNo volume has these names, which the settings use: {names}")
+}

@@ -1,0 +1,375 @@
+//! Does what is asked of a running cache: each request becomes calls of the engine, and an answer
+//! at once or when what it began has ended.
+//!
+//! ```text
+//!   execute(request, reply) ─┬─ answered at once ───────────────────────┐
+//!                            ├─ ticket ──▶ waiting ◀── event: Done ─────┼─▶ next_answer
+//!                            └─ flush ───▶ volume's queue ◀── poll ─────┘
+//! ```
+//! `Reply` is whatever the caller finds the asker by; nothing is known about sockets here. What a
+//! request changes is checked before anything is changed.
+//!
+//! Bounds: [`WAITING_MAX`] requests under way; more are refused. Absent: adding and removing
+//! volumes, which takes opening devices.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use block_io::{
+    BlockQueue, DeviceError, Extent, Geometry, IoError, Request as BlockRequest, RequestId,
+    Timestamp,
+};
+
+use super::model::{Answer, Curve, CurvePoint, Range, Request, Settings};
+use super::report;
+use crate::cache::policy::PolicySettings;
+use crate::cache::{Cache, Event, Statistics, Ticket, VolumeId};
+use crate::volume::CacheEngine;
+
+/// Requests under way at the most: more than a server has clients.
+pub const WAITING_MAX: usize = 64;
+
+/// A volume as the service that has it shows it.
+pub trait ServedVolume {
+    /// A way to the volume that nobody else has requests on.
+    fn queue(&mut self) -> &mut dyn BlockQueue;
+    /// Size, limits and capabilities.
+    fn geometry(&self) -> Geometry;
+    /// Requests in flight, whoever's.
+    fn in_flight(&self) -> usize;
+    /// Counters since it was added.
+    fn statistics(&self) -> Statistics;
+    /// Why its origin answers no more; absent while it does.
+    fn fault(&self) -> Option<String>;
+    /// Bytes that its origin has now.
+    ///
+    /// # Errors
+    /// When that can't be found out, or is more than can be reached.
+    fn origin_size(&self) -> Result<u64, DeviceError>;
+}
+
+/// A volume under its name.
+pub(super) struct Named {
+    pub(super) name: String,
+    /// Absent where the origin is served alone.
+    pub(super) id: Option<VolumeId>,
+    pub(super) volume: Box<dyn ServedVolume>,
+}
+
+/// What waits for an event of the cache.
+struct Waiting<Reply> {
+    ticket: Ticket,
+    reply: Reply,
+    answer: Answer,
+    /// A volume whose size is to be recorded then, before the answer.
+    record: Option<VolumeId>,
+}
+
+/// What waits for a flush.
+struct Flushing<Reply> {
+    volume: usize,
+    id: RequestId,
+    reply: Reply,
+}
+
+/// Carries out requests. See the module.
+pub struct Executor<Origin, CacheDevice, Reply> {
+    engine: Option<CacheEngine<Origin, CacheDevice>>,
+    volumes: Vec<Named>,
+    waiting: Vec<Waiting<Reply>>,
+    flushing: Vec<Flushing<Reply>>,
+    answers: VecDeque<(Reply, Answer)>,
+    flushes: u64,
+    resized: bool,
+}
+
+impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheDevice, Reply> {
+    /// For a service with this cache, or none.
+    pub fn new(engine: Option<CacheEngine<Origin, CacheDevice>>) -> Self {
+        Self {
+            engine,
+            volumes: Vec::new(),
+            waiting: Vec::new(),
+            flushing: Vec::new(),
+            answers: VecDeque::new(),
+            flushes: 0,
+            resized: false,
+        }
+    }
+
+    /// Takes in a volume of the service. `id` is its number in the cache; none where its origin is
+    /// served alone.
+    ///
+    /// # Errors
+    /// When there is one of that name.
+    pub fn add_volume(
+        &mut self,
+        name: &str,
+        id: Option<VolumeId>,
+        volume: Box<dyn ServedVolume>,
+    ) -> Result<(), DeviceError> {
+        if self.volumes.iter().any(|other| other.name == name) {
+            return Err(DeviceError::new(format!("volume '{name}': there is one of that name")));
+        }
+        self.volumes.push(Named { name: name.to_owned(), id, volume });
+        Ok(())
+    }
+
+    /// Begins what is asked; the answer comes out of [`next_answer`](Self::next_answer).
+    pub fn execute(&mut self, request: Request, reply: Reply) {
+        if self.waiting.len() + self.flushing.len() >= WAITING_MAX {
+            let message = format!("{WAITING_MAX} requests are under way already; try again");
+            self.answers.push_back((reply, Answer::error(message)));
+            return;
+        }
+        let outcome = match request {
+            Request::Status {} => Ok(self.status()),
+            Request::Set { settings } => self.set(&settings),
+            Request::Mode { volume, mode } => self.mode(&volume, &mode),
+            Request::MissRatio {} => self.miss_ratio(),
+            Request::Flush { volume } => return self.flush(&volume, reply),
+            Request::Invalidate { volume, range } => {
+                return match self.invalidate(&volume, range) {
+                    Ok(ticket) => self.wait(ticket, reply, Answer::Done {}, None),
+                    Err(message) => self.answers.push_back((reply, Answer::error(message))),
+                };
+            }
+            Request::Resize { volume } => return self.resize(&volume, reply),
+        };
+        let answer = outcome.unwrap_or_else(Answer::error);
+        self.answers.push_back((reply, answer));
+    }
+
+    /// Hears what the cache has to say; whoever takes the engine's events shows each of them here.
+    pub fn event(&mut self, event: &Event) {
+        let Event::Done(ticket) = event else { return };
+        let Some(at) = self.waiting.iter().position(|one| one.ticket == *ticket) else { return };
+        let ended = self.waiting.swap_remove(at);
+        match ended.record.map(|id| self.record_size(id)) {
+            Some(Ok(Some(ticket))) => self.wait(ticket, ended.reply, ended.answer, None),
+            Some(Err(error)) => self.answers.push_back((ended.reply, Answer::error(error))),
+            Some(Ok(None)) | None => self.answers.push_back((ended.reply, ended.answer)),
+        }
+    }
+
+    /// Moves flushes on. Returns whether anything happened.
+    pub fn poll(&mut self, now: Timestamp) -> bool {
+        if self.flushing.is_empty() {
+            return false;
+        }
+        let mut progress = false;
+        let mut ended = Vec::new();
+        for (at, named) in self.volumes.iter_mut().enumerate() {
+            if !self.flushing.iter().any(|one| one.volume == at) {
+                continue;
+            }
+            progress |= named.volume.queue().poll(now, &mut ended);
+            for completion in ended.drain(..) {
+                let same = |one: &Flushing<Reply>| one.volume == at && one.id == completion.id;
+                let Some(place) = self.flushing.iter().position(same) else { continue };
+                let flushing = self.flushing.swap_remove(place);
+                let answer = flushed(&named.name, completion.result);
+                self.answers.push_back((flushing.reply, answer));
+            }
+        }
+        progress
+    }
+
+    /// The next answer, and for whom it is.
+    pub fn next_answer(&mut self) -> Option<(Reply, Answer)> {
+        self.answers.pop_front()
+    }
+
+    /// Whether a volume has another size since the last time that this was asked: clients to come
+    /// are to be told the new one.
+    pub fn take_resized(&mut self) -> bool {
+        std::mem::take(&mut self.resized)
+    }
+
+    /// Requests that are not answered yet.
+    pub fn under_way(&self) -> usize {
+        self.waiting.len() + self.flushing.len() + self.answers.len()
+    }
+
+    fn wait(&mut self, ticket: Ticket, reply: Reply, answer: Answer, record: Option<VolumeId>) {
+        self.waiting.push(Waiting { ticket, reply, answer, record });
+    }
+
+    fn status(&self) -> Answer {
+        let cache = self.engine.as_ref().map(CacheEngine::cache);
+        Answer::Status(Box::new(report::status(cache.as_deref(), &self.volumes)))
+    }
+
+    fn set(&mut self, changes: &BTreeMap<String, String>) -> Result<Answer, String> {
+        let engine = self.engine()?;
+        let settings = changed(engine.cache().policy(), changes)?;
+        engine.change(|cache| cache.set_policy(&settings)).map_err(|error| error.to_string())?;
+        let cache = engine.cache();
+        Ok(Answer::Settings(Settings {
+            settings: report::settings(&cache),
+            unknown_volumes: cache.unknown_names().to_vec(),
+        }))
+    }
+
+    fn mode(&mut self, name: &str, mode: &str) -> Result<Answer, String> {
+        let (_, id) = self.cached(name)?;
+        let mode = mode.parse()?;
+        self.engine()?.change(|cache| cache.set_mode(id, mode));
+        Ok(Answer::Done {})
+    }
+
+    fn miss_ratio(&self) -> Result<Answer, String> {
+        let cache = self.engine()?.cache();
+        if cache.miss_ratio_memory_bytes() == 0 {
+            return Err("miss ratio: this cache draws no curve (miss_ratio_samples is 0)".into());
+        }
+        let point = |(size_bytes, miss_ratio)| CurvePoint { size_bytes, miss_ratio };
+        Ok(Answer::MissRatio(Curve {
+            line_size: cache.line_size().bytes(),
+            capacity_bytes: cache.capacity(),
+            points: cache.miss_ratio_curve().into_iter().map(point).collect(),
+        }))
+    }
+
+    fn flush(&mut self, name: &str, reply: Reply) {
+        let at = match self.find(name) {
+            Ok(at) => at,
+            Err(message) => return self.answers.push_back((reply, Answer::error(message))),
+        };
+        let volume = &mut self.volumes[at].volume;
+        if volume.geometry().read_only {
+            // Nobody can have written anything.
+            return self.answers.push_back((reply, Answer::Done {}));
+        }
+        self.flushes += 1;
+        let id = RequestId(self.flushes);
+        match volume.queue().submit(BlockRequest::flush(id)) {
+            Ok(()) => self.flushing.push(Flushing { volume: at, id, reply }),
+            Err(_) => {
+                let message = format!("volume '{name}': has as many requests as it takes; again?");
+                self.answers.push_back((reply, Answer::error(message)));
+            }
+        }
+    }
+
+    fn invalidate(&mut self, name: &str, range: Option<Range>) -> Result<Ticket, String> {
+        let (at, id) = self.cached(name)?;
+        let size = self.volumes[at].volume.geometry().capacity;
+        let extent = match range {
+            None => Extent::new(0, size),
+            Some(Range { offset, length }) => {
+                let end = offset.checked_add(length).filter(|end| *end <= size && length > 0);
+                end.map(|_| Extent::new(offset, length)).ok_or_else(|| {
+                    format!(
+                        "range {offset}+{length}: must hold at least a byte and end within the \
+                         {size} bytes of volume '{name}'"
+                    )
+                })?
+            }
+        };
+        let ticket = self.engine()?.change(|cache| cache.invalidate(id, extent));
+        ticket.map_err(|error| error.to_string())
+    }
+
+    fn resize(&mut self, name: &str, reply: Reply) {
+        match self.begin_resize(name) {
+            Ok((Some(ticket), id, answer)) => self.wait(ticket, reply, answer, Some(id)),
+            Ok((None, _, answer)) => self.answers.push_back((reply, answer)),
+            Err(message) => self.answers.push_back((reply, Answer::error(message))),
+        }
+    }
+
+    fn begin_resize(&mut self, name: &str) -> Result<(Option<Ticket>, VolumeId, Answer), String> {
+        let (at, id) = self.cached(name)?;
+        let volume = &self.volumes[at].volume;
+        let geometry = volume.geometry();
+        let size = volume.origin_size().map_err(|error| format!("volume '{name}': {error}"))?;
+        let block = u64::from(geometry.block_size);
+        if size == 0 || !size.is_multiple_of(block) {
+            return Err(format!(
+                "volume '{name}': its origin has {size} bytes; must be a multiple of {block}, \
+                 and more than 0"
+            ));
+        }
+        let before_bytes = geometry.capacity;
+        let answer = Answer::Resized { before_bytes, size_bytes: size };
+        if size == before_bytes {
+            return Ok((None, id, answer));
+        }
+        let ticket = self.engine()?.change(|cache| cache.resize_volume(id, size));
+        let ticket = ticket.map_err(|error| error.to_string())?;
+        self.resized = true;
+        Ok((Some(ticket), id, answer))
+    }
+
+    /// Records a volume's size and place where the cache outlives the process: a start compares
+    /// them with what is there.
+    fn record_size(&self, id: VolumeId) -> Result<Option<Ticket>, String> {
+        let engine = self.engine()?;
+        let record = {
+            let cache = engine.cache();
+            let known = cache.superblock().and_then(|superblock| superblock.volume(id));
+            let now = cache.geometry(id).zip(cache.span(id));
+            known.cloned().zip(now).map(|(mut record, (geometry, span))| {
+                record.size = geometry.capacity;
+                (record.base, record.span) = (span.base, span.length);
+                record
+            })
+        };
+        let Some(record) = record else { return Ok(None) };
+        let ticket = engine.change(|cache: &mut Cache| cache.record_volume(record));
+        ticket.map(Some).map_err(|error| error.to_string())
+    }
+
+    fn engine(&self) -> Result<&CacheEngine<Origin, CacheDevice>, String> {
+        self.engine.as_ref().ok_or_else(|| {
+            "there is no cache in front of the origin; start with --cache to have one".to_owned()
+        })
+    }
+
+    fn find(&self, name: &str) -> Result<usize, String> {
+        self.volumes.iter().position(|one| one.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.volumes.iter().map(|one| one.name.as_str()).collect();
+            format!("volume '{name}': must be one of {}", names.join(", "))
+        })
+    }
+
+    /// A volume with a cache in front: its place here, and its number there.
+    fn cached(&self, name: &str) -> Result<(usize, VolumeId), String> {
+        let at = self.find(name)?;
+        let id = self.volumes[at].id.ok_or_else(|| {
+            format!("volume '{name}': is served without a cache; start with --cache to have one")
+        })?;
+        Ok((at, id))
+    }
+}
+
+fn flushed(name: &str, result: Result<(), IoError>) -> Answer {
+    match result {
+        Ok(()) => Answer::Done {},
+        Err(error) => Answer::error(format!("volume '{name}': the flush failed: {error}")),
+    }
+}
+
+/// The settings with these changes. What is named starts from its default, so that the order of
+/// the changes makes no difference where they depend on each other.
+fn changed(
+    settings: &PolicySettings,
+    changes: &BTreeMap<String, String>,
+) -> Result<PolicySettings, String> {
+    if changes.is_empty() {
+        return Err(format!("set: must name one of {}", PolicySettings::NAMES.join(", ")));
+    }
+    let mut changed = settings.clone();
+    for (name, value) in PolicySettings::default().entries() {
+        if changes.contains_key(name) {
+            changed.change(name, &value)?;
+        }
+    }
+    for (name, value) in changes {
+        changed.change(name, value)?;
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests;

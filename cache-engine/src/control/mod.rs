@@ -1,0 +1,80 @@
+//! Changing and looking at a running cache, from outside its process.
+//!
+//! ```text
+//!   forebay status, set, volume … ─▶ client ══Unix socket══▶ server (threads)
+//!                                                              │ bounded mailbox
+//!                                       CacheEngine ◀── executor ◀── desk (the reactor's thread)
+//! ```
+//! [`model`] is the language, [`executor`] does what is asked, [`server`] and [`client`] are the
+//! two ends of the socket. A [`ControlDesk`] is the part on the reactor's thread: whoever serves a
+//! cache polls it like everything else. Nothing here stands on a request's path.
+
+pub mod client;
+pub mod executor;
+pub mod model;
+mod report;
+pub mod server;
+
+use std::path::Path;
+
+use block_io::reactor::{Mailbox, Reactor};
+use block_io::{BlockQueue, DeviceError, Timestamp};
+
+use crate::cache::Event;
+use executor::Executor;
+use server::{Call, ControlServer, Reply, ServerOptions};
+
+/// Where a service gets its requests from, and gives its answers.
+pub struct ControlDesk<Origin, CacheDevice> {
+    // In the order of their end: whoever waits for an answer learns that there will be none.
+    executor: Executor<Origin, CacheDevice, Reply>,
+    calls: Mailbox<Call>,
+    server: ControlServer,
+}
+
+impl<Origin: BlockQueue, CacheDevice: BlockQueue> ControlDesk<Origin, CacheDevice> {
+    /// Opens the control socket at `path` for what `executor` can do.
+    ///
+    /// # Errors
+    /// See [`ControlServer::open`].
+    pub fn open(
+        path: &Path,
+        executor: Executor<Origin, CacheDevice, Reply>,
+        reactor: &Reactor,
+    ) -> Result<Self, DeviceError> {
+        let options = ServerOptions::default();
+        let (sender, calls) = reactor.mailbox(options.clients_max)?;
+        let server = ControlServer::open(path, options, sender)?;
+        Ok(Self { executor, calls, server })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        self.server.path()
+    }
+
+    /// Hears what the cache has to say: whoever takes the engine's events shows each of them here.
+    pub fn event(&mut self, event: &Event) {
+        self.executor.event(event);
+    }
+
+    /// Takes what is asked, and answers. Returns whether anything happened.
+    pub fn poll(&mut self, now: Timestamp) -> bool {
+        let mut progress = false;
+        while let Some(Call { request, reply }) = self.calls.receive() {
+            self.executor.execute(request, reply);
+            progress = true;
+        }
+        progress |= self.executor.poll(now);
+        while let Some((reply, answer)) = self.executor.next_answer() {
+            reply.send(answer);
+            progress = true;
+        }
+        progress
+    }
+
+    /// See [`Executor::take_resized`].
+    pub fn take_resized(&mut self) -> bool {
+        self.executor.take_resized()
+    }
+}

@@ -1,0 +1,366 @@
+//! What is asked of a running cache, and what it answers: the language of the control socket.
+//!
+//! ```text
+//!   server ──{"forebay":"0.1.0","protocol":1}──────────────────────────▶ client
+//!          ◀─{"verb":"mode","volume":"pg","mode":"write-around"}────────
+//!          ──{"done":{}}────────────────────────────────────────────────▶
+//!          ◀─{"verb":"status"}──────────────────────────────────────────
+//!          ──{"status":{"cache":{…},"volumes":[…]}}─────────────────────▶
+//! ```
+//! One JSON value a line, an answer to each request, in their order. A request with a verb or a
+//! field that is not known is refused by name, because what it was to change would be left as it
+//! is; a client takes answers with fields that it does not know, so that there can be more of them.
+//! [`PROTOCOL`] grows when neither is enough. Sizes are bytes, ratios are from 0 to 1.
+//!
+//! Absent: sockets; who may ask is the socket file's permissions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this language.
+pub const PROTOCOL: u32 = 1;
+
+/// Bytes of a request with its line feed, at the most.
+pub const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of an answer with its line feed, at the most: 256 volumes with all their counters.
+pub const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// The first line of a connection, from the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Version of the program.
+    pub forebay: String,
+    /// Version of the language, [`PROTOCOL`].
+    pub protocol: u32,
+}
+
+impl Greeting {
+    /// This program's.
+    pub fn ours() -> Self {
+        Self { forebay: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL }
+    }
+}
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the cache and its volumes are. Answer: [`Answer::Status`].
+    Status {},
+    /// Changes policy settings, all or none. Answer: [`Answer::Settings`].
+    Set {
+        /// Values by name, as `PolicySettings` reads them; those not named stay as they are.
+        settings: BTreeMap<String, String>,
+    },
+    /// Changes a volume's mode for requests from now on. Answer: [`Answer::Done`].
+    Mode {
+        /// Name of the volume.
+        volume: String,
+        /// `write-through`, `write-around` or `pass-through`.
+        mode: String,
+    },
+    /// Makes what was written to a volume durable on its origin. Answer: [`Answer::Done`].
+    Flush {
+        /// Name of the volume.
+        volume: String,
+    },
+    /// Drops what is cached of a volume, because the origin was changed past the cache. Answer:
+    /// [`Answer::Done`], when nothing of it will be served any more.
+    Invalidate {
+        /// Name of the volume.
+        volume: String,
+        /// Which part; all of it when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        range: Option<Range>,
+    },
+    /// Takes the size that a volume's origin has now. Answer: [`Answer::Resized`].
+    Resize {
+        /// Name of the volume.
+        volume: String,
+    },
+    /// What caches of other sizes would have missed so far. Answer: [`Answer::MissRatio`].
+    MissRatio {},
+}
+
+/// A part of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes, at least one.
+    pub length: u64,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// How things are.
+    Status(Box<Status>),
+    /// The settings in force.
+    Settings(Settings),
+    /// What was asked for has happened.
+    Done {},
+    /// A volume has this size now.
+    Resized {
+        /// Bytes before.
+        before_bytes: u64,
+        /// Bytes now.
+        size_bytes: u64,
+    },
+    /// A miss-ratio curve.
+    MissRatio(Curve),
+    /// Nothing was done.
+    Error {
+        /// Why, and what would be right, for a person.
+        message: String,
+    },
+}
+
+impl Answer {
+    /// A refusal.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::Error { message: message.into() }
+    }
+}
+
+/// Counters by name.
+pub type Counters = BTreeMap<String, u64>;
+
+/// How a service is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cache; absent where origins are served alone.
+    pub cache: Option<CacheStatus>,
+    /// In the order of their adding.
+    pub volumes: Vec<VolumeStatus>,
+}
+
+/// How a cache is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Bytes in a line.
+    pub line_size: u64,
+    /// Bytes of data that it can hold.
+    pub capacity_bytes: u64,
+    /// Bytes of lines that hold something.
+    pub occupied_bytes: u64,
+    /// Whether it was given up because of its device: everything passes through.
+    pub degraded: bool,
+    /// Whether it outlives the process.
+    pub persistent: bool,
+    /// Why all of it started cold; absent if it did not.
+    pub cold_reason: Option<String>,
+    /// How far the sweep over an earlier run's lines is.
+    pub loading: Loading,
+    /// Client requests in flight.
+    pub in_flight: u64,
+    /// Stores into the cache device in flight.
+    pub fills_in_flight: u64,
+    /// Policy settings, as `set` takes them.
+    pub settings: BTreeMap<String, String>,
+    /// Volumes that the settings name and that are not there.
+    pub unknown_volumes: Vec<String>,
+    /// What is left of the endurance budget: unlimited, plenty, scarce or spent.
+    pub endurance_budget: String,
+    /// What the policies counted.
+    pub policy_statistics: Counters,
+    /// What keeping the cache across restarts counted; absent for a cache in memory.
+    pub persistence_statistics: Option<Counters>,
+    /// Memory in use.
+    pub memory: Memory,
+    /// What classes of requests hold; the default class first.
+    pub classes: Vec<ClassStatus>,
+}
+
+/// Sets of the index that are loaded, of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loading {
+    /// Loaded so far.
+    pub sets_loaded: u64,
+    /// In all.
+    pub sets: u64,
+}
+
+/// Bytes of memory by what takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The index of lines, and checksums.
+    pub index_bytes: u64,
+    /// The policies.
+    pub policy_bytes: u64,
+    /// The miss-ratio curve.
+    pub miss_ratio_bytes: u64,
+}
+
+/// What a class of requests holds of the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassStatus {
+    /// Its name in the rules.
+    pub name: String,
+    /// Bytes of lines that it holds.
+    pub occupied_bytes: u64,
+    /// Bytes that are spared for it.
+    pub minimum_bytes: u64,
+    /// Bytes that it may hold.
+    pub maximum_bytes: u64,
+}
+
+/// How a volume is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Its mode; absent where its origin is served alone.
+    pub mode: Option<String>,
+    /// Bytes of lines that it holds.
+    pub occupied_bytes: u64,
+    /// Whether ranges of it are not cached, because failed writes to them may still land.
+    pub in_doubt: bool,
+    /// Why its origin answers no more; absent while it does.
+    pub fault: Option<String>,
+    /// Client requests in flight.
+    pub in_flight: u64,
+    /// Share of reads served from the cache alone, of those that asked it; none before the first.
+    pub hit_ratio: Option<f64>,
+    /// Counters since it was added.
+    pub statistics: Counters,
+}
+
+/// Settings in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Values by name.
+    pub settings: BTreeMap<String, String>,
+    /// Volumes that they name and that are not there.
+    pub unknown_volumes: Vec<String>,
+}
+
+/// A miss-ratio curve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Bytes in a line.
+    pub line_size: u64,
+    /// Bytes of data that the cache can hold.
+    pub capacity_bytes: u64,
+    /// Sizes ascending; none before there were reads.
+    pub points: Vec<CurvePoint>,
+}
+
+/// A point of a miss-ratio curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Bytes of an LRU cache.
+    pub size_bytes: u64,
+    /// Share of the lines read that it would have missed.
+    pub miss_ratio: f64,
+}
+
+/// A request from a line without its line feed.
+///
+/// # Errors
+/// What is wrong with it, in words for a person.
+pub fn parse_request(line: &[u8]) -> Result<Request, String> {
+    serde_json::from_slice(line).map_err(|error| format!("request: {error}"))
+}
+
+/// A value as a line, with its line feed.
+///
+/// # Panics
+/// Never: every type here has names for its keys.
+pub fn line_of(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("keys are strings, and memory takes all");
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again<Value: Serialize + for<'de> Deserialize<'de>>(value: &Value) -> Value {
+        let line = line_of(value);
+        let (feed, json) = line.split_last().expect("not empty");
+        assert!(*feed == b'\n' && !json.contains(&b'\n'), "one line");
+        serde_json::from_slice(json).expect("reads as it was written")
+    }
+
+    #[test]
+    fn requests_read_as_they_are_written() {
+        let volume = || "pg\n\"é".to_owned();
+        let settings = [("admission".to_owned(), "never".to_owned())].into();
+        for request in [
+            Request::Status {},
+            Request::Set { settings },
+            Request::Mode { volume: volume(), mode: "write-around".into() },
+            Request::Flush { volume: volume() },
+            Request::Invalidate { volume: volume(), range: None },
+            Request::Invalidate {
+                volume: volume(),
+                range: Some(Range { offset: u64::MAX, length: 1 }),
+            },
+            Request::Resize { volume: volume() },
+            Request::MissRatio {},
+        ] {
+            assert_eq!(again(&request), request);
+            let line = line_of(&request);
+            assert_eq!(parse_request(&line[..line.len() - 1]), Ok(request));
+        }
+        let plain = br#"{"verb":"invalidate","volume":"pg"}"#;
+        assert!(matches!(parse_request(plain), Ok(Request::Invalidate { range: None, .. })));
+    }
+
+    #[test]
+    fn answers_read_as_they_are_written_and_may_have_more_fields() {
+        for answer in [
+            Answer::Done {},
+            Answer::Resized { before_bytes: 1, size_bytes: u64::MAX },
+            Answer::error("no"),
+            Answer::Settings(Settings {
+                settings: [("pin".to_owned(), "none".to_owned())].into(),
+                unknown_volumes: vec!["vm".into()],
+            }),
+            Answer::MissRatio(Curve {
+                line_size: 4096,
+                capacity_bytes: 1 << 30,
+                points: vec![CurvePoint { size_bytes: 4096, miss_ratio: 0.25 }],
+            }),
+        ] {
+            assert_eq!(again(&answer), answer);
+        }
+        let more = br#"{"resized":{"before_bytes":1,"size_bytes":2,"since":3}}"#;
+        let answer: Answer = serde_json::from_slice(more).expect("from a newer server");
+        assert_eq!(answer, Answer::Resized { before_bytes: 1, size_bytes: 2 });
+        assert_eq!(again(&Greeting::ours()), Greeting::ours());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        for (line, expected) in [
+            (&br#"{"verb":"shutdown"}"#[..], "unknown variant `shutdown`"),
+            (br#"{"verb":"status","all":true}"#, "unknown field `all`"),
+            (br#"{"verb":"flush","volume":"pg","force":1}"#, "unknown field `force`"),
+            (br#"{"verb":"flush"}"#, "missing field `volume`"),
+            (br#"{"volume":"pg"}"#, "missing field `verb`"),
+            (
+                br#"{"verb":"invalidate","volume":"pg","range":{"offset":0,"length":1,"to":2}}"#,
+                "unknown field `to`",
+            ),
+            (br#"{"verb":"invalidate","volume":"pg","range":{"offset":-1,"length":1}}"#, "-1"),
+            (br#"{"verb":"set","settings":{"admission":1}}"#, "expected a string"),
+            (br#"{"verb":"status"} {}"#, "trailing characters"),
+            (b"", "EOF"),
+            (b"status", "expected value"),
+            (b"\xff\xfe", "request: "),
+            (b"[[[[", "request: "),
+        ] {
+            let error = parse_request(line).expect_err("refused");
+            assert!(error.contains(expected), "{error}: {}", String::from_utf8_lossy(line));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A cache and its volumes in the words of the model.
+
+use super::executor::Named;
+use super::model::{CacheStatus, ClassStatus, Counters, Loading, Memory, Status, VolumeStatus};
+use crate::cache::policy::{Budget, Occupancy, PolicyStatistics};
+use crate::cache::{Cache, VolumeId};
+use std::collections::BTreeMap;
+
+pub(super) fn status(cache: Option<&Cache>, volumes: &[Named]) -> Status {
+    Status {
+        cache: cache.map(cache_status),
+        volumes: volumes.iter().map(|named| volume_status(cache, named)).collect(),
+    }
+}
+
+/// Policy settings in force, as they are set.
+pub(super) fn settings(cache: &Cache) -> BTreeMap<String, String> {
+    let entries = cache.policy().entries();
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn cache_status(cache: &Cache) -> CacheStatus {
+    let line = cache.line_size().bytes();
+    let (sets_loaded, sets) = cache.loading();
+    let policy = cache.policy_statistics();
+    let persistence = cache.persistence_statistics();
+    CacheStatus {
+        line_size: line,
+        capacity_bytes: cache.capacity(),
+        occupied_bytes: cache.lines_in_use() * line,
+        degraded: cache.is_degraded(),
+        persistent: cache.superblock().is_some(),
+        cold_reason: cache.cold_reason().map(|reason| reason.to_string()),
+        loading: Loading { sets_loaded: sets_loaded.into(), sets: sets.into() },
+        in_flight: cache.in_flight() as u64,
+        fills_in_flight: cache.fills_in_flight() as u64,
+        settings: settings(cache),
+        unknown_volumes: cache.unknown_names().to_vec(),
+        endurance_budget: budget(policy.budget).to_owned(),
+        policy_statistics: policy_counters(&policy),
+        persistence_statistics: persistence.map(|counted| counters(counted.named())),
+        memory: Memory {
+            index_bytes: cache.index_memory_bytes(),
+            policy_bytes: policy.memory_bytes,
+            miss_ratio_bytes: cache.miss_ratio_memory_bytes(),
+        },
+        classes: cache.class_occupancies().map(|held| class_status(held, line)).collect(),
+    }
+}
+
+fn class_status(held: Occupancy, line: u64) -> ClassStatus {
+    ClassStatus {
+        name: held.class,
+        occupied_bytes: held.lines * line,
+        minimum_bytes: held.minimum * line,
+        maximum_bytes: held.maximum * line,
+    }
+}
+
+fn volume_status(cache: Option<&Cache>, named: &Named) -> VolumeStatus {
+    let place: Option<(&Cache, VolumeId)> = cache.zip(named.id);
+    let volume = &named.volume;
+    let statistics = volume.statistics();
+    let held = place.and_then(|(cache, id)| cache.occupancy(id)).map_or(0, |held| held.lines);
+    VolumeStatus {
+        name: named.name.clone(),
+        size_bytes: volume.geometry().capacity,
+        mode: place.and_then(|(cache, id)| cache.mode(id)).map(|mode| mode.to_string()),
+        occupied_bytes: held * cache.map_or(0, |cache| cache.line_size().bytes()),
+        in_doubt: place.is_some_and(|(cache, id)| cache.is_in_doubt(id)),
+        fault: volume.fault(),
+        in_flight: volume.in_flight() as u64,
+        hit_ratio: place.and_then(|_| statistics.hit_ratio()),
+        statistics: counters(statistics.named()),
+    }
+}
+
+fn counters<const N: usize>(named: [(&'static str, u64); N]) -> Counters {
+    named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn budget(budget: Budget) -> &'static str {
+    match budget {
+        Budget::Unlimited => "unlimited",
+        Budget::Plenty => "plenty",
+        Budget::Scarce => "scarce",
+        Budget::Spent => "spent",
+    }
+}
+
+fn policy_counters(counted: &PolicyStatistics) -> Counters {
+    counters([
+        ("bypassed_requests", counted.bypassed_requests),
+        ("bypassed_bytes", counted.bypassed_bytes),
+        ("admitted", counted.admitted),
+        ("admitted_bytes", counted.admitted_bytes),
+        ("admitted_pinned", counted.admitted_pinned),
+        ("refused_never", counted.refused_never),
+        ("refused_first_miss", counted.refused_first_miss),
+        ("refused_scarce", counted.refused_scarce),
+        ("refused_spent", counted.refused_spent),
+        ("refused_maximum", counted.refused_maximum),
+        ("extra_read_bytes", counted.extra_read_bytes),
+        ("purged", counted.purged),
+        ("budget_bytes", counted.budget_bytes),
+    ])
+}

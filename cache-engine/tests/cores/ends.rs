@@ -1,0 +1,169 @@
+//! What a guest sees when devices hang, the volume is removed, or the owner goes: step by step.
+
+use std::sync::mpsc::Receiver;
+
+use block_io::{Buffer, Completion, IoError, Request, RequestId};
+
+use super::*;
+
+const LINE: usize = 4096;
+
+/// A guest on its thread, with a way to tell the owner that a step is done and to wait for its.
+struct Guest {
+    reactor: Reactor,
+    volume: RemoteVolume<SlowQueue>,
+    answers: Vec<Completion>,
+    done: Sender<()>,
+    next: Receiver<()>,
+}
+
+impl Guest {
+    fn buffer(&self, value: u8) -> Buffer {
+        let buffer = self.reactor.pool().allocate(LINE);
+        buffer.fill(value);
+        buffer
+    }
+
+    fn submit(&mut self, line: u64, write: Option<u8>) {
+        let (id, offset) = (RequestId(line), line * LINE as u64);
+        let request = match write {
+            Some(value) => Request::write(id, offset, self.buffer(value)),
+            None => Request::read(id, offset, self.buffer(99)),
+        };
+        self.volume.submit(request).expect("room");
+        self.volume.poll(self.reactor.now(), &mut self.answers);
+    }
+
+    /// Waits for an answer.
+    fn answer(&mut self) -> (Result<(), IoError>, Vec<u8>) {
+        while self.answers.is_empty() {
+            self.volume.poll(self.reactor.now(), &mut self.answers);
+            self.reactor.turn(Wait::No).expect("turns");
+        }
+        let done = self.answers.pop().expect("one");
+        (done.result, done.buffer.expect("given back").to_vec())
+    }
+
+    fn ask(&mut self, line: u64, write: Option<u8>) -> (Result<(), IoError>, Vec<u8>) {
+        self.submit(line, write);
+        self.answer()
+    }
+
+    /// Tells the owner to go on, and waits until it has.
+    fn step(&self) {
+        self.done.send(()).expect("the owner is there");
+        self.next.recv().expect("the owner goes on");
+    }
+
+    fn wait_until_idle(&mut self) {
+        while !self.volume.is_idle() {
+            self.volume.poll(self.reactor.now(), &mut Vec::new());
+            self.reactor.turn(Wait::No).expect("turns");
+        }
+    }
+}
+
+/// The owner's side, and what makes its devices hang.
+struct Stage {
+    engine: CacheEngine<SlowQueue, SlowQueue>,
+    volume: SharedQueue<Volume>,
+    server: Option<Server>,
+    origin_is_stuck: Rc<Cell<bool>>,
+    cache_is_stuck: Rc<Cell<bool>>,
+}
+
+/// Runs `guest` on a thread of its own; `owner` is called for each of its steps.
+fn play(guest: impl FnOnce(&mut Guest) + Send, mut owner: impl FnMut(usize, &mut Stage)) {
+    let (cache_medium, origin) = (Medium::new(1 << 20), Medium::new(VOLUME));
+    let reactor = reactor();
+    let (engine, opened) = engine(&PLAN, &cache_medium, &origin, &reactor);
+    let (server, invitation) = Server::new(&opened.queue, &reactor, DEPTH).expect("there");
+    let mut stage = Stage {
+        engine,
+        volume: opened.queue,
+        server: Some(server),
+        origin_is_stuck: opened.origin_is_stuck,
+        cache_is_stuck: opened.cache_is_stuck,
+    };
+    let (done, steps) = channel();
+    let (go_on, next) = channel();
+    thread::scope(|scope| {
+        let medium = &cache_medium;
+        let other = scope.spawn(move || {
+            let reactor = super::reactor();
+            let queue = medium.queue(3, 0, OWNERS);
+            let volume = RemoteVolume::accept(invitation, &reactor, queue).expect("invited");
+            guest(&mut Guest { reactor, volume, answers: Vec::new(), done, next });
+        });
+        let mut step = 0;
+        while !other.is_finished() {
+            stage.server.as_mut().map(|server| server.poll(reactor.now()));
+            stage.volume.poll(reactor.now(), &mut Vec::new());
+            reactor.turn(Wait::No).expect("turns");
+            if steps.try_recv().is_ok() {
+                owner(step, &mut stage);
+                step += 1;
+                go_on.send(()).expect("the guest waits");
+            }
+        }
+        other.join().expect("the guest is content");
+    });
+}
+
+#[test]
+fn no_answer_waits_for_the_cache_device() {
+    let guest = |guest: &mut Guest| {
+        guest.step();
+        assert_eq!(guest.ask(1, Some(7)), (Ok(()), vec![7; LINE]), "as it was written");
+        assert_eq!(guest.ask(2, None), (Ok(()), vec![0; LINE]), "the origin's");
+        assert!(!guest.volume.is_idle(), "two stores have the buffers");
+        guest.step();
+        guest.wait_until_idle();
+        let blocks: Vec<_> = (0..64).map(|_| guest.buffer(0)).collect();
+        assert!(blocks.iter().all(Buffer::in_arena), "they are back");
+        assert_eq!(guest.ask(1, None), (Ok(()), vec![7; LINE]));
+    };
+    play(guest, |step, stage| stage.cache_is_stuck.set(step == 0));
+}
+
+#[test]
+fn a_guest_whose_owner_goes_is_told_and_has_its_hits() {
+    let guest = |guest: &mut Guest| {
+        guest.ask(0, Some(5)).0.expect("the origin is there");
+        guest.wait_until_idle();
+        guest.step();
+        guest.submit(8, None);
+        guest.submit(9, Some(1));
+        guest.step();
+        for _ in 0..2 {
+            let (result, bytes) = guest.answer();
+            assert_eq!((result, bytes.len()), (Err(IoError::ConnectionLost), LINE));
+        }
+        assert_eq!(guest.ask(8, None).0, Err(IoError::ConnectionLost));
+        assert_eq!(guest.ask(0, None), (Ok(()), vec![5; LINE]), "it is in the cache");
+        assert!(guest.volume.is_idle());
+    };
+    play(guest, |step, stage| match step {
+        0 => stage.origin_is_stuck.set(true),
+        _ => stage.server = None,
+    });
+}
+
+#[test]
+fn a_removed_volume_answers_with_an_error_though_its_number_is_anothers() {
+    let guest = |guest: &mut Guest| {
+        guest.ask(0, Some(5)).0.expect("the origin is there");
+        guest.wait_until_idle();
+        guest.step();
+        for write in [None, Some(1)] {
+            assert_eq!(guest.ask(0, write).0, Err(IoError::Cancelled));
+        }
+    };
+    play(guest, |_, stage| {
+        let id = stage.volume.with_queue(|volume| volume.id());
+        let removed = stage.engine.change(|cache| cache.remove_volume(id));
+        removed.expect("nothing is in flight");
+        let next = stage.engine.change(|cache| cache.add_volume(settings()));
+        assert_eq!(next.expect("room"), id);
+    });
+}
