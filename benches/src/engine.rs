@@ -1,10 +1,11 @@
 //! The cache by itself: what one request costs the state machine, with devices that cost nothing.
 //!
-//! Criterion measures the cases of `cases.rs`; its samples are the runs that the results count. Caches
-//! of three sizes are measured in turn, for their ratio: what else the machine does meets all three.
+//! Criterion measures the cases of `cases.rs`; its samples are the runs that the results count.
+//! Caches of three sizes are measured in turn, for their ratio: what else the machine does meets
+//! all three.
 //!
-//! Beside the results stand Open CAS's, as they were measured elsewhere: they say in which order of
-//! magnitude a kernel cache's engine is, and are no result of this run.
+//! Beside the results stand Open CAS's, as they were measured elsewhere: they say in which order
+//! of magnitude a kernel cache's engine is, and are no result of this run.
 
 use std::path::Path;
 use std::time::Instant;

@@ -4,9 +4,10 @@
 //!   open, load ─▶ fill lines all over, rewrite some ─▶ drop ─▶ open again, load
 //!                 └──── steady: the peak ──────────┘        └─ start: the peak ┘
 //! ```
-//! A persistent cache with default policies and one volume, of 64 GiB and of 1 TiB. The second start
-//! finds what a kill leaves, a journal included. Its records are in memory in place of a device, and
-//! are not counted; nor are the buffers of clients, or a reactor's arena, which do not grow with it.
+//! A persistent cache with default policies and one volume, of 64 GiB and of 1 TiB. The second
+//! start finds what a kill leaves, a journal included. Its records are in memory in place of a
+//! device, and are not counted; nor are the buffers of clients, or a reactor's arena, which do not
+//! grow with it.
 
 use block_io::BufferPool;
 use forebay_benches::cases::{Bench, Case};

@@ -1,5 +1,6 @@
 //! What clients notice of a cache device that takes 100 ms for everything: 99th percentiles (and
-//! medians, which a busy machine spoils less) beside those with one that takes 0.1 ms. The origin takes 0.1 ms and the reactor is a real one, polled.
+//! medians, which a busy machine spoils less) beside those with one that takes 0.1 ms. The origin
+//! takes 0.1 ms and the reactor is a real one, polled.
 //!
 //! ```text
 //!   read miss            no line twice: what is filled takes its time, and nobody waits for it
@@ -47,7 +48,7 @@ const NAMES: [&str; 6] =
 pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
     let named =
         |name: &&str| DEVICES.iter().any(|(device, _)| plan.wants(&format!("{name}_{device}")));
-    if !NAMES.iter().any(|name| named(&name)) {
+    if !NAMES.iter().any(named) {
         return Ok(());
     }
     let mut rows = [const { [const { Vec::new() }; 6] }; DEVICES.len()];

@@ -4,14 +4,14 @@
 //!   table.rs writes superblock and line table ─▶ start, stop in order ─▶ … ─▶ start: in order
 //!   this program, as a child: start, fill, write ─▶ SIGKILL ─▶ start: after a kill ─▶ lines left
 //! ```
-//! The file is read and written around the page cache (O_DIRECT), through the reactor. Its data are
-//! holes, whose zeroes have the checksums that the table says, so that lines stand their first
-//! verification. The origin completes at once. `FOREBAY_BENCH_FOLDER` names the folder for the file,
-//! which takes 2 to 4 GiB there; else it is the system's for temporary files.
+//! The file is read and written around the page cache (O_DIRECT), through the reactor. Its data
+//! are holes, whose zeroes have the checksums that the table says, so that lines stand their first
+//! verification. The origin completes at once. `FOREBAY_BENCH_FOLDER` names the folder for the
+//! file, which takes 2 to 4 GiB there; else it is the system's for temporary files.
 //!
-//! A time to a first answer counts from opening the file; the volume's record is durable by then, as
-//! it must be. *Warm* is when every line is in use or dropped. Lines left are reads that were hits
-//! before the kill and are hits after it, outside the extents that the child wrote to.
+//! A time to a first answer counts from opening the file; the volume's record is durable by then,
+//! as it must be. *Warm* is when every line is in use or dropped. Lines left are reads that were
+//! hits before the kill and are hits after it, outside the extents that the child wrote to.
 
 mod table;
 
