@@ -4,8 +4,8 @@
 //! ```text
 //!   places ──▶ Cache::submit ──▶ outbox ──▶ answered at once ──▶ Cache::complete ──▶ replies
 //! ```
-//! This file and `cores.rs` are the ones of the benchmarks that name the cache's types. Devices cost
-//! nothing, nothing is copied, and nothing is allocated in a pass.
+//! Of the benchmarks only this file and `cores.rs` name the cache's types. Devices cost nothing,
+//! nothing is copied, and nothing is allocated in a pass.
 //!
 //! Absent: time, and any verdict on a number.
 

@@ -5,8 +5,9 @@
 //!   CachedVolume ─┼─▶ engine { Cache } ──┼─▶ origin of volume 1
 //!   CachedVolume ─┘                      └─▶ cache device
 //! ```
-//! A [`CachedVolume`] is a [`BlockQueue`], so it can stand wherever a device can: behind a frontend,
-//! behind another cache, on simulated disks. All volumes of one [`CacheEngine`] live on one core.
+//! A [`CachedVolume`] is a [`BlockQueue`], so it can stand wherever a device can: behind a
+//! frontend, behind another cache, on simulated disks. All volumes of one [`CacheEngine`] live on
+//! one core; other cores use them through [`cores`].
 //! The engine adds nothing to what the cache decides; it only moves requests and completions, and
 //! keeps what a full queue handed back.
 //!
