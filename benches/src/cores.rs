@@ -7,8 +7,8 @@
 //!   …_ratio               that, to the mean of the two alone in the same round
 //! ```
 //! Devices complete at once and copy nothing; every request is a read of one line that is there,
-//! drawn at random. Rounds take the three in turn, so that whatever else the machine does meets all.
-//! A round's value is the median of its slices.
+//! drawn at random. Rounds take the three in turn, so that whatever else the machine does meets
+//! all. A round's value is the median of its slices.
 
 use std::hint::black_box;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

@@ -7,9 +7,9 @@
 //!   pool ◀─open, drop──────── RemoteBuffer ◀── Returns ◀─┘
 //! ```
 //! What crosses is a block that has one view, so that nobody is left behind who could touch its
-//! bytes, its count, or its header: whoever has the [`RemoteBuffer`] has them all to itself, and the
-//! count needs no atomics on either side. What carries it over (a mailbox) orders what was done
-//! before after what is done then.
+//! bytes, its count, or its header: whoever has the [`RemoteBuffer`] has them all to itself, and
+//! the count needs no atomics on either side. What carries it over (a mailbox) sees to it that what
+//! one core did before is done for the other.
 //!
 //! The block still belongs to its pool. On a borrower's core it is not given back to anything when
 //! its last view goes, but put on a list ([`Returns`]) of what is to be sent home. Opened on the

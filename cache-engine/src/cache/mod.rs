@@ -198,7 +198,7 @@ impl Cache {
         let region = (REGION_MAX.min(transfer_max) + 1).next_power_of_two() / 2;
         if region < line {
             return Err(DeviceError::new(format!(
-                "line size {}: the cache device takes transfers of at most {transfer_max} bytes",
+                "line size {}: the cache device takes transfers of {transfer_max} bytes at most",
                 config.line_size
             )));
         }

@@ -7,8 +7,8 @@
 //! ```
 //! A [`CachedVolume`] is a [`BlockQueue`], so it can stand wherever a device can: behind a
 //! frontend, behind another cache, on simulated disks. All volumes of one [`CacheEngine`] live on
-//! one core. The engine adds nothing to what the cache decides; it only moves requests and
-//! completions, and keeps what a full queue handed back.
+//! one core; other cores use them through [`cores`]. The engine adds nothing to what the cache
+//! decides; it only moves requests and completions, and keeps what a full queue handed back.
 //!
 //! [`opening`] makes an engine of a cache device, [`attach`] adds volumes that may be warm and ends
 //! the run in order.

@@ -28,7 +28,7 @@ use device::{Medium, OWNERS, POLLS_MAX, SlowQueue};
 const VOLUME: u64 = 512 << 10;
 const DEPTH: usize = 8;
 
-/// Polls that a slow read of a guest takes at the most: long enough for the owner to evict its line.
+/// Polls that a slow read of a guest takes at the most, twice: long enough for its line to go.
 const SLOW: u64 = 10_000;
 
 type Volume = CachedVolume<SlowQueue, SlowQueue>;

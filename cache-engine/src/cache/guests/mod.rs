@@ -5,9 +5,10 @@
 //!   Cache, the owner       mode, doubt, range, health ──publish──▶ gate
 //!                          statistics ◀──sum── counters
 //! ```
-//! A [`Guest`] is all that a core needs to know of the cache to serve a read within one line without
-//! asking anybody: where the volume lies, where the lines do, and whether it may. Everything else
-//! goes to the owner. A hit starts and ends on the guest's core; the owner waits for none.
+//! A [`Guest`] is all that a core needs to know of the cache to serve a read within one line
+//! without asking anybody: where the volume lies, where the lines do, and whether it may.
+//! Everything else goes to the owner. A hit starts and ends on the guest's core; the owner waits
+//! for none.
 //!
 //! Guests may serve where the owner would in place: not in pass-through, not while anything of the
 //! volume is in doubt, not from a device that was given up, not when the run is ending; and never
