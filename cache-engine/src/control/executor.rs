@@ -350,8 +350,7 @@ fn flushed(name: &str, result: Result<(), IoError>) -> Answer {
     }
 }
 
-/// The settings with these changes. What is named starts from its default, so that the order of
-/// the changes makes no difference where they depend on each other.
+/// The settings with these changes.
 fn changed(
     settings: &PolicySettings,
     changes: &BTreeMap<String, String>,
@@ -360,11 +359,6 @@ fn changed(
         return Err(format!("set: must name one of {}", PolicySettings::NAMES.join(", ")));
     }
     let mut changed = settings.clone();
-    for (name, value) in PolicySettings::default().entries() {
-        if changes.contains_key(name) {
-            changed.change(name, &value)?;
-        }
-    }
     for (name, value) in changes {
         changed.change(name, value)?;
     }

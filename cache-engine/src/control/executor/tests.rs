@@ -227,15 +227,6 @@ fn settings_change_all_or_none() {
 }
 
 #[test]
-fn settings_that_depend_on_each_other_change_in_any_order() {
-    let mut place = Place::new();
-    let first = [("class", "class=a,volume=pg,min=60%"), ("volume", "volume=pg,min=30%")];
-    assert!(matches!(place.ask(set(&first)), Some(Answer::Settings(_))));
-    let second = [("class", "class=a,volume=pg,min=30%"), ("volume", "volume=pg,min=60%")];
-    assert!(matches!(place.ask(set(&second)), Some(Answer::Settings(_))));
-}
-
-#[test]
 fn modes_change_and_what_is_not_there_is_named() {
     let mut place = Place::new();
     assert_eq!(place.ask(mode("vm", "pass-through")), Some(Answer::Done {}));
