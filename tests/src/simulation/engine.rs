@@ -358,6 +358,15 @@ impl Engine {
         });
     }
 
+    /// Lines go only for others from now on.
+    pub(super) fn purge_nothing(&mut self) {
+        self.engine.change(|cache| {
+            let mut settings = cache.policy().clone();
+            settings.change("purge", "never").expect("a value that there is");
+            cache.set_policy(&settings).expect("less than was set");
+        });
+    }
+
     /// Somebody else has written to the origin there.
     pub(super) fn invalidate(&mut self, volume: usize, extent: Extent) -> Ticket {
         self.volumes[volume].invalidate(extent).expect("it is there")
