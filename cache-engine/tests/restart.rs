@@ -279,11 +279,10 @@ fn a_cache_device_is_replaced_while_requests_go_on() {
             run.volume.submit(request).expect("room");
             next += 1;
         }
-        if next > 1000 && run.engine.cache().is_detached() {
-            if let Some(queue) = queue.take() {
-                let fresh = FormatId([52; 16]);
-                run.engine.replace_device(queue, superblock.clone(), fresh).expect("detached");
-            }
+        let may_replace = next > 1000 && run.engine.cache().is_detached();
+        if may_replace && let Some(queue) = queue.take() {
+            let fresh = FormatId([52; 16]);
+            run.engine.replace_device(queue, superblock.clone(), fresh).expect("detached");
         }
         if !run.volume.poll(machine.world.now(), &mut completions) {
             machine.pass_time(&run);

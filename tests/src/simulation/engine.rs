@@ -158,11 +158,6 @@ impl Setup {
         Self { config, mode, encrypted: false, device_bytes, origin_depth: 64, cache_depth: 64 }
     }
 
-    /// Whether an error or two of the cache device end it.
-    pub(super) fn is_patient(&self) -> bool {
-        self.config.errors_max == u32::MAX
-    }
-
     /// Bytes that the lines take.
     pub(super) fn cached_bytes(&self) -> u64 {
         let layout = Layout::for_device(self.device_bytes, self.config.line_size);
@@ -397,11 +392,6 @@ impl Engine {
     /// Whether the cache was given up.
     pub(super) fn is_degraded(&self) -> bool {
         self.degraded
-    }
-
-    /// Whether all of an earlier run is loaded.
-    pub(super) fn is_loaded(&self) -> bool {
-        self.loaded
     }
 
     /// The mode in which everything is cached, on all volumes.

@@ -67,10 +67,6 @@ impl Ledger {
         self.failed == self.wanted
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.writing.is_none() && self.durable == self.wanted
-    }
-
     pub(super) fn write(&mut self, device: &mut Device, pool: &BufferPool) {
         if self.writing.is_some() || self.durable == self.wanted {
             return;

@@ -97,6 +97,7 @@ impl FillWidths {
     }
 
     /// Share of the blocks read ahead that were used, in 255ths.
+    #[cfg(test)]
     pub(super) fn estimate(&self, volume: VolumeId) -> u8 {
         self.volumes[usize::from(volume.0) % VOLUMES_MAX].estimate
     }

@@ -381,6 +381,7 @@ impl Policy {
     }
 
     /// The class of the line in an occupied slot.
+    #[cfg(test)]
     pub(crate) fn class_of(&self, slot: Slot) -> ClassId {
         self.shares.class_of(slot)
     }
@@ -423,6 +424,7 @@ impl Policy {
     }
 
     /// The share of a volume's blocks read ahead that was used, in 255ths, as far as is known.
+    #[cfg(test)]
     pub(crate) fn spatial_use(&self, volume: VolumeId) -> u8 {
         self.fill_widths.estimate(volume)
     }

@@ -20,7 +20,6 @@ use crate::cache::metadata::{
     FormatId, Generation, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
 };
 use crate::cache::outbox::Token;
-use crate::cache::persistence::PersistenceStatistics;
 use crate::cache::{Event, Ticket};
 
 pub(super) struct Rig {
@@ -318,10 +317,6 @@ impl Rig {
 
     pub(super) fn statistics(&self, id: VolumeId) -> Statistics {
         self.cache.statistics(id).expect("the volume is there")
-    }
-
-    pub(super) fn records(&self) -> PersistenceStatistics {
-        self.cache.persistence_statistics().expect("on a device")
     }
 
     /// Whether the cache was given up.

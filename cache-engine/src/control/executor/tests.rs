@@ -1,3 +1,7 @@
+//! The executor over volumes in memory, without a socket.
+//!
+//! Absent: the protocol, and the command.
+
 use std::cell::Cell;
 use std::rc::Rc;
 

@@ -1,3 +1,7 @@
+//! The server against clients that keep to nothing.
+//!
+//! Absent: what requests do; they are answered by a stand-in here.
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 

@@ -47,8 +47,9 @@ pub(crate) struct StatusArguments {
 #[command(long_about = "\
 Change what enters a running cache and what leaves it: all of the settings given, or none.
 
-The names are admission, endurance, sequential-cutoff, fill-width, purge, pin-max, class, volume \
-and pin; a wrong value is answered with what would be right. Settings last until the service ends.")]
+The names are admission, endurance, sequential-cutoff, fill-width, purge, pin-max, class, \
+volume and pin; a wrong value is answered with what would be right. Settings last until the \
+service ends.")]
 #[command(after_long_help = "\
 Examples:
   forebay set admission=second-miss sequential-cutoff=4MiB
