@@ -184,8 +184,8 @@ impl Cache {
         let line = |offset: u64| LineNumber(offset >> self.line_size.shift());
         let cached = |line: LineNumber| self.index.find(line).is_some();
         let (first, last) = (line(blocks.offset), line(blocks.end() - 1));
-        if self.line_size.bytes() == BLOCK_SIZE && first == last {
-            // It was looked up already, and there is no line to fill up.
+        if self.line_size.bytes() == BLOCK_SIZE && first == last && !cached(first) {
+            // There is no line to fill up.
             return Some(Hints::default());
         }
         let end_is_cached = |line: LineNumber| {

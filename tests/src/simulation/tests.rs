@@ -119,8 +119,11 @@ fn misses_and_writes_wait_for_the_origin_and_not_for_a_slow_cache_device() {
         for (what, latencies) in [("misses", misses), ("writes", writes)] {
             let p99 = Latencies::p99(&latencies);
             assert!(p99 == ORIGIN, "{what} at depth {depth}: {p99:?}, not {ORIGIN:?}");
+            // The first write to an extent that has lines recorded waits for the record that it is
+            // coming: at most two writes to the cache device, one that is under way and its own.
+            let most = if what == "writes" { 2 * CACHE_DEVICE } else { CACHE_DEVICE };
             let longest = latencies.last().expect("there were some");
-            assert!(*longest < CACHE_DEVICE, "{what} at depth {depth}: one took {longest:?}");
+            assert!(*longest < most, "{what} at depth {depth}: one took {longest:?}");
         }
     }
 }
