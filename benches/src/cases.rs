@@ -348,7 +348,9 @@ impl Bench {
         loop {
             // The device's part: the last request first, which costs it the least.
             let outbox = self.cache.outbox();
-            self.replies.extend(outbox.replies.drain(..).map(|(_, reply)| reply));
+            while let Some((_, reply)) = outbox.replies.pop() {
+                self.replies.push(reply);
+            }
             let request = outbox.cache.pop();
             if let Some(request) = &request {
                 self.metadata.serve(request);

@@ -314,6 +314,9 @@ impl Cache {
     /// once.
     pub fn tick(&mut self, now: Timestamp) -> bool {
         self.now = now;
+        if self.is_at_rest(now) {
+            return false;
+        }
         if let Some(keeper) = &mut self.keeper {
             keeper.tick(now);
         }
@@ -324,6 +327,17 @@ impl Cache {
         self.flush_if_starved();
         self.hear_keeper();
         loaded || self.purge.lines > 0 || self.next_sweep().is_some()
+    }
+
+    /// Whether nothing takes time but requests: a loop asks this with every turn.
+    fn is_at_rest(&self, now: Timestamp) -> bool {
+        self.is_told_loaded()
+            && !self.stopping
+            && self.sweeps.is_empty()
+            && self.purge.lines == 0
+            // Whoever waits for the cache device may need more than time.
+            && self.health.deadline().is_none()
+            && self.next_deadline().is_none_or(|deadline| deadline > now)
     }
 
     /// When [`tick`](Self::tick) is due at the latest.

@@ -213,6 +213,11 @@ impl Cache {
         Ok(ticket)
     }
 
+    /// Whether the end of the start was told, or there is none.
+    pub(super) fn is_told_loaded(&self) -> bool {
+        self.told.loaded || self.keeper.is_none()
+    }
+
     /// Whether a piece that changes content may start; if not, it will be named later.
     pub(super) fn may_change(&mut self, name: PieceIndex) -> bool {
         let extent = self.pieces[name].extent;

@@ -158,6 +158,13 @@ impl Setup {
         Self { config, mode, encrypted: false, device_bytes, origin_depth: 64, cache_depth: 64 }
     }
 
+    /// Where the lines are on the cache device.
+    pub(super) fn data_extent(&self) -> Extent {
+        let layout = Layout::for_device(self.device_bytes, self.config.line_size);
+        let layout = layout.expect("worked out from it");
+        Extent::new(layout.data_offset, layout.data_length())
+    }
+
     /// Bytes that the lines take.
     pub(super) fn cached_bytes(&self) -> u64 {
         let layout = Layout::for_device(self.device_bytes, self.config.line_size);

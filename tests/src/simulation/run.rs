@@ -305,6 +305,12 @@ impl<'scenario> Run<'scenario> {
             Crash::CachePowerCut => self.cache_device.power_cut(random),
             Crash::ProcessKilled | Crash::OriginPowerCut => self.cache_device.cut_off(random),
         }
+        // What is left of the data need not be what was stored: the checksums have to tell.
+        let data = self.setup.data_extent();
+        for _ in 0..random.below(8) {
+            let block = random.below(data.length / 4096);
+            self.cache_device.overwrite(data.offset + block * 4096, &[0xBD; 4096]);
+        }
         self.history.crash(Crash::ProcessKilled);
         if crash != Crash::ProcessKilled {
             self.history.crash(crash);
