@@ -11,7 +11,7 @@
 //! owns the map and changes it with plain loads and stores; every store is a release, so that
 //! whoever sees a bit also sees what was done before it was set.
 //!
-//! Absent: what a version is for; see [`super::line_index`].
+//! Absent: what a version is for; see [`super::index`].
 
 use block_io::huge_pages;
 
