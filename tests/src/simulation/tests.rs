@@ -113,9 +113,11 @@ fn misses_and_writes_wait_for_the_origin_and_not_for_a_slow_cache_device() {
     for (depth, hangs) in [(1, false), (8, false), (64, false), (8, true)] {
         let Latencies { misses, writes, cache_device_in_flight } =
             latencies_beside_a_slow_cache_device(10_000, depth, hangs);
-        let bound = super::engine::ROOMY_FILLS;
-        assert!(cache_device_in_flight <= bound, "{cache_device_in_flight} stores hold memory");
-        assert!(!hangs || cache_device_in_flight == bound, "it has as many as it may");
+        // Beside the stores, records of lines may be under way.
+        let (bound, records) = (super::engine::ROOMY_FILLS, 8);
+        let held = cache_device_in_flight;
+        assert!(held <= bound + records, "{held} stores hold memory");
+        assert!(!hangs || held >= bound, "it has as many as it may: {held}");
         for (what, latencies) in [("misses", misses), ("writes", writes)] {
             let p99 = Latencies::p99(&latencies);
             assert!(p99 == ORIGIN, "{what} at depth {depth}: {p99:?}, not {ORIGIN:?}");
