@@ -401,6 +401,11 @@ impl Engine {
         self.degraded
     }
 
+    /// Whether all of an earlier run is loaded, and the device says that it is in use.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
     /// The mode in which everything is cached, on all volumes.
     pub(super) fn cache_everything(&mut self) {
         self.volumes.iter().for_each(|volume| volume.set_mode(CacheMode::WriteThrough));

@@ -76,6 +76,11 @@ impl Cache {
 
     /// The line's slot if all of `part` is valid in it.
     pub(in super::super) fn slot_of_hit(&self, line: LineNumber, part: Extent) -> Option<Slot> {
+        // Beyond the end of a volume that has shrunk under the request, its last block has nothing.
+        let volume = self.volumes.at(part.offset)?;
+        if part.end() > self.volumes[volume].end() {
+            return None;
+        }
         let slot = self.index.find(line)?;
         self.index.valid(slot).contains(self.blocks_touched(part)).then_some(slot)
     }
