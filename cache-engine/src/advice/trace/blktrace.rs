@@ -11,7 +11,7 @@
 use std::io::{BufRead, Read};
 
 use super::error::{Place, TraceError};
-use super::{ADDRESS_UNIT, Access, request};
+use super::{ADDRESS_UNIT, Access, next_record, request};
 
 const RECORD: usize = 48;
 /// The magic number's upper three bytes; the lowest is the version.
@@ -83,11 +83,9 @@ pub(super) fn read(
     let mut bytes = [0; RECORD];
     loop {
         let at = |message: String| TraceError::new(Place::Byte(place), message);
-        if source.fill_buf().map_err(|error| TraceError::reading(&error))?.is_empty() {
+        if !next_record(source, place, &mut bytes)? {
             return Ok(());
         }
-        let cut = |_| at(format!("the trace is cut off; a record has {RECORD} bytes"));
-        source.read_exact(&mut bytes).map_err(cut)?;
         let magic = [bytes[0], bytes[1], bytes[2], bytes[3]];
         let Some(order) = order(magic) else {
             return Err(at(format!(

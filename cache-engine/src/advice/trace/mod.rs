@@ -161,6 +161,23 @@ pub fn read(
     Ok(format)
 }
 
+/// Reads the next record of a binary trace, which begins at byte `place`. False at the end.
+fn next_record(
+    source: &mut dyn BufRead,
+    place: u64,
+    record: &mut [u8],
+) -> Result<bool, TraceError> {
+    if source.fill_buf().map_err(|error| TraceError::reading(&error))?.is_empty() {
+        return Ok(false);
+    }
+    let length = record.len();
+    source.read_exact(record).map_err(|_| {
+        let message = format!("the trace is cut off; a record has {length} bytes");
+        TraceError::new(Place::Byte(place), message)
+    })?;
+    Ok(true)
+}
+
 /// A request of `length` bytes from `number * unit` on; none when it is empty.
 fn request(number: u64, unit: u64, length: u64, is_write: bool) -> Result<Option<Access>, String> {
     if length > LENGTH_MAX {

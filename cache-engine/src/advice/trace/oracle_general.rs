@@ -10,7 +10,7 @@
 use std::io::BufRead;
 
 use super::error::{Place, TraceError};
-use super::{Access, request};
+use super::{Access, next_record, request};
 
 const RECORD: usize = 24;
 
@@ -24,11 +24,9 @@ pub(super) fn read(
     let mut bytes = [0; RECORD];
     loop {
         let at = |message: String| TraceError::new(Place::Byte(place), message);
-        if source.fill_buf().map_err(|error| TraceError::reading(&error))?.is_empty() {
+        if !next_record(source, place, &mut bytes)? {
             return Ok(());
         }
-        let cut = |_| at(format!("the trace is cut off; a record has {RECORD} bytes"));
-        source.read_exact(&mut bytes).map_err(cut)?;
         let (_, rest) = bytes.split_at(4);
         let (object, rest) = rest.split_first_chunk().expect("20 bytes are left");
         let (size, _) = rest.split_first_chunk().expect("12 bytes are left");
