@@ -31,6 +31,9 @@ pub(crate) struct LineMap {
     mask: u64,
     half: u32,
     sets: u64,
+    /// Scrambled numbers a set: 2^bits over the number of sets, and what is left over.
+    quotient: u64,
+    remainder: u64,
 }
 
 /// Odd multipliers of the scramble (from the SplitMix64 finaliser) and their inverses modulo 2^64.
@@ -62,7 +65,16 @@ impl LineMap {
         if tags > 1 << TAG_BITS {
             return Err(((1u128 << bits) >> TAG_BITS) as u64);
         }
-        Ok(Self { bits, mask: ((1u128 << bits) - 1) as u64, half: bits / 2, sets: u64::from(sets) })
+        let (all, sets) = (1u128 << bits, u64::from(sets));
+        let (quotient, remainder) = (all / u128::from(sets), all % u128::from(sets));
+        Ok(Self {
+            bits,
+            mask: (all - 1) as u64,
+            half: bits / 2,
+            sets,
+            quotient: quotient as u64,
+            remainder: remainder as u64,
+        })
     }
 
     /// As many lines as can lie before `sets` sets.
@@ -82,7 +94,9 @@ impl LineMap {
 
     /// The line of a place; undoes [`place`](Self::place).
     pub(crate) fn line(&self, place: Place) -> LineNumber {
-        let first = (u128::from(place.set) << self.bits).div_ceil(u128::from(self.sets)) as u64;
+        // set * 2^bits / sets, rounded up: both factors of the second product are below 2^32.
+        let set = u64::from(place.set);
+        let first = set * self.quotient + (set * self.remainder).div_ceil(self.sets);
         LineNumber(self.unscramble(first + u64::from(place.tag)))
     }
 

@@ -230,7 +230,7 @@ impl Cache {
             hits: Table::new(config.requests_max),
             requests: Table::new(config.requests_max),
             pieces: Table::new(pieces_max),
-            fills: Fills::new(config.fills_max),
+            fills: Fills::new(config.fills_max, blocks),
             verifications: Verifications::default(),
             keeper: None,
             recordings: VecDeque::new(),
