@@ -82,6 +82,11 @@ impl LineMap {
         1 << (((sets as u64) << TAG_BITS).ilog2() & !1)
     }
 
+    /// The set of a line alone.
+    pub(crate) fn set(&self, line: LineNumber) -> u32 {
+        (u128::from(self.scramble(line.0)) * u128::from(self.sets) >> self.bits) as u32
+    }
+
     /// Set and tag of a line.
     pub(crate) fn place(&self, line: LineNumber) -> Place {
         let x = self.scramble(line.0);
@@ -132,6 +137,7 @@ mod tests {
             for number in 0..lines {
                 let place = map.place(LineNumber(number));
                 assert!(place.set < sets && place.tag < 1 << TAG_BITS);
+                assert_eq!(map.set(LineNumber(number)), place.set);
                 assert!(
                     seen.insert((place.set, place.tag)),
                     "{lines} lines, {sets} sets: {number}"

@@ -287,6 +287,16 @@ impl Persistence {
         self.work |= retry || self.giving_up.is_due(now);
     }
 
+    /// Whether [`tick`](Self::tick) has something to do: a loop asks this with every turn.
+    #[inline]
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        let retry = self.retire_after > self.now && self.retire_after <= now;
+        self.phase != Phase::Dead
+            && (self.flush_due.is_some_and(|due| due <= now)
+                || retry && self.activity.is_short()
+                || self.giving_up.is_due(now))
+    }
+
     /// When [`tick`](Self::tick) is to be called.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         if self.phase == Phase::Dead {
