@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::pending::PLACES_MIN;
 use crate::cache::blocks::BlockSet;
 use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
@@ -35,6 +36,8 @@ pub(crate) struct PersistenceConfig {
     /// Extents that a page of the activity log names at the most, up to what it has places for:
     /// bounds what a crash drops.
     pub(crate) extents_per_page: usize,
+    /// Records that can wait at the least, in a cache that has so many slots.
+    pub(crate) pending_min: u64,
     /// The format id of a cold start: random, and never used before. A warm start takes it when
     /// it finds that what is recorded can't be believed.
     pub(crate) fresh_format_id: FormatId,
@@ -48,6 +51,7 @@ impl PersistenceConfig {
             flush_interval: Duration::from_millis(10),
             give_up_after: Duration::from_secs(5),
             extents_per_page: PLACES,
+            pending_min: PLACES_MIN,
             fresh_format_id,
         }
     }

@@ -148,7 +148,7 @@ impl Persistence {
             device: Device::new(),
             ledger: Ledger::new(superblock),
             activity: Activity::new(layout.activity_pages, config),
-            pending: Pending::new(slots),
+            pending: Pending::new(slots, config.pending_min),
             recorded: Recorded::new(slots),
             journal: Journal::new(layout, format_id, 0, config.transfer_max),
             fold: Fold::new(layout, format_id),

@@ -134,6 +134,7 @@ impl Rig {
     fn config(fresh: u8) -> PersistenceConfig {
         PersistenceConfig {
             extents_per_page: 16,
+            pending_min: 256,
             ..PersistenceConfig::new(64, 64 << 10, FormatId([fresh; 16]))
         }
     }
