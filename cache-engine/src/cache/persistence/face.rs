@@ -38,6 +38,9 @@ pub(crate) struct PersistenceConfig {
     pub(crate) extents_per_page: usize,
     /// Records that can wait at the least, in a cache that has so many slots.
     pub(crate) pending_min: u64,
+    /// Slots that a part of a fold has room for at the most; at least those of a page of the line
+    /// table that are used.
+    pub(crate) part_places_max: usize,
     /// The format id of a cold start: random, and never used before. A warm start takes it when
     /// it finds that what is recorded can't be believed.
     pub(crate) fresh_format_id: FormatId,
@@ -52,6 +55,7 @@ impl PersistenceConfig {
             give_up_after: Duration::from_secs(5),
             extents_per_page: PLACES,
             pending_min: PLACES_MIN,
+            part_places_max: usize::MAX,
             fresh_format_id,
         }
     }

@@ -31,10 +31,11 @@ mod journal;
 mod key_map;
 mod ledger;
 mod opening;
+mod part;
 mod passes;
 mod pending;
 mod recorded;
-mod runs;
+mod replay;
 mod steps;
 mod sweep;
 
