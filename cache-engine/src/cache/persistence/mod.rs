@@ -31,10 +31,11 @@ mod journal;
 mod key_map;
 mod ledger;
 mod opening;
+mod part;
 mod passes;
 mod pending;
 mod recorded;
-mod runs;
+mod replay;
 mod steps;
 mod sweep;
 
@@ -148,7 +149,7 @@ impl Persistence {
             device: Device::new(),
             ledger: Ledger::new(superblock),
             activity: Activity::new(layout.activity_pages, config),
-            pending: Pending::new(slots, blocks),
+            pending: Pending::new(slots, blocks, config.pending_min),
             recorded: Recorded::new(slots),
             journal: Journal::new(layout, format_id, 0, config.transfer_max),
             fold: Fold::new(layout, format_id),
