@@ -351,6 +351,11 @@ impl Cache {
             }
         }
         self.hear_checksums();
+        if !self.startable.is_empty() {
+            // A read that ended with its checksums has let go of what others wait for.
+            self.start_pieces();
+            return self.hear_keeper();
+        }
         self.hear_about_device();
     }
 

@@ -48,8 +48,8 @@ impl Cache {
     }
 
     /// Uses another device, whose superblock this is, from the moment on that nothing is in flight;
-    /// [`Event::Replaced`] tells when, and whoever sends the requests changes over. Volumes that are
-    /// there keep their places, and their records as they were. `fresh` is as for
+    /// [`Event::Replaced`] tells when, and whoever sends the requests changes over. Volumes that
+    /// are there keep their places, and their records as they were. `fresh` is as for
     /// [`open`](Self::open).
     ///
     /// # Errors

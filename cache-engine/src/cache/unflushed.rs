@@ -36,7 +36,8 @@ pub(crate) struct Unflushed {
 }
 
 impl Unflushed {
-    /// Notes a write that was acknowledged, or failed and may have been done. True when its extent was not noted before.
+    /// Notes a write that was acknowledged, or failed and may have been done. True when its extent
+    /// was not noted before.
     pub(crate) fn note(&mut self, extent: Extent) -> bool {
         let number = extent.offset / EXTENT_SIZE;
         debug_assert!(extent.end() <= (number + 1) * EXTENT_SIZE, "within one extent");

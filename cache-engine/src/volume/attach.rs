@@ -248,8 +248,8 @@ pub fn disown<Origin: BlockQueue, CacheDevice: BlockQueue>(
     Ok(())
 }
 
-/// Has the origin make durable what was written to it before: the cache knows only of its own writes
-/// which of them the origin may still lose.
+/// Has the origin make durable what was written to it before: only of its own writes does the cache
+/// know which the origin may still lose.
 fn flush<Origin: BlockQueue>(
     origin: &mut Origin,
     name: &str,

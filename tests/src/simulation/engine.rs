@@ -206,6 +206,13 @@ impl Engine {
         self.engine.is_idle() && self.guests.iter().flatten().all(|guest| guest.in_flight() == 0)
     }
 
+    /// What is in flight, for a message.
+    pub(super) fn state(&self) -> String {
+        let cache = self.engine.cache();
+        let (requests, stores) = (cache.in_flight(), cache.fills_in_flight());
+        format!("{requests} requests, {stores} stores, {:?}", cache.persistence_statistics())
+    }
+
     /// No write of the past can reach the origins any more.
     pub(super) fn fence(&mut self) {
         self.volumes.iter().flatten().for_each(CachedVolume::fence);

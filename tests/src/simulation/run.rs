@@ -465,7 +465,9 @@ impl<'scenario> Run<'scenario> {
         }
         if (!advanced || self.turns > PATIENCE) && !self.engine().is_idle() {
             self.turns = 0;
-            assert!(self.cache_device.hung() > 0, "seed {}: nothing moves", self.world.seed());
+            let state = self.engine().state();
+            let seed = self.world.seed();
+            assert!(self.cache_device.hung() > 0, "seed {seed}: nothing moves: {state}");
             self.cache_device.release_hung();
         }
     }
