@@ -126,7 +126,8 @@ impl Cache {
             return;
         };
         let extent = Extent::new(line * 4096, 4096);
-        if self.rig.machine.begin_change(piece as u16, extent, self.rig.now) != Leave::Later {
+        let leave = self.rig.machine.begin_change(piece as u16, extent, false, self.rig.now);
+        if leave != Leave::Later {
             self.send(piece, line);
         } else {
             self.pieces[piece] = Piece::Waiting(line);

@@ -229,7 +229,7 @@ impl Rig {
     }
 
     fn begin(&mut self, piece: u16, extent: u64) -> bool {
-        self.machine.begin_change(piece, bytes_in(extent), self.now) != Leave::Later
+        self.machine.begin_change(piece, bytes_in(extent), false, self.now) != Leave::Later
     }
 
     fn end(&mut self, extent: u64) {
