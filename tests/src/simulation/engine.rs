@@ -245,10 +245,15 @@ impl Engine {
 
     /// Lines go only for others from now on.
     pub(super) fn purge_nothing(&mut self) {
+        self.set_policy("purge", "never");
+    }
+
+    /// Another value of a setting that fits any cache.
+    pub(super) fn set_policy(&mut self, name: &str, value: &str) {
         self.engine.change(|cache| {
             let mut settings = cache.policy().clone();
-            settings.change("purge", "never").expect("a value that there is");
-            cache.set_policy(&settings).expect("less than was set");
+            settings.change(name, value).expect("a value that there is");
+            cache.set_policy(&settings).expect("it fits");
         });
     }
 
