@@ -6,10 +6,16 @@
 //! Every export is found at every listener. All connections to an export share one queue, so a
 //! flush on any covers what all of them have written.
 //!
-//! Bounds: [`ServerOptions`]; further clients wait in the listeners' backlogs.
+//! Servers on other cores may help: each accepted client goes to the one that has the fewest
+//! ([`NbdServer::add_helper`]). Each has its own table of exports, which are to be the same
+//! devices.
+//!
+//! Bounds: [`ServerOptions`], for all helpers together; further clients wait in the listeners'
+//! backlogs.
 //! Absent: TLS, and telling clients that a device was resized.
 
 mod client;
+mod handover;
 mod listener;
 
 #[cfg(test)]
@@ -26,7 +32,10 @@ use super::address::Transport;
 use super::protocol::{Export, Limits};
 
 use client::{Client, Ending};
+use handover::{Helpers, Inbox, Place};
 use listener::Listener;
+
+pub use handover::HelperAddress;
 
 /// Bytes in a name or a description. //= NBD proto.md "Values"
 const STRING_MAX: usize = 4096;
@@ -80,6 +89,9 @@ pub struct NbdServer<Queue: BlockQueue> {
     queues: Vec<SharedQueue<Queue>>,
     listeners: Vec<Listener>,
     clients: Vec<Client<Queue>>,
+    helpers: Helpers,
+    /// Where clients come from that another server has accepted.
+    inbox: Option<Inbox>,
     /// Whose turn it is to be polled first.
     turn: usize,
     stage: Stage,
@@ -110,6 +122,8 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             queues: Vec::new(),
             listeners: Vec::new(),
             clients: Vec::new(),
+            helpers: Helpers::new(),
+            inbox: None,
             turn: 0,
             stage: Stage::Serving,
             statistics: ServerStatistics::default(),
@@ -165,6 +179,25 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         Ok(bound)
     }
 
+    /// Where servers on other cores can send clients that they have accepted.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn open_inbox(&mut self) -> Result<HelperAddress, DeviceError> {
+        let (address, inbox) = HelperAddress::open(&self.reactor)?;
+        self.inbox = Some(inbox);
+        Ok(address)
+    }
+
+    /// Sends clients to a server on another core too. What all helpers have counts among the
+    /// clients of this server.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn add_helper(&mut self, address: HelperAddress) -> Result<(), DeviceError> {
+        self.helpers.add(&self.reactor, address)
+    }
+
     /// Tells clients to come what the devices look like now; those that are connected were told
     /// before.
     pub fn refresh_exports(&mut self) {
@@ -184,13 +217,19 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         // A new port drops the accepts with the old one.
         self.port = self.reactor.open_port();
         self.listeners.clear();
+        // Those that were on their way here find a closed socket, as in a listener's backlog.
+        self.inbox = None;
         self.port.timer(self.reactor.now() + self.options.shutdown_grace, GRACE_OVER);
         self.clients.iter_mut().for_each(Client::close);
     }
 
-    /// Clients and their ends.
+    /// Clients and their ends, those of helpers included.
     pub fn statistics(&self) -> ServerStatistics {
-        ServerStatistics { connections: self.clients.len(), ..self.statistics }
+        ServerStatistics {
+            connections: self.clients.len() + self.helpers.clients(),
+            connections_at_fault: self.statistics.connections_at_fault + self.helpers.at_fault(),
+            ..self.statistics
+        }
     }
 
     /// The exports, in the order of their adding.
@@ -211,7 +250,12 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             let Some(listener) = self.listeners.get_mut(index) else { continue };
             listener.is_waiting = false;
             match (event.result, event.descriptor) {
-                (Ok(_), Some(socket)) => self.admit(socket, now),
+                (Ok(_), Some(socket)) => {
+                    self.statistics.connections_total += 1;
+                    if let Some(socket) = self.helpers.place(socket, self.clients.len()) {
+                        self.admit(socket, None, now);
+                    }
+                }
                 (Ok(_), None) => {}
                 (Err(_), _) => {
                     listener.is_waiting = true;
@@ -222,19 +266,30 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         progress
     }
 
-    fn admit(&mut self, socket: Descriptor, now: Timestamp) {
+    /// Takes clients that another server has accepted.
+    fn take_handovers(&mut self, now: Timestamp) -> bool {
+        let mut progress = false;
+        while let Some(handover) = self.inbox.as_ref().and_then(Inbox::receive) {
+            self.statistics.connections_total += 1;
+            self.admit(Descriptor::from(handover.socket), Some(handover.place), now);
+            progress = true;
+        }
+        progress
+    }
+
+    fn admit(&mut self, socket: Descriptor, place: Option<Place>, now: Timestamp) {
         self.reactor.register(&socket);
         let exports = Rc::clone(&self.exports);
         let deadline = now + self.options.negotiation_timeout;
         let client = Client::new(&self.reactor, socket, exports, self.options.limits, deadline);
-        self.clients.push(client);
-        self.statistics.connections_total += 1;
+        self.clients.push(client.with_place(place));
     }
 
     fn accept(&mut self) -> bool {
         let mut progress = false;
         let waiting = self.listeners.iter().filter(|listener| listener.is_waiting).count();
-        let room = self.options.connections_max.saturating_sub(self.clients.len() + waiting);
+        let clients = self.clients.len() + self.helpers.clients();
+        let room = self.options.connections_max.saturating_sub(clients + waiting);
         let idle = self.listeners.iter_mut().enumerate().filter(|(_, one)| !one.is_waiting);
         for (index, listener) in idle.take(room) {
             self.port.accept(&listener.socket, index as u64);
@@ -256,7 +311,10 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         let statistics = &mut self.statistics;
         self.clients.retain(|client| {
             let ending = client.ending();
-            statistics.connections_at_fault += u64::from(ending == Some(Ending::Fault));
+            if ending == Some(Ending::Fault) {
+                statistics.connections_at_fault += 1;
+                client.place().into_iter().for_each(Place::note_fault);
+            }
             ending.is_none()
         });
         progress | (self.clients.len() < count)
@@ -282,6 +340,7 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
 impl<Queue: BlockQueue> Task for NbdServer<Queue> {
     fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = self.take_events(now);
+        progress |= self.take_handovers(now);
         progress |= self.poll_clients(now);
         progress |= self.poll_queues(now);
         match self.stage {
