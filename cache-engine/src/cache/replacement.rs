@@ -16,6 +16,8 @@ use block_io::DeviceError;
 
 use super::Cache;
 use super::blocks::BlockSet;
+use super::cipher::LineCipher;
+use super::config::VolumeId;
 use super::content::ChecksumTable;
 use super::health::Health;
 use super::index::Index;
@@ -65,13 +67,29 @@ impl Cache {
         transfer_max: u32,
         fresh: FormatId,
     ) -> Result<(), DeviceError> {
-        superblock.check_writable()?;
-        let layout = superblock.layout;
         if !self.is_detached() {
             return Err(DeviceError::new(
                 "cache device: the one in use is not detached yet; detach it first",
             ));
         }
+        self.check_replacement(&superblock, transfer_max)?;
+        self.new_device = Some(Box::new(NewDevice { superblock, transfer_max, fresh }));
+        self.change_over();
+        Ok(())
+    }
+
+    /// Whether [`replace`](Self::replace) would take this device: to be asked before the one there
+    /// is gets detached.
+    ///
+    /// # Errors
+    /// When it has another line size or is too small for the volumes.
+    pub fn check_replacement(
+        &self,
+        superblock: &Superblock,
+        transfer_max: u32,
+    ) -> Result<(), DeviceError> {
+        superblock.check_writable()?;
+        let layout = superblock.layout;
         if layout.line_size != self.line_size {
             return Err(DeviceError::new(format!(
                 "cache device: it has lines of {}, the cache is running with lines of {}; format \
@@ -88,8 +106,29 @@ impl Cache {
                 self.region
             )));
         }
-        self.new_device = Some(Box::new(NewDevice { superblock, transfer_max, fresh }));
-        self.change_over();
+        Ok(())
+    }
+
+    /// Encrypts what will be stored of a volume with another key, or not at all. Ciphers are made
+    /// for a device's format id, so that another device takes others.
+    ///
+    /// # Errors
+    /// When the cache device has not been detached, whose lines are encrypted with the key that
+    /// there is, or there is no such volume.
+    pub fn set_cipher(
+        &mut self,
+        id: VolumeId,
+        cipher: Option<LineCipher>,
+    ) -> Result<(), DeviceError> {
+        if !self.is_detached() {
+            return Err(DeviceError::new(
+                "cache device: its lines are encrypted with the keys that there are; detach it",
+            ));
+        }
+        let volume = self.volumes.get_mut(id);
+        let volume = volume
+            .ok_or_else(|| DeviceError::new(format!("volume {}: the cache has none such", id.0)))?;
+        volume.cipher = cipher.map(Box::new);
         Ok(())
     }
 

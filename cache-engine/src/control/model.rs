@@ -80,8 +80,56 @@ pub enum Request {
         /// Name of the volume.
         volume: String,
     },
+    /// Serves another volume from now on, until the service ends. Answer: [`Answer::Added`].
+    AddVolume {
+        /// What it is.
+        volume: NewVolume,
+    },
+    /// Serves a volume no more: its clients are ended, what was written is made durable on its
+    /// origin. Answer: [`Answer::Done`].
+    RemoveVolume {
+        /// Name of the volume.
+        volume: String,
+        /// Give up what is cached of it, which otherwise stays for when it is added again.
+        #[serde(default)]
+        forget: bool,
+    },
+    /// Uses another cache device from now on, empty, until the service ends. Answer:
+    /// [`Answer::Done`].
+    ReplaceCache {
+        /// Path of a block device or a regular file, of the service.
+        device: String,
+        /// Bytes: makes a file that is absent or empty.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// Format the device whatever it holds.
+        #[serde(default)]
+        force_format: bool,
+    },
     /// What caches of other sizes would have missed so far. Answer: [`Answer::MissRatio`].
     MissRatio {},
+}
+
+/// A volume to be added, in the words of the command line. Nothing secret: a key is named by the
+/// file that it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewVolume {
+    /// Unlike any other of the service.
+    pub name: String,
+    /// URI of the device with its bytes.
+    pub origin: String,
+    /// URIs to serve it at, one at least.
+    pub exports: Vec<String>,
+    /// `write-through`, `write-around` or `pass-through`; the first when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// A promise that nobody else has written to the origin since it was cached under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// Where the service reads the key: `file:PATH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key: Option<String>,
 }
 
 /// A part of a volume.
@@ -111,6 +159,8 @@ pub enum Answer {
         /// Bytes now.
         size_bytes: u64,
     },
+    /// A volume is served.
+    Added(Added),
     /// A miss-ratio curve.
     MissRatio(Curve),
     /// Nothing was done.
@@ -125,6 +175,17 @@ impl Answer {
     pub fn error(message: impl Into<String>) -> Self {
         Self::Error { message: message.into() }
     }
+}
+
+/// How a volume that was added is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Where clients find it, with the port that the system chose.
+    pub exports: Vec<String>,
+    /// `warm` or `cold`; absent where its origin is served alone.
+    pub start: Option<String>,
+    /// Why it is cold; absent if it is not.
+    pub cold_reason: Option<String>,
 }
 
 /// Counters by name.
@@ -306,6 +367,18 @@ mod tests {
             },
             Request::Resize { volume: volume() },
             Request::MissRatio {},
+            Request::AddVolume {
+                volume: NewVolume {
+                    name: volume(),
+                    origin: "memory:1M".into(),
+                    exports: vec!["nbd://h/x".into()],
+                    mode: None,
+                    generation: Some("1".into()),
+                    encryption_key: None,
+                },
+            },
+            Request::RemoveVolume { volume: volume(), forget: true },
+            Request::ReplaceCache { device: "/dev/x".into(), size: None, force_format: false },
         ] {
             assert_eq!(again(&request), request);
             let line = line_of(&request);
@@ -320,6 +393,11 @@ mod tests {
         for answer in [
             Answer::Done {},
             Answer::Resized { before_bytes: 1, size_bytes: u64::MAX },
+            Answer::Added(Added {
+                exports: vec!["nbd://h:1/x".into()],
+                start: Some("cold".into()),
+                cold_reason: Some("because".into()),
+            }),
             Answer::error("no"),
             Answer::Settings(Settings {
                 settings: [("pin".to_owned(), "none".to_owned())].into(),
@@ -346,6 +424,8 @@ mod tests {
             (br#"{"verb":"status","all":true}"#, "unknown field `all`"),
             (br#"{"verb":"flush","volume":"pg","force":1}"#, "unknown field `force`"),
             (br#"{"verb":"flush"}"#, "missing field `volume`"),
+            (br#"{"verb":"remove-volume","volume":"pg","force":1}"#, "unknown field `force`"),
+            (br#"{"verb":"add-volume","volume":{"name":"pg","size":1}}"#, "unknown field `size`"),
             (br#"{"volume":"pg"}"#, "missing field `verb`"),
             (
                 br#"{"verb":"invalidate","volume":"pg","range":{"offset":0,"length":1,"to":2}}"#,

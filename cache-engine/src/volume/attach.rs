@@ -158,19 +158,7 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     let epoch = note_attachment(&options, &superblock)?;
     let volume = engine.add_volume(origin, settings(&options, known, cipher))?;
     debug_assert_eq!(volume.id(), id, "the key was derived for it");
-    let span = engine.cache().span(id).expect("just added");
-    let record = VolumeRecord {
-        id,
-        name: options.name,
-        identity: options.identity,
-        size,
-        base: span.base,
-        span: span.length,
-        generation: generation_of(options.generation),
-        attach_epoch: epoch,
-        key_check: key_check.unwrap_or_default(),
-        flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
-    };
+    let record = record(engine, id, &options, epoch, key_check);
     match put_record(engine, record, turn) {
         Ok(()) => Ok((volume, start)),
         Err(error) => {
@@ -178,6 +166,31 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
             drop(volume.remove());
             Err(error)
         }
+    }
+}
+
+/// What is recorded of a volume that is there.
+fn record<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+    id: VolumeId,
+    options: &AttachOptions<'_>,
+    attach_epoch: u64,
+    key_check: Option<[u8; 16]>,
+) -> VolumeRecord {
+    let cache = engine.cache();
+    let there = cache.span(id).zip(cache.geometry(id));
+    let (span, geometry) = there.expect("its caller has added it");
+    VolumeRecord {
+        id,
+        name: options.name.clone(),
+        identity: options.identity.clone(),
+        size: geometry.capacity,
+        base: span.base,
+        span: span.length,
+        generation: generation_of(options.generation.clone()),
+        attach_epoch,
+        key_check: key_check.unwrap_or_default(),
+        flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
     }
 }
 
@@ -338,7 +351,12 @@ fn generation_of(source: GenerationSource) -> Generation {
     }
 }
 
-fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
+/// Records how the origins of volumes are left; they are there still, and must not be written to
+/// until they are taken out of the cache.
+///
+/// # Errors
+/// As [`stop`]; what is cached is not used again then.
+pub fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
     state: &StateDirectory,
     left: &[(VolumeId, Left)],
@@ -363,7 +381,10 @@ fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
 }
 
 /// Gives up what is cached of a volume that is not there, and waits until that is durable.
-fn forget<Origin: BlockQueue, CacheDevice: BlockQueue>(
+///
+/// # Errors
+/// When the cache device knows no such volume, it is there, or the device fails.
+pub fn forget<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
     id: VolumeId,
     turn: &mut Turn<'_>,
@@ -437,6 +458,10 @@ fn until<Origin: BlockQueue, CacheDevice: BlockQueue>(
     }
     Ok(())
 }
+
+mod replace;
+
+pub use replace::{ReplaceOptions, replace};
 
 #[cfg(test)]
 mod tests;

@@ -215,6 +215,17 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
         replaced
     }
 
+    /// Takes a volume out of the cache, whoever has its [`CachedVolume`], which must not be used
+    /// any more; gives its origin's queue back.
+    ///
+    /// # Errors
+    /// When requests of it are in flight; the volume is as it was then.
+    pub fn remove_volume(&self, id: VolumeId) -> Result<Origin, DeviceError> {
+        self.change(|cache| cache.remove_volume(id))?;
+        let side = self.0.borrow_mut().sides[usize::from(id.0)].take();
+        Ok(side.expect("a volume of this engine").origin.queue)
+    }
+
     /// The next thing that the cache has to say.
     pub fn next_event(&self) -> Option<Event> {
         self.0.borrow_mut().events.pop_front()
@@ -222,9 +233,14 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
 
     /// Takes this event out if it is among those that the cache has to say; the others stay.
     pub fn take_event(&self, event: &Event) -> bool {
+        self.take_event_where(|other| other == event).is_some()
+    }
+
+    /// Takes the first event out that `is_wanted`; the others stay.
+    pub fn take_event_where(&self, is_wanted: impl FnMut(&Event) -> bool) -> Option<Event> {
         let events = &mut self.0.borrow_mut().events;
-        let at = events.iter().position(|other| other == event);
-        at.and_then(|at| events.remove(at)).is_some()
+        let at = events.iter().position(is_wanted);
+        at.and_then(|at| events.remove(at))
     }
 
     /// Moves every device on, for times without a volume to poll. Returns whether anything
@@ -294,12 +310,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CachedVolume<Origin, CacheDevi
     /// # Errors
     /// When requests of it are in flight; the volume is as it was then.
     pub fn remove(self) -> Result<Origin, (Self, DeviceError)> {
-        let removed = self.engine.change(|cache| cache.remove_volume(self.id));
-        if let Err(error) = removed {
-            return Err((self, error));
-        }
-        let side = self.engine.0.borrow_mut().sides[usize::from(self.id.0)].take();
-        Ok(side.expect("a volume of this engine").origin.queue)
+        let removed = self.engine.remove_volume(self.id);
+        removed.map_err(|error| (self, error))
     }
 }
 

@@ -8,6 +8,7 @@ use cache_engine::cache::CacheMode;
 use cache_engine::control::model::Range;
 use clap::{Args, Subcommand};
 
+use super::change_arguments::{AddArguments, RemoveArguments};
 use crate::replay::CurveFile;
 
 /// Which service is meant.
@@ -84,6 +85,10 @@ Examples:
         #[command(flatten)]
         socket: SocketArgument,
     },
+    /// Serve another volume, until the service ends
+    Add(AddArguments),
+    /// Serve a volume no more
+    Remove(RemoveArguments),
     /// Change what is cached of a volume, for requests from now on
     #[command(after_long_help = "\
 Examples:
@@ -127,6 +132,10 @@ Examples:
         socket: SocketArgument,
     },
     /// Take the size that a volume's origin has now
+    ///
+    /// Clients that are connected keep the size that they were told, for NBD has no way to tell
+    /// them another; those that connect from now on are told the new one. A volume that outgrows
+    /// its room in the cache starts cold.
     #[command(after_long_help = "\
 Examples:
   forebay volume resize pg")]

@@ -18,7 +18,7 @@ use block_io::DeviceError;
 use block_io::reactor::{Descriptor, MailSender, Mailbox, Reactor};
 
 /// Sockets on their way to one server.
-const HANDOVERS_MAX: usize = 64;
+pub(super) const HANDOVERS_MAX: usize = 64;
 
 /// A server's end for sockets that others have accepted.
 pub(super) type Inbox = Mailbox<Handover>;

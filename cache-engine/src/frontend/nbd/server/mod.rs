@@ -3,8 +3,9 @@
 //! ```text
 //!   Listener ──accept──▶ Client (socket, protocol::Connection) ──SharedQueue──▶ export's device
 //! ```
-//! Every export is found at every listener. All connections to an export share one queue, so a
-//! flush on any covers what all of them have written.
+//! Every export is found at every listener. Exports and listeners come and go while it serves. All
+//! connections to an export share one queue, so a flush on any covers what all of them have
+//! written.
 //!
 //! Servers on other cores may help: each accepted client goes to the one that has the fewest
 //! ([`NbdServer::add_helper`]). Each has its own table of exports, which are to be the same
@@ -21,6 +22,7 @@ mod listener;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ use super::address::Transport;
 use super::protocol::{Export, Limits};
 
 use client::{Client, Ending};
-use handover::{Helpers, Inbox, Place};
+use handover::{HANDOVERS_MAX, Handover, Helpers, Inbox, Place};
 use listener::Listener;
 
 pub use handover::HelperAddress;
@@ -82,16 +84,20 @@ pub struct ServerStatistics {
 /// An NBD server of any number of devices, on one core.
 pub struct NbdServer<Queue: BlockQueue> {
     reactor: Reactor,
-    /// For accepts and the server's own timers; without it the server is closing.
+    /// For the server's own timer.
     port: Port,
     options: ServerOptions,
-    exports: Rc<[Export]>,
-    queues: Vec<SharedQueue<Queue>>,
+    exports: Rc<Exports>,
+    /// Of the exports, by number.
+    queues: BTreeMap<ExportNumber, SharedQueue<Queue>>,
+    /// Exports there ever were.
+    numbers: ExportNumber,
     listeners: Vec<Listener>,
     clients: Vec<Client<Queue>>,
     helpers: Helpers,
     /// Where clients come from that another server has accepted.
     inbox: Option<Inbox>,
+    arrived: Vec<Handover>,
     /// Whose turn it is to be polled first.
     turn: usize,
     stage: Stage,
@@ -106,10 +112,19 @@ enum Stage {
     Finished,
 }
 
-/// What the events of the server's own port are about: a listener's index, or one of these.
-const GRACE_OVER: u64 = u64::MAX;
-/// Added to a listener's index when its pause is over.
-const PAUSE_OVER: u64 = 1 << 32;
+/// What tells an export from all others there ever were, of the same name too.
+type ExportNumber = u64;
+
+/// The exports as a client finds them.
+struct Exports {
+    list: Rc<[Export]>,
+    /// Of each of them.
+    numbers: Vec<ExportNumber>,
+}
+
+/// What the events of a listener's port are about.
+const ACCEPTED: u64 = 0;
+const PAUSE_OVER: u64 = 1;
 
 impl<Queue: BlockQueue> NbdServer<Queue> {
     /// A server without exports and listeners.
@@ -118,12 +133,14 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             reactor: reactor.clone(),
             port: reactor.open_port(),
             options,
-            exports: Rc::new([]),
-            queues: Vec::new(),
+            exports: Rc::new(Exports { list: Rc::new([]), numbers: Vec::new() }),
+            queues: BTreeMap::new(),
+            numbers: 0,
             listeners: Vec::new(),
             clients: Vec::new(),
             helpers: Helpers::new(),
             inbox: None,
+            arrived: Vec::new(),
             turn: 0,
             stage: Stage::Serving,
             statistics: ServerStatistics::default(),
@@ -150,7 +167,7 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
                 )));
             }
         }
-        if self.exports.iter().any(|export| export.name == name) {
+        if self.exports().iter().any(|export| export.name == name) {
             return Err(DeviceError::new(format!("export name '{name}': is taken")));
         }
         let export = Export {
@@ -158,9 +175,41 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             description: description.to_owned(),
             geometry: queue.geometry(),
         };
-        self.exports = self.exports.iter().cloned().chain([export]).collect();
-        self.queues.push(queue);
+        let list = self.exports().iter().cloned().chain([export]).collect();
+        let mut numbers = self.exports.numbers.clone();
+        numbers.push(self.numbers);
+        self.exports = Rc::new(Exports { list, numbers });
+        self.queues.insert(self.numbers, queue);
+        self.numbers += 1;
         Ok(())
+    }
+
+    /// Serves the export `name` no more: its clients' requests in flight are answered, further ones
+    /// are not taken. Where there is none of that name nothing happens.
+    pub fn remove_export(&mut self, name: &str) {
+        let Some(at) = self.exports().iter().position(|export| export.name == name) else { return };
+        let mut numbers = self.exports.numbers.clone();
+        let number = numbers.remove(at);
+        let others = self.exports().iter().filter(|export| export.name != name);
+        self.exports = Rc::new(Exports { list: others.cloned().collect(), numbers });
+        self.queues.remove(&number);
+        let of_it = |client: &&mut Client<Queue>| client.export() == Some(number);
+        self.clients.iter_mut().filter(of_it).for_each(Client::close);
+    }
+
+    /// Clients of exports that have been removed: whose requests are still being answered.
+    pub fn leaving(&self) -> usize {
+        self.clients.iter().filter(|client| self.is_leaving(client)).count()
+    }
+
+    /// Lets go of clients of exports that have been removed, answered or not.
+    pub fn drop_leaving(&mut self) {
+        let queues = &self.queues;
+        self.clients.retain(|client| client.export().is_none_or(|one| queues.contains_key(&one)));
+    }
+
+    fn is_leaving(&self, client: &Client<Queue>) -> bool {
+        client.export().is_some_and(|number| !self.queues.contains_key(&number))
     }
 
     /// Accepts clients at `transport`, and returns where that is: with TCP port 0 the system
@@ -173,13 +222,15 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         if let Some(listener) = self.listeners.iter().find(same) {
             return Ok(listener.bound.clone());
         }
-        let listener = Listener::open(transport)?;
+        let listener = Listener::open(&self.reactor, transport)?;
         let bound = listener.bound.clone();
         self.listeners.push(listener);
         Ok(bound)
     }
 
-    /// Where servers on other cores can send clients that they have accepted.
+    /// Where servers on other cores can send clients that they have accepted. They are let in by
+    /// the poll after the one that found them: what was sent to this core before a client, by
+    /// another way, can be heard between the two.
     ///
     /// # Errors
     /// When there are no more descriptors.
@@ -198,13 +249,23 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         self.helpers.add(&self.reactor, address)
     }
 
+    /// Accepts no more clients at `transport`, as it was asked to be listened at; those that are
+    /// connected stay.
+    pub fn stop_listening(&mut self, transport: &Transport) {
+        self.listeners.retain(|listener| listener.asked != *transport);
+    }
+
     /// Tells clients to come what the devices look like now; those that are connected were told
     /// before.
     pub fn refresh_exports(&mut self) {
-        let exports = self.exports.iter().zip(&self.queues);
-        self.exports = exports
-            .map(|(export, queue)| Export { geometry: queue.geometry(), ..export.clone() })
+        let exports = self.exports().iter().zip(&self.exports.numbers);
+        let list = exports
+            .map(|(export, number)| Export {
+                geometry: self.queues[number].geometry(),
+                ..export.clone()
+            })
             .collect();
+        self.exports = Rc::new(Exports { list, numbers: self.exports.numbers.clone() });
     }
 
     /// Stops accepting clients and requests. The task is finished when requests in flight are
@@ -214,12 +275,12 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             return;
         }
         self.stage = Stage::ShuttingDown;
-        // A new port drops the accepts with the old one.
-        self.port = self.reactor.open_port();
+        // Their accepts go with them.
         self.listeners.clear();
         // Those that were on their way here find a closed socket, as in a listener's backlog.
         self.inbox = None;
-        self.port.timer(self.reactor.now() + self.options.shutdown_grace, GRACE_OVER);
+        self.arrived.clear();
+        self.port.timer(self.reactor.now() + self.options.shutdown_grace, 0);
         self.clients.iter_mut().for_each(Client::close);
     }
 
@@ -234,47 +295,59 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
 
     /// The exports, in the order of their adding.
     pub fn exports(&self) -> &[Export] {
-        &self.exports
+        &self.exports.list
     }
 
     fn take_events(&mut self, now: Timestamp) -> bool {
         let mut progress = false;
-        while let Some(event) = self.port.next_event() {
+        if self.port.next_event().is_some() {
+            // The time of grace is over.
+            self.clients.clear();
+            self.stage = Stage::Finished;
             progress = true;
-            if event.token == GRACE_OVER {
-                self.clients.clear();
-                self.stage = Stage::Finished;
-                continue;
-            }
-            let index = (event.token % PAUSE_OVER) as usize;
-            let Some(listener) = self.listeners.get_mut(index) else { continue };
-            listener.is_waiting = false;
-            match (event.result, event.descriptor) {
-                (Ok(_), Some(socket)) => {
-                    self.statistics.connections_total += 1;
-                    if let Some(socket) = self.helpers.place(socket, self.clients.len()) {
-                        self.admit(socket, None, now);
+        }
+        for index in 0..self.listeners.len() {
+            while let Some(event) = self.listeners[index].port.next_event() {
+                progress = true;
+                let listener = &mut self.listeners[index];
+                listener.is_waiting = false;
+                match (event.token, event.result, event.descriptor) {
+                    (ACCEPTED, Ok(_), Some(socket)) => {
+                        self.statistics.connections_total += 1;
+                        if let Some(socket) = self.helpers.place(socket, self.clients.len()) {
+                            self.admit(socket, None, now);
+                        }
                     }
-                }
-                (Ok(_), None) => {}
-                (Err(_), _) => {
-                    listener.is_waiting = true;
-                    self.port.timer(now + ACCEPT_PAUSE, event.token | PAUSE_OVER);
+                    (ACCEPTED, Err(_), _) => {
+                        listener.is_waiting = true;
+                        listener.port.timer(now + ACCEPT_PAUSE, PAUSE_OVER);
+                    }
+                    _ => {}
                 }
             }
         }
         progress
     }
 
-    /// Takes clients that another server has accepted.
-    fn take_handovers(&mut self, now: Timestamp) -> bool {
-        let mut progress = false;
-        while let Some(handover) = self.inbox.as_ref().and_then(Inbox::receive) {
+    /// Lets clients in that another server has accepted.
+    fn admit_arrived(&mut self, now: Timestamp) -> bool {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let progress = !arrived.is_empty();
+        for handover in arrived.drain(..) {
             self.statistics.connections_total += 1;
             self.admit(Descriptor::from(handover.socket), Some(handover.place), now);
-            progress = true;
         }
+        self.arrived = arrived;
         progress
+    }
+
+    /// Finds clients that another server has accepted.
+    fn look_into_inbox(&mut self) -> bool {
+        let before = self.arrived.len();
+        if let Some(inbox) = &self.inbox {
+            self.arrived.extend(std::iter::from_fn(|| inbox.receive()).take(HANDOVERS_MAX));
+        }
+        self.arrived.len() > before
     }
 
     fn admit(&mut self, socket: Descriptor, place: Option<Place>, now: Timestamp) {
@@ -290,9 +363,8 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         let waiting = self.listeners.iter().filter(|listener| listener.is_waiting).count();
         let clients = self.clients.len() + self.helpers.clients();
         let room = self.options.connections_max.saturating_sub(clients + waiting);
-        let idle = self.listeners.iter_mut().enumerate().filter(|(_, one)| !one.is_waiting);
-        for (index, listener) in idle.take(room) {
-            self.port.accept(&listener.socket, index as u64);
+        for listener in self.listeners.iter_mut().filter(|one| !one.is_waiting).take(room) {
+            listener.port.accept(&listener.socket, ACCEPTED);
             listener.is_waiting = true;
             progress = true;
         }
@@ -323,13 +395,13 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
     /// Whether there is neither a client nor a request.
     fn is_idle(&self) -> bool {
         let idle = |queue: &SharedQueue<Queue>| queue.with_queue(|inner| inner.in_flight()) == 0;
-        self.clients.is_empty() && self.queues.iter().all(idle)
+        self.clients.is_empty() && self.queues.values().all(idle)
     }
 
     /// Requests of clients that are gone still have to be brought to their end.
     fn poll_queues(&mut self, now: Timestamp) -> bool {
         let mut progress = false;
-        for queue in &mut self.queues {
+        for queue in self.queues.values_mut() {
             progress |= queue.poll(now, &mut self.completions);
         }
         self.completions.clear();
@@ -340,9 +412,10 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
 impl<Queue: BlockQueue> Task for NbdServer<Queue> {
     fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = self.take_events(now);
-        progress |= self.take_handovers(now);
+        progress |= self.admit_arrived(now);
         progress |= self.poll_clients(now);
         progress |= self.poll_queues(now);
+        progress |= self.look_into_inbox();
         match self.stage {
             Stage::Serving => progress |= self.accept(),
             Stage::ShuttingDown if self.is_idle() => {
@@ -362,7 +435,7 @@ impl<Queue: BlockQueue> Task for NbdServer<Queue> {
 impl<Queue: BlockQueue> std::fmt::Debug for NbdServer<Queue> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NbdServer")
-            .field("exports", &self.exports)
+            .field("exports", &self.exports())
             .field("stage", &self.stage)
             .field("statistics", &self.statistics())
             .finish_non_exhaustive()
