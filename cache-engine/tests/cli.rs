@@ -238,7 +238,11 @@ fn a_file_is_used_once() {
     std::os::unix::fs::symlink(place.path("disk"), &link).expect("made");
     let run = ["run", "--origin", &disk, "--export", EXPORT];
     for same in [&disk, &format!("file:{link}")] {
-        refusal(&[&run[..], &["--cache", same]].concat(), 2, "is the origin itself");
+        refusal(
+            &[&run[..], &["--cache", same]].concat(),
+            2,
+            "is the origin of volume 'volume' itself",
+        );
     }
     let export = place.export("x");
     let (daemon, _) = Daemon::start(&["run", "--origin", &disk, "--export", &export], 1);

@@ -337,7 +337,8 @@ impl Cache {
             && self.purge.lines == 0
             // Whoever waits for the cache device may need more than time.
             && self.health.deadline().is_none()
-            && self.next_deadline().is_none_or(|deadline| deadline > now)
+            && !self.keeper.as_ref().is_some_and(|keeper| keeper.is_due(now))
+            && self.policy.next_deadline().is_none_or(|deadline| deadline > now)
     }
 
     /// When [`tick`](Self::tick) is due at the latest.

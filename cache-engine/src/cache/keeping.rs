@@ -6,14 +6,16 @@ use block_io::{BufferPool, DeviceError, Extent, IoError, Request};
 use super::administration::Then;
 use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
-use super::fill::Checksums;
+use super::fill::Ended;
 use super::index::Slot;
 use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
 use super::metadata::superblock::State;
 use super::metadata::{FormatId, Superblock, VolumeRecord};
 use super::outbox::{Event, Ticket, Token};
-use super::persistence::{Change, Persistence, PersistenceConfig, PersistenceStatistics, Start};
+use super::persistence::{
+    Change, Leave, Persistence, PersistenceConfig, PersistenceStatistics, Start,
+};
 use super::unflushed::EXTENTS_MAX;
 use super::volumes::Span;
 use super::{Cache, CacheSpace, mode};
@@ -220,13 +222,14 @@ impl Cache {
 
     /// Whether a piece that changes content may start; if not, it will be named later.
     pub(super) fn may_change(&mut self, name: PieceIndex) -> bool {
-        let extent = self.pieces[name].extent;
+        let piece = &mut self.pieces[name];
         let Some(keeper) = &mut self.keeper else { return true };
-        let may = keeper.begin_change(name, extent, self.now);
-        if !may {
+        let leave = keeper.begin_change(name, piece.extent, self.now);
+        piece.is_named = leave != Leave::Unnamed;
+        if leave == Leave::Later {
             self.health.begin_waiting(self.now);
         }
-        may
+        leave != Leave::Later
     }
 
     /// A store of a change that has begun begins; it ends with a
@@ -234,7 +237,7 @@ impl Cache {
     pub(super) fn change_begun_again(&mut self, extent: Extent) {
         if let Some(keeper) = &mut self.keeper {
             let begun = keeper.begin_change(PieceIndex::MAX, extent, self.now);
-            debug_assert!(begun, "its piece has begun already");
+            debug_assert!(begun != Leave::Later, "its piece has begun already");
         }
     }
 
@@ -303,11 +306,25 @@ impl Cache {
 
     /// What is kept about a slot is to be what the index says, with the checksums of the blocks
     /// that are new.
-    pub(super) fn record(&mut self, slot: Slot, changed: BlockSet, checksums: &Checksums) {
+    pub(super) fn record(
+        &mut self,
+        slot: Slot,
+        line: LineNumber,
+        changed: BlockSet,
+        checksums: &[u32],
+    ) {
         let Some(keeper) = &mut self.keeper else { return };
-        let Some(line) = self.index.line_of(slot) else { return };
+        debug_assert_eq!(self.index.line_of(slot), Some(line));
         let (entry, valid) = (self.index.entry(slot), self.index.valid(slot));
         keeper.record(slot, entry, line, valid, changed, checksums, self.now);
+    }
+
+    /// What is kept about the slot of a fill is to be what has become of it.
+    pub(super) fn record_fill(&mut self, slot: Slot, ended: &Ended) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let (entry, valid) = (self.index.entry(slot), self.index.valid(slot));
+        let checksums = self.fills.checksums(ended.fill);
+        keeper.record(slot, entry, ended.store.line, valid, ended.install, checksums, self.now);
     }
 
     /// Whether what is stored of this line could be recorded.
@@ -332,6 +349,9 @@ impl Cache {
     /// Does what the keeper says.
     pub(super) fn hear_keeper(&mut self) {
         let Some(keeper) = &mut self.keeper else { return };
+        if !keeper.has_news() && !self.stopping {
+            return;
+        }
         self.outbox.cache.append(keeper.requests());
         if !keeper.activated().is_empty() {
             let mut activated = std::mem::take(keeper.activated());

@@ -230,7 +230,7 @@ impl Cache {
             hits: Table::new(config.requests_max),
             requests: Table::new(config.requests_max),
             pieces: Table::new(pieces_max),
-            fills: Fills::new(config.fills_max),
+            fills: Fills::new(config.fills_max, blocks),
             verifications: Verifications::default(),
             keeper: None,
             recordings: VecDeque::new(),
@@ -294,6 +294,24 @@ impl Cache {
     /// Stores into the cache device in flight.
     pub fn fills_in_flight(&self) -> usize {
         self.fills.len()
+    }
+
+    /// Whether a request more than `others` that are about to be submitted is likely to be taken.
+    pub fn has_room_beside(&self, others: usize) -> bool {
+        self.in_flight() + others < self.requests_max && !self.stopping
+    }
+
+    /// Asks for the memory that a request of `extent` will be looked up in: for whoever has several
+    /// requests at hand, before the first is submitted. A hint; in a cache of a terabyte half of
+    /// what a hit takes is waiting for that memory.
+    #[inline]
+    pub fn prefetch(&self, id: VolumeId, extent: Extent) {
+        if let Some(volume) = self.volumes.get(id)
+            && extent.offset < volume.geometry.capacity
+        {
+            let flat = volume.base() + extent.offset;
+            self.index.prefetch(LineNumber(flat >> self.line_size.shift()));
+        }
     }
 
     /// Takes a client's request. Its answer appears in the outbox, at once or later.

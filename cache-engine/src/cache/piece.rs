@@ -10,6 +10,8 @@ use super::line::LineNumber;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
 use super::policy::{Hints, Verdict};
+use super::table::Table;
+use super::volumes::Volumes;
 use super::{Cache, mode};
 
 /// A client's request in flight.
@@ -66,6 +68,9 @@ pub(crate) struct Piece {
     pub(crate) waits_for: u16,
     /// Whether what is read from the origin is stored in the cache.
     pub(crate) fills: bool,
+    /// Of a change: the cache device names its extent, so that what becomes invalid by it may be
+    /// recorded when it is over.
+    pub(crate) is_named: bool,
     /// Fills of a write, which wait for the origin's answer.
     pub(crate) first_fill: FillIndex,
 }
@@ -139,6 +144,7 @@ impl Cache {
                 extent,
                 waits_for: 0,
                 fills: false,
+                is_named: false,
                 first_fill: NO_FILL,
             });
             if self.locks.acquire(piece, extent, exclusive) {
@@ -227,11 +233,8 @@ impl Cache {
     }
 
     /// All of the client's buffer, and the flat byte that it begins with.
-    pub(super) fn client_whole(&self, name: PieceIndex) -> (&Buffer, u64) {
-        let request = &self.requests[self.pieces[name].request];
-        let flat = self.volumes[request.volume].base() + request.request.extent.offset;
-        let buffer = request.request.buffer.as_ref();
-        (buffer.expect("a read or write has a buffer, see check"), flat)
+    fn client_whole(&self, name: PieceIndex) -> (&Buffer, u64) {
+        client_whole(&self.pieces, &self.requests, &self.volumes, name)
     }
 
     /// Copies what the client wants of `extent`, whose bytes are in `source`.
@@ -312,4 +315,17 @@ impl Cache {
         }
         statistics.origin_errors += u64::from(result.is_err());
     }
+}
+
+/// All of the client's buffer of a piece, and the flat byte that it begins with.
+pub(super) fn client_whole<'a>(
+    pieces: &Table<Piece>,
+    requests: &'a Table<ClientRequest>,
+    volumes: &Volumes,
+    name: PieceIndex,
+) -> (&'a Buffer, u64) {
+    let request = &requests[pieces[name].request];
+    let flat = volumes[request.volume].base() + request.request.extent.offset;
+    let buffer = request.request.buffer.as_ref();
+    (buffer.expect("a read or write has a buffer, see check"), flat)
 }

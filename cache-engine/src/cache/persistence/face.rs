@@ -63,6 +63,20 @@ pub(crate) struct LoadedLine {
     pub(crate) valid: BlockSet,
 }
 
+/// Whether a change may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The device names its extent: after a crash nothing of it is believed, whatever is recorded
+    /// of its lines until the change is over.
+    Named,
+    /// Nothing of its extent is recorded, or ever will be believed. What is not valid any more must
+    /// be recorded before the change begins.
+    Unnamed,
+    /// Not yet: [`activated`](super::Persistence::activated) will name the piece. Its extent is
+    /// named then, or the cache was given up.
+    Later,
+}
+
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {

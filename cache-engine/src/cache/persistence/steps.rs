@@ -132,7 +132,7 @@ impl Persistence {
     /// Moves a record into the journal's next write, if it has room.
     fn journal_record(&mut self, at: u32) -> bool {
         let (record, extent) = self.pending.get(at);
-        let written = self.journal.push(record);
+        let written = self.journal.push(&record);
         if written {
             self.recorded.add(extent);
             self.pending.remove(at);

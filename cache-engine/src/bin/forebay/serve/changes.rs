@@ -5,8 +5,10 @@
 //!   remove   withdraw the exports ─▶ clients end ─▶ last flush ─▶ leave ─▶ (forget) ─▶ close
 //!   replace  check ─▶ open ─▶ format ─▶ change over ─▶ record all volumes ─▶ the old one is closed
 //! ```
-//! Each step that waits takes turns that serve ([`NbdService::serve_until`]). When the service is
-//! told to end meanwhile a change is given up where it stands, and the end takes care of the rest.
+//! Each step that waits takes turns that serve ([`NbdService::serve_until`]); what this host notes
+//! of an attachment is a small file, written and synchronized between two turns. When the service
+//! is told to end meanwhile a change is given up where it stands, and the end takes care of the
+//! rest.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -198,6 +200,10 @@ impl NbdService {
     /// When one of them can't be listened at.
     pub(crate) fn export(&mut self, name: &str) -> Result<Vec<String>, DeviceError> {
         let at = self.find(name)?;
+        let mut addresses = Vec::new();
+        for export in self.volumes[at].plan.exports.clone() {
+            addresses.push(self.resolve_export(export.transport())?);
+        }
         let mut places = Vec::new();
         for index in 0..self.volumes[at].plan.exports.len() {
             let volume = &mut self.volumes[at];
@@ -206,9 +212,10 @@ impl NbdService {
             if !earlier.iter().any(|other| other.name() == export.name()) {
                 self.server.add_export(export.name(), "", volume.serve())?;
             }
-            let bound = self.server.listen(export.transport()).map_err(|error| {
-                DeviceError::with_source(format!("volume '{name}': export {export}"), error)
-            })?;
+            let bound =
+                self.server.listen_at(export.transport(), addresses[index]).map_err(|error| {
+                    DeviceError::with_source(format!("volume '{name}': export {export}"), error)
+                })?;
             places.push(export.at(&bound));
         }
         Ok(places)

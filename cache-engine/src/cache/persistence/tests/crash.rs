@@ -124,7 +124,7 @@ impl Cache {
             return;
         };
         let extent = Extent::new(line * 4096, 4096);
-        if self.rig.machine.begin_change(piece as u16, extent, self.rig.now) {
+        if self.rig.machine.begin_change(piece as u16, extent, self.rig.now) != Leave::Later {
             self.send(piece, line);
         } else {
             self.pieces[piece] = Piece::Waiting(line);

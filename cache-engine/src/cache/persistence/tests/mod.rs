@@ -222,7 +222,7 @@ impl Rig {
     }
 
     fn begin(&mut self, piece: u16, extent: u64) -> bool {
-        self.machine.begin_change(piece, bytes_in(extent), self.now)
+        self.machine.begin_change(piece, bytes_in(extent), self.now) != Leave::Later
     }
 
     fn end(&mut self, extent: u64) {
