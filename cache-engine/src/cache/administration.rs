@@ -251,17 +251,17 @@ impl Cache {
 
     /// Declares that no write to the volume that failed before this call can reach the origin any
     /// more (its connection is fenced): ranges in doubt are cached again. What the origin had
-    /// acknowledged and not been told to flush it may have lost; nothing of that is served.
+    /// acknowledged and not been told to flush it may have lost; nothing that was cached of it
+    /// before is served, and a change of which only a part was done by then fails.
     pub fn fence(&mut self, id: VolumeId) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         volume.doubt.clear();
-        let (extent, lost) = (volume.extent(), volume.unflushed.take());
-        for (part, held) in lost {
+        // They stay unflushed: the origin may have lost nothing yet, and lose it later.
+        let (extent, unflushed) = (volume.extent(), volume.unflushed.extents());
+        for part in unflushed {
             self.drop_at_once(part);
-            if held {
-                self.change_ended(part, false);
-            }
         }
+        self.doubt_changes_done_in_part(id);
         self.publish_gates();
         if let Some(keeper) = &mut self.keeper {
             keeper.fence(extent);

@@ -23,7 +23,7 @@ use super::{Cache, CacheSpace, mode};
 /// A record of the cache device that is on its way.
 pub(crate) struct Recording {
     ticket: Ticket,
-    of_superblock: u64,
+    pub(super) of_superblock: u64,
 }
 
 /// Why a cache as a whole starts cold, for an operator.
@@ -222,9 +222,10 @@ impl Cache {
 
     /// Whether a piece that changes content may start; if not, it will be named later.
     pub(super) fn may_change(&mut self, name: PieceIndex) -> bool {
+        let volatile = self.volumes[self.volume_of(name)].geometry.volatile_cache;
         let piece = &mut self.pieces[name];
         let Some(keeper) = &mut self.keeper else { return true };
-        let leave = keeper.begin_change(name, piece.extent, self.now);
+        let leave = keeper.begin_change(name, piece.extent, volatile, self.now);
         piece.is_named = leave != Leave::Unnamed;
         if leave == Leave::Later {
             self.health.begin_waiting(self.now);
@@ -236,7 +237,7 @@ impl Cache {
     /// [`change_ended`](Self::change_ended) of its own.
     pub(super) fn change_begun_again(&mut self, extent: Extent) {
         if let Some(keeper) = &mut self.keeper {
-            let begun = keeper.begin_change(PieceIndex::MAX, extent, self.now);
+            let begun = keeper.begin_change(PieceIndex::MAX, extent, false, self.now);
             debug_assert!(begun != Leave::Later, "its piece has begun already");
         }
     }
@@ -247,8 +248,8 @@ impl Cache {
         }
     }
 
-    /// Whether a change that was acknowledged is held on to until the origin has flushed it: the
-    /// first since the last flush in each extent.
+    /// Whether a change that was done, or may have been, is held on to until the origin has flushed
+    /// it: the first since the last flush in each extent.
     pub(super) fn is_unflushed(
         &mut self,
         name: PieceIndex,
@@ -258,7 +259,11 @@ impl Cache {
         let request = &self.requests[self.pieces[name].request];
         let (id, durable) = (request.volume, request.force_unit_access());
         let volume = &mut self.volumes[id];
-        if !volume.geometry.volatile_cache || durable || result.is_err() {
+        let may_be_lost = match result {
+            Ok(()) => !durable,
+            Err(error) => error.outcome_unknown(),
+        };
+        if !volume.geometry.volatile_cache || !may_be_lost {
             return false;
         }
         let held = volume.unflushed.note(extent);
@@ -366,6 +371,11 @@ impl Cache {
             }
         }
         self.hear_checksums();
+        if !self.startable.is_empty() {
+            // A read that ended with its checksums has let go of what others wait for.
+            self.start_pieces();
+            return self.hear_keeper();
+        }
         self.hear_about_device();
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct ClientRequest {
     /// Of a flush: what it covers.
     epoch: u64,
     pieces: u32,
+    /// One of its pieces has ended.
+    is_done_in_part: bool,
     result: Result<(), IoError>,
     pub(crate) seen: Seen,
 }
@@ -86,6 +88,7 @@ impl Cache {
             cut: 0,
             epoch: 0,
             pieces: 0,
+            is_done_in_part: false,
             result: Ok(()),
             seen: Seen::default(),
         });
@@ -262,6 +265,7 @@ impl Cache {
     fn piece_ended(&mut self, name: u16) {
         let request = &mut self.requests[name];
         request.pieces -= 1;
+        request.is_done_in_part = true;
         if request.pieces == 0 && request.is_cut() {
             self.answer(name);
         }
@@ -272,6 +276,20 @@ impl Cache {
             && let Some(waiting) = self.uncut.pop_front()
         {
             self.cut(waiting);
+        }
+    }
+
+    /// The origin of a volume may have lost what it had not flushed. A change that was done in part
+    /// by then is not what its client would be told, when the rest is done too.
+    pub(super) fn doubt_changes_done_in_part(&mut self, id: VolumeId) {
+        if !self.volumes[id].geometry.volatile_cache {
+            return;
+        }
+        for request in self.requests.iter_mut().filter(|request| request.volume == id) {
+            let volatile = request.operation().changes_content() && !request.force_unit_access();
+            if volatile && request.is_done_in_part {
+                request.note(Err(IoError::ConnectionLost));
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use super::health::Health;
 use super::index::Index;
 use super::keeping::Told;
 use super::line::LineMap;
-use super::metadata::{FormatId, Superblock};
+use super::metadata::{FormatId, Superblock, VolumeRecord};
 use super::outbox::Event;
 use super::persistence::{Persistence, PersistenceConfig, Start};
 use super::policy::Policy;
@@ -55,8 +55,9 @@ impl Cache {
     }
 
     /// Uses another device, whose superblock this is, from the moment on that nothing is in flight;
-    /// [`Event::Replaced`] tells when, and whoever sends the requests changes over. Volumes keep
-    /// their places; they have to be recorded anew. `fresh` is as for [`open`](Self::open).
+    /// [`Event::Replaced`] tells when, and whoever sends the requests changes over. Volumes that
+    /// are there keep their places, and their records as they were. `fresh` is as for
+    /// [`open`](Self::open).
     ///
     /// # Errors
     /// When the device that there is has not been detached, or the new one has another line size
@@ -149,6 +150,11 @@ impl Cache {
         for id in known {
             superblock.remove_volume(id);
         }
+        // Before any line of theirs: a crash must not bring another volume in their places.
+        for record in self.records_of_volumes() {
+            let put = superblock.put_volume(record);
+            debug_assert!(put.is_ok(), "they were side by side before: {put:?}");
+        }
         let layout = superblock.layout;
         let lines = LineMap::lines_for(layout.sets);
         let map = LineMap::new(lines, layout.sets).expect("as many as the tags allow");
@@ -170,8 +176,13 @@ impl Cache {
             ..PersistenceConfig::new(self.changes_max, transfer_max, fresh)
         };
         let pool = self.pool.clone();
-        self.keeper =
-            Some(Box::new(Persistence::start(superblock, map, pool, Start::Cold, keeping)));
+        let mut keeper = Persistence::start(superblock, map, pool, Start::Cold, keeping);
+        if !self.recordings.is_empty() {
+            // They counted the old device's superblocks.
+            let durable = keeper.update_superblock(|_| {});
+            self.recordings.iter_mut().for_each(|recording| recording.of_superblock = durable);
+        }
+        self.keeper = Some(Box::new(keeper));
         let ids: Vec<_> = self.volumes.ids().collect();
         for id in ids {
             self.volumes[id].unflushed.let_go();
@@ -184,6 +195,12 @@ impl Cache {
         self.outbox.events.push(Event::Replaced);
         self.cut_all();
         self.hear_keeper();
+    }
+
+    /// What is recorded of the volumes that are there.
+    fn records_of_volumes(&self) -> Vec<VolumeRecord> {
+        let records = self.superblock().into_iter().flat_map(|superblock| superblock.volumes());
+        records.filter(|record| self.volumes.get(record.id).is_some()).cloned().collect()
     }
 
     /// Lets requests begin that waited for the gate.

@@ -17,8 +17,9 @@
 
 use std::fmt;
 
-use block_io::{BlockQueue, DeviceError, Timestamp};
+use block_io::{BlockQueue, BufferPool, DeviceError, Timestamp};
 
+use super::exchange::Exchange;
 use super::{CacheEngine, CachedVolume};
 use crate::backend::attachment::StateDirectory;
 use crate::cache::cipher::{LineCipher, VolumeKey};
@@ -107,16 +108,18 @@ pub enum Left {
 ///
 /// # Errors
 /// When the origin or the name is attached already, there is no room for the volume, the host's
-/// note or the cache's record of it cannot be read or written; the message says what to do.
+/// note or the cache's record of it cannot be read or written, or the origin cannot be flushed; the
+/// message says what to do.
 pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
-    origin: Origin,
+    mut origin: Origin,
     options: AttachOptions<'_>,
     turn: &mut Turn<'_>,
 ) -> Result<(CachedVolume<Origin, CacheDevice>, VolumeStart), DeviceError> {
     until(engine, turn, |cache| cache.is_settled() || cache.is_degraded())?;
     let superblock = engine.cache().superblock().cloned();
     let Some(superblock) = superblock else {
+        flush(&mut origin, &options.name, turn)?;
         let id = engine.cache().free_volume_id().unwrap_or_default();
         // Nobody will ever look for these bytes, so the key needs no salt.
         let cipher = options.key.map(|key| LineCipher::new(&key.for_volume(&[0; 16], id.0)));
@@ -156,6 +159,7 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     let cipher = cipher(id);
     let key_check = cipher.as_ref().map(LineCipher::key_check);
     let epoch = note_attachment(&options, &superblock)?;
+    flush(&mut origin, &options.name, turn)?;
     let volume = engine.add_volume(origin, settings(&options, known, cipher))?;
     debug_assert_eq!(volume.id(), id, "the key was derived for it");
     let record = record(engine, id, &options, epoch, key_check);
@@ -255,6 +259,21 @@ pub fn disown<Origin: BlockQueue, CacheDevice: BlockQueue>(
     }
     engine.change(Cache::disowned);
     Ok(())
+}
+
+/// Has the origin make durable what was written to it before: only of its own writes does the cache
+/// know which the origin may still lose.
+fn flush<Origin: BlockQueue>(
+    origin: &mut Origin,
+    name: &str,
+    turn: &mut Turn<'_>,
+) -> Result<(), DeviceError> {
+    if !origin.geometry().volatile_cache {
+        return Ok(());
+    }
+    let pool = BufferPool::heap();
+    let turn = || turn(Some(Timestamp::default()));
+    Exchange::new(origin, &pool, turn).flush(&format!("volume '{name}': flushing its origin"))
 }
 
 fn settings(

@@ -129,7 +129,12 @@ impl Cache {
             }
             fill = next;
         }
-        if !self.is_unflushed(name, extent, result) {
+        let held = self.is_unflushed(name, extent, result);
+        if held && in_doubt {
+            // Held on to for the flush, and in doubt until the fence.
+            self.change_begun_again(extent);
+        }
+        if !held || in_doubt {
             self.change_ended(extent, in_doubt);
         }
         self.piece_progress(name, result);

@@ -31,10 +31,11 @@ mod journal;
 mod key_map;
 mod ledger;
 mod opening;
+mod part;
 mod passes;
 mod pending;
 mod recorded;
-mod runs;
+mod replay;
 mod steps;
 mod sweep;
 
@@ -148,7 +149,7 @@ impl Persistence {
             device: Device::new(),
             ledger: Ledger::new(superblock),
             activity: Activity::new(layout.activity_pages, config),
-            pending: Pending::new(slots, blocks),
+            pending: Pending::new(slots, blocks, config.pending_min),
             recorded: Recorded::new(slots),
             journal: Journal::new(layout, format_id, 0, config.transfer_max),
             fold: Fold::new(layout, format_id),
@@ -174,23 +175,31 @@ impl Persistence {
     }
 
     /// A change (write, discard, zeroes) of `extent`, which lies within one extent of 4 MiB, wants
-    /// to begin. Whatever the answer, [`end_change`](Self::end_change) is owed when it is over.
+    /// to begin. Whatever the answer, [`end_change`](Self::end_change) is owed when it is over. One
+    /// that is `volatile` may be undone after it was answered, until it is said to be over.
     #[inline]
-    pub(crate) fn begin_change(&mut self, piece: u16, extent: Extent, now: Timestamp) -> Leave {
+    pub(crate) fn begin_change(
+        &mut self,
+        piece: u16,
+        extent: Extent,
+        volatile: bool,
+        now: Timestamp,
+    ) -> Leave {
         let number = extent.offset >> EXTENT_SHIFT;
         if self.activity.begin(number, now.0) {
             return Leave::Named;
         }
-        self.begin_inactive(piece, number, now)
+        self.begin_inactive(piece, number, volatile, now)
     }
 
     #[cold]
-    fn begin_inactive(&mut self, piece: u16, number: u64, now: Timestamp) -> Leave {
+    fn begin_inactive(&mut self, piece: u16, number: u64, volatile: bool, now: Timestamp) -> Leave {
         if self.phase == Phase::Dead {
             return Leave::Unnamed;
         }
-        // Until everything is loaded, any extent may have lines recorded.
-        let wait = self.phase != Phase::Running || self.recorded.may_contain(number);
+        // Until everything is loaded, any extent may have lines recorded. And of a change that is
+        // undone later lines are recorded meanwhile, so the device has to name its extent first.
+        let wait = volatile || self.phase != Phase::Running || self.recorded.may_contain(number);
         self.activity.begin_inactive(number, now.0, wait.then_some(piece));
         self.work = true;
         if !wait {

@@ -16,6 +16,13 @@ use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
 use crate::cache::metadata::journal_block::Record;
 
+/// Places of a large cache's table: about 1 MiB.
+const PLACES_MAX: u64 = 8192;
+
+/// Places of a small one's, if it has that many slots: what a client fills while one write of the
+/// journal is on its way. About 150 KiB.
+pub(super) const PLACES_MIN: u64 = 2048;
+
 /// One slot's record, but for its checksums.
 #[derive(Clone, Copy)]
 struct Place {
@@ -67,9 +74,10 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// A table for a cache of `slots` slots of `blocks` blocks.
-    pub(super) fn new(slots: u64, blocks: usize) -> Self {
-        let capacity = (slots / 64).clamp(256, 8192) as usize;
+    /// A table for a cache of `slots` slots of `blocks` blocks: a place for one in 64 of them, or
+    /// for `least` of them, if there are so many.
+    pub(super) fn new(slots: u64, blocks: usize, least: u64) -> Self {
+        let capacity = (slots / 64).clamp(least.min(PLACES_MAX), PLACES_MAX).min(slots) as usize;
         Self {
             map: KeyMap::new(capacity),
             places: vec![EMPTY; capacity].into_boxed_slice(),
@@ -215,8 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn a_small_cache_has_thousands_of_places_and_none_has_more_than_slots() {
+        let places = |slots| Pending::new(slots, BLOCKS_MAX, PLACES_MIN).capacity();
+        // 16 lines of 64 KiB, 64 MiB in lines of 16 KiB, 1 GiB of them, 4 GiB, and 1 TiB.
+        let slots = [16, 4096, 65536, 1 << 18, 1 << 26];
+        assert_eq!(slots.map(places), [16, 2048, 2048, 4096, 8192]);
+        // Each slot has a place, so there is room whatever is recorded.
+        let mut pending = Pending::new(16, BLOCKS_MAX, PLACES_MIN);
+        for slot in (0..16).chain(0..16) {
+            let (entry, all) = (Entry::new(1, false), BlockSet(1));
+            let added = pending.record(Slot(slot), entry, 0, [all, all], &[0; 16]);
+            assert_ne!(added, Added::Full, "slot {slot}");
+        }
+    }
+
+    #[test]
     fn records_of_a_slot_become_one() {
-        let mut pending = Pending::new(1, BLOCKS_MAX);
+        let mut pending = Pending::new(1, BLOCKS_MAX, PLACES_MIN);
         assert_eq!(record(&mut pending, 1, 0b0001, 0b0001, 7), Added::Fresh);
         assert_eq!(record(&mut pending, 1, 0b0111, 0b0110, 8), Added::Merged);
         let (merged, _) = pending.get(pending.next_taken(0).expect("one"));
@@ -233,7 +256,7 @@ mod tests {
 
     #[test]
     fn held_records_stay_until_they_are_free() {
-        let mut pending = Pending::new(1, BLOCKS_MAX);
+        let mut pending = Pending::new(1, BLOCKS_MAX, PLACES_MIN);
         record(&mut pending, 1, 1, 1, 7);
         pending.hold_fresh(|extent| extent == 1);
         assert_eq!(pending.next_fresh(), None);

@@ -117,6 +117,23 @@ fn a_line_of_before_a_crash_is_checked_once() {
 }
 
 #[test]
+fn who_waits_for_a_read_goes_on_when_its_checksums_come_last() {
+    let (mut rig, id) = crashed();
+    let extent = Extent::new(3 * LINE, LINE);
+    let read = rig.read(id, extent.offset, extent.length);
+    let write = rig.write(id, extent, 1);
+    let data = rig.data_request().expect("the line is read");
+    rig.device_answers(data, Ok(()));
+    let page = page_request(&rig).expect("its checksums are");
+    rig.device_answers(page, Ok(()));
+    rig.bytes(read);
+    let asked = rig.of_origins.len() + rig.of_device.len();
+    assert!(asked > 0, "the write waits, and nobody will ever wake it");
+    rig.settle();
+    assert_eq!(rig.reply(write).result, Ok(()));
+}
+
+#[test]
 fn a_line_that_is_not_what_was_recorded_is_read_from_the_origin_and_cached_again() {
     let (mut rig, id) = crashed();
     let place = place_of(&rig, 3);
