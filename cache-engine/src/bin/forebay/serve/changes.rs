@@ -200,24 +200,22 @@ impl NbdService {
     /// When one of them can't be listened at.
     pub(crate) fn export(&mut self, name: &str) -> Result<Vec<String>, DeviceError> {
         let at = self.find(name)?;
-        let mut addresses = Vec::new();
-        for export in self.volumes[at].plan.exports.clone() {
-            addresses.push(self.resolve_export(export.transport())?);
-        }
+        let exports = self.volumes[at].plan.exports.clone();
         let mut places = Vec::new();
-        for (index, address) in addresses.into_iter().enumerate() {
-            let volume = &mut self.volumes[at];
-            let export = volume.plan.exports[index].clone();
-            let earlier = &volume.plan.exports[..index];
-            if !earlier.iter().any(|other| other.name() == export.name()) {
-                self.server.add_export(export.name(), "", volume.serve())?;
+        for (index, export) in exports.iter().enumerate() {
+            let failed = |error| {
+                DeviceError::with_source(format!("volume '{name}': export {export}"), error)
+            };
+            let address = self.resolve_export(export.transport()).map_err(failed)?;
+            if !exports[..index].iter().any(|other| other.name() == export.name()) {
+                let queue = self.volumes[at].serve();
+                self.server.add_export(export.name(), "", queue).map_err(failed)?;
                 let device = self.cache.as_ref().and_then(ServiceCache::device);
-                self.reactors.invite(name, volume.queue(), device)?;
+                let volume = self.volumes[at].queue();
+                self.reactors.invite(name, volume, device).map_err(failed)?;
                 self.reactors.export(name, export.name());
             }
-            let bound = self.server.listen_at(export.transport(), address).map_err(|error| {
-                DeviceError::with_source(format!("volume '{name}': export {export}"), error)
-            })?;
+            let bound = self.server.listen_at(export.transport(), address).map_err(failed)?;
             places.push(export.at(&bound));
         }
         Ok(places)
