@@ -239,6 +239,11 @@ fn every_write_is_seen(reactors: &str, more: &[&str]) {
     };
     let helpers = reactors.parse::<usize>().expect("a number") - 1;
     assert_eq!(service.reactors().len(), helpers);
+    if more.is_empty() {
+        let refused = service.verb(&["miss-ratio"]);
+        let errors = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && errors.contains("several reactors"), "{errors}");
+    }
     under_load(&service, "one", &ledger, || ledger.wait_for_more(8000));
     for (name, time) in service.reactors() {
         assert!(time > 2_000_000, "{name} has served nobody: {time} ns");

@@ -140,7 +140,7 @@ pub(crate) struct RunArguments {
     /// reactor does everything else too: the others serve hits from the cache device by themselves
     /// and ask the first for the rest, so that they help where hits or many clients keep a core
     /// busy. Encrypted volumes, and those of --verify always, have all their hits served by the
-    /// first. With --config too.
+    /// first. No reactor sees all reads, so there is no miss-ratio curve. With --config too.
     #[arg(long, value_name = "N", default_value = "1", value_parser = reactors)]
     pub(crate) reactors: usize,
 

@@ -34,11 +34,14 @@ use summary::Summary;
 /// # Errors
 /// When a volume cannot be opened or served.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
-    let plan = match &arguments.config {
+    let mut plan = match &arguments.config {
         Some(path) => configuration::read(path, arguments.force_format)?,
         None => Plan::of_arguments(arguments)?,
     };
     check_reactors(arguments)?;
+    if let Some(cache) = &mut plan.cache {
+        cache.has_curve = arguments.reactors == 1;
+    }
     let reactor = Reactor::new(ReactorConfig::default())?;
     let cache = plan.cache.as_ref().map(|cache| ServiceCache::open(cache, &reactor)).transpose()?;
     let mut service = NbdService::new(&reactor, cache);
