@@ -91,6 +91,8 @@ fn play(guest: impl FnOnce(&mut Guest) + Send, mut owner: impl FnMut(usize, &mut
     let (done, steps) = channel();
     let (go_on, next) = channel();
     thread::scope(|scope| {
+        // Dropped where the owner panics, so that the guest does not wait for it.
+        let go_on = go_on;
         let medium = &cache_medium;
         let other = scope.spawn(move || {
             let reactor = super::reactor();

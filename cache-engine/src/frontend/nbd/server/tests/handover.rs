@@ -104,7 +104,10 @@ fn clients_are_spread_and_see_one_disk() {
 
 #[test]
 fn a_fault_at_a_helper_is_counted_and_its_place_given_back() {
-    let options = ServerOptions { connections_max: 2, ..ServerOptions::default() };
+    // Nothing but the place that was given back wakes the owner.
+    let negotiation_timeout = Duration::from_secs(3600);
+    let options =
+        ServerOptions { connections_max: 2, negotiation_timeout, ..ServerOptions::default() };
     let [all, helpers] = with_helper(options, |transport| {
         let _owners = Peer::enter(transport);
         let mut helpers = Peer::enter(transport);
@@ -116,6 +119,8 @@ fn a_fault_at_a_helper_is_counted_and_its_place_given_back() {
         helpers.write(&[0; 28]);
         helpers.rest();
         third.set_nonblocking(false).expect("a socket");
+        // Instead of waiting for ever.
+        third.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
         third
             .read_exact(&mut [0; 18])
             .expect("the greeting, now that the owner knows of the place");
