@@ -13,7 +13,8 @@ use std::rc::Rc;
 
 use block_io::sim::{DiskFaults, Random, SimDisk, SimQueue, Timer, World};
 use block_io::{
-    BlockDevice, BlockQueue, BufferPool, Completion, DeviceError, Extent, Request, Timestamp,
+    BlockDevice, BlockQueue, BufferPool, Completion, DeviceError, Extent, Request, RequestId,
+    Timestamp,
 };
 use cache_engine::cache::cipher::{LineCipher, VolumeKey};
 use cache_engine::cache::metadata::probe::Probe;
@@ -21,7 +22,6 @@ use cache_engine::cache::metadata::{
     FormatId, Generation, IdentityKind, OriginIdentity, Superblock, VolumeRecord,
 };
 use cache_engine::cache::{Cache, CacheMode, Event, Ticket, VolumeSettings};
-use cache_engine::volume::exchange::Exchange;
 use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 
 use super::counts::Counts;
@@ -245,10 +245,15 @@ impl Engine {
 
     /// Lines go only for others from now on.
     pub(super) fn purge_nothing(&mut self) {
+        self.set_policy("purge", "never");
+    }
+
+    /// Another value of a setting that fits any cache.
+    pub(super) fn set_policy(&mut self, name: &str, value: &str) {
         self.engine.change(|cache| {
             let mut settings = cache.policy().clone();
-            settings.change("purge", "never").expect("a value that there is");
-            cache.set_policy(&settings).expect("less than was set");
+            settings.change(name, value).expect("a value that there is");
+            cache.set_policy(&settings).expect("it fits");
         });
     }
 
@@ -343,9 +348,11 @@ impl Engine {
         if queue.geometry().volatile_cache {
             let faults = origin.faults();
             origin.set_faults(DiskFaults::default());
-            let pool = BufferPool::heap();
-            let mut exchange = Exchange::new(&mut queue, &pool, turn(&self.world));
-            exchange.flush("a start").expect("a sound device can be flushed");
+            queue.submit(Request::flush(RequestId(0))).expect("nothing is in flight");
+            let mut done = Vec::new();
+            while !queue.poll(self.world.now(), &mut done) {
+                self.world.advance();
+            }
             origin.set_faults(faults);
         }
         queue
