@@ -173,6 +173,13 @@ fn a_removed_volume_answers_with_an_error_though_its_number_is_anothers() {
     });
 }
 
+/// Polls until whatever the owner's devices are asked for has ended.
+fn settle(stage: &mut Stage) {
+    (0..1000).for_each(|_| {
+        stage.volume.poll(Timestamp::default(), &mut Vec::new());
+    });
+}
+
 /// Formats a device on `medium` and has the cache use it; gives what makes the owner's queue hang.
 fn replace(stage: &mut Stage, medium: &Medium) -> Rc<Cell<bool>> {
     let mut queue = medium.queue(4, 0, OWNERS);
@@ -220,12 +227,11 @@ fn a_guest_leaves_a_device_that_is_given_up_and_has_its_hits_on_the_next() {
     play(guest, |step, stage| match step {
         0 => {
             stage.engine.change(Cache::detach);
-            (0..1000).for_each(|_| {
-                stage.volume.poll(Timestamp::default(), &mut Vec::new());
-            });
+            settle(stage);
             assert!(!stage.engine.cache().is_detached(), "the guest has a queue there");
         }
         1 => {
+            settle(stage);
             assert!(stage.engine.cache().is_detached(), "the guest was told to leave, and did");
             next_is_stuck = Some(replace(stage, &next_medium));
             let server = stage.server.as_ref().expect("there is a guest");
@@ -233,6 +239,7 @@ fn a_guest_leaves_a_device_that_is_given_up_and_has_its_hits_on_the_next() {
         }
         _ => {
             stage.origin_is_stuck.set(true);
+            settle(stage);
             assert_eq!(stage.engine.cache().lines_in_use(), 1, "the new device is a cache");
             next_is_stuck.iter().for_each(|is_stuck| is_stuck.set(true));
         }
