@@ -404,11 +404,13 @@ impl Cache {
     /// Whether a sweep has still to drop lines of these flat bytes.
     pub(super) fn is_being_dropped(&self, flat: Extent) -> bool {
         let shift = self.line_size.shift();
-        self.sweeps.iter().any(|sweep| {
-            sweep.next_set < self.index.sets()
-                && flat.offset >> shift < sweep.lines.end
-                && sweep.lines.start << shift < flat.end()
-        })
+        // Asked by every request, and nearly always there is none.
+        !self.sweeps.is_empty()
+            && self.sweeps.iter().any(|sweep| {
+                sweep.next_set < self.index.sets()
+                    && flat.offset >> shift < sweep.lines.end
+                    && sweep.lines.start << shift < flat.end()
+            })
     }
 
     /// Sets whose lines of an earlier run are in the index.

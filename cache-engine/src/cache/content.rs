@@ -102,7 +102,18 @@ impl Cache {
 
     /// Makes what came from the cache device what the client wrote. False when it is not what was
     /// stored; its blocks are dropped then. `extent` is of whole blocks if this volume needs it.
+    #[inline]
     pub(super) fn open_blocks(
+        &mut self,
+        id: VolumeId,
+        slot: Slot,
+        extent: Extent,
+        buffer: &Buffer,
+    ) -> bool {
+        !self.sees_blocks_whole(id) || self.open_whole_blocks(id, slot, extent, buffer)
+    }
+
+    fn open_whole_blocks(
         &mut self,
         id: VolumeId,
         slot: Slot,
