@@ -10,6 +10,7 @@ use super::cipher::LineCipher;
 use super::config::{CacheMode, VolumeId};
 use super::doubt::Doubt;
 use super::entry::WAYS;
+use super::lease::{FOREVER, Lease};
 use super::line::LineNumber;
 use super::outbox::{Event, Ticket};
 use super::policy::{PolicySettings, PolicyStatistics};
@@ -113,6 +114,8 @@ impl Cache {
             geometry: Geometry { transfer_max: TRANSFER_MAX, zeroes_max: 1 << 32, ..geometry },
             piece_max,
             mode,
+            lease_end: FOREVER,
+            lease: Lease::default(),
             doubt: Doubt::default(),
             unflushed: Unflushed::default(),
             cipher: cipher.map(Box::new),
@@ -314,6 +317,7 @@ impl Cache {
     /// once.
     pub fn tick(&mut self, now: Timestamp) -> bool {
         self.now = now;
+        self.expire_leases();
         if self.is_at_rest(now) {
             return false;
         }
@@ -326,6 +330,7 @@ impl Cache {
         self.purge_step();
         self.flush_if_starved();
         self.hear_keeper();
+        self.lease_step();
         loaded || self.purge.lines > 0 || self.next_sweep().is_some()
     }
 
@@ -334,6 +339,7 @@ impl Cache {
         self.is_told_loaded()
             && !self.stopping
             && self.sweeps.is_empty()
+            && !self.awaits_lease()
             && self.purge.lines == 0
             // Whoever waits for the cache device may need more than time.
             && self.health.deadline().is_none()
@@ -344,7 +350,8 @@ impl Cache {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
         let patience = self.health.deadline();
-        keeper.into_iter().chain(patience).chain(self.policy.next_deadline()).min()
+        let lease = self.lease_deadline();
+        keeper.into_iter().chain(patience).chain(self.policy.next_deadline()).chain(lease).min()
     }
 
     fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {
@@ -393,6 +400,11 @@ impl Cache {
         for line in flat.offset >> shift..flat.end() >> shift {
             self.drop_line(LineNumber(line));
         }
+    }
+
+    /// Whether that sweep is not done, or what it dropped may come back after a crash.
+    pub(super) fn is_sweeping(&self, ticket: Ticket) -> bool {
+        self.sweeps.iter().any(|sweep| sweep.ticket == ticket)
     }
 
     /// Whether a volume's lines are being dropped, so that its record can be.

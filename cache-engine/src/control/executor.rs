@@ -12,6 +12,8 @@
 //! Bounds: [`WAITING_MAX`] requests under way; more are refused. Absent: adding and removing
 //! volumes, which takes opening devices.
 
+mod lease;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use block_io::{
@@ -80,6 +82,8 @@ pub struct Executor<Origin, CacheDevice, Reply> {
     answers: VecDeque<(Reply, Answer)>,
     flushes: u64,
     resized: bool,
+    /// See [`Self::set_clock`].
+    now: Timestamp,
 }
 
 impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheDevice, Reply> {
@@ -93,6 +97,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
             answers: VecDeque::new(),
             flushes: 0,
             resized: false,
+            now: Timestamp::default(),
         }
     }
 
@@ -134,6 +139,9 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
                 };
             }
             Request::Resize { volume } => return self.resize(&volume, reply),
+            Request::Lease { volume, until_ns } => {
+                return self.lease(&volume, Timestamp(until_ns), reply);
+            }
         };
         let answer = outcome.unwrap_or_else(Answer::error);
         self.answers.push_back((reply, answer));

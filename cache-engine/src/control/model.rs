@@ -82,6 +82,16 @@ pub enum Request {
     },
     /// What caches of other sizes would have missed so far. Answer: [`Answer::MissRatio`].
     MissRatio {},
+    /// Says until when a volume's origin is this host's alone: a lease that the caller holds, or
+    /// has renewed. Answer: [`Answer::Lease`]; where it is given back, when nothing that was cached
+    /// can be served any more.
+    Lease {
+        /// Name of the volume.
+        volume: String,
+        /// Nanoseconds on the clock of `/proc/uptime` (`CLOCK_BOOTTIME`): counted from before the
+        /// lease was asked for, less what clocks may differ by. 0 gives the lease back.
+        until_ns: u64,
+    },
 }
 
 /// A part of a volume.
@@ -113,6 +123,8 @@ pub enum Answer {
     },
     /// A miss-ratio curve.
     MissRatio(Curve),
+    /// How it stands with a volume's lease now.
+    Lease(LeaseStatus),
     /// Nothing was done.
     Error {
         /// Why, and what would be right, for a person.
@@ -220,6 +232,10 @@ pub struct VolumeStatus {
     pub mode: Option<String>,
     /// Bytes of lines that it holds.
     pub occupied_bytes: u64,
+    /// Whether its cache is used for a time only, and for how long; absent where its origin is
+    /// served alone, and from servers that know of none.
+    #[serde(default)]
+    pub lease: Option<LeaseStatus>,
     /// Whether ranges of it are not cached, because failed writes to them may still land.
     pub in_doubt: bool,
     /// Why its origin answers no more; absent while it does.
@@ -230,6 +246,16 @@ pub struct VolumeStatus {
     pub hit_ratio: Option<f64>,
     /// Counters since it was added.
     pub statistics: Counters,
+}
+
+/// How it stands with a volume's lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// `unlimited`: the cache is used without one; `held`; `waiting`: held, and not used before the
+    /// cache device knows of it; `over`: requests go to the origin.
+    pub state: String,
+    /// Seconds until it ends; absent where it has no end, or there is none.
+    pub seconds_left: Option<f64>,
 }
 
 /// Settings in force.
@@ -306,6 +332,7 @@ mod tests {
             },
             Request::Resize { volume: volume() },
             Request::MissRatio {},
+            Request::Lease { volume: volume(), until_ns: u64::MAX },
         ] {
             assert_eq!(again(&request), request);
             let line = line_of(&request);
@@ -321,6 +348,7 @@ mod tests {
             Answer::Done {},
             Answer::Resized { before_bytes: 1, size_bytes: u64::MAX },
             Answer::error("no"),
+            Answer::Lease(LeaseStatus { state: "held".into(), seconds_left: Some(12.5) }),
             Answer::Settings(Settings {
                 settings: [("pin".to_owned(), "none".to_owned())].into(),
                 unknown_volumes: vec!["vm".into()],
@@ -346,6 +374,7 @@ mod tests {
             (br#"{"verb":"status","all":true}"#, "unknown field `all`"),
             (br#"{"verb":"flush","volume":"pg","force":1}"#, "unknown field `force`"),
             (br#"{"verb":"flush"}"#, "missing field `volume`"),
+            (br#"{"verb":"lease","volume":"pg","until_ns":-1}"#, "-1"),
             (br#"{"volume":"pg"}"#, "missing field `verb`"),
             (
                 br#"{"verb":"invalidate","volume":"pg","range":{"offset":0,"length":1,"to":2}}"#,

@@ -24,7 +24,9 @@ use crate::backend::attachment::StateDirectory;
 use crate::cache::cipher::{LineCipher, VolumeKey};
 use crate::cache::metadata::identity::{Claim, GenerationSource, Reason, Verdict, judge};
 use crate::cache::metadata::{Generation, IdentityKind, OriginIdentity, Superblock, VolumeRecord};
-use crate::cache::{Cache, CacheMode, ColdReason, Event, Ticket, VolumeId, VolumeSettings};
+use crate::cache::{
+    Cache, CacheMode, ColdReason, Event, LeaseStanding, Ticket, VolumeId, VolumeSettings,
+};
 
 /// Lets the devices' runtime move on: is told when it must return at the latest (at once for a time
 /// that is over), and returns the time.
@@ -67,6 +69,8 @@ pub enum WhyCold {
     WholeCache(ColdReason),
     /// What is cached may not be what the origin has.
     Unproved(Reason),
+    /// No lease is held, so that somebody else may be writing.
+    NoLease,
     /// What is cached is encrypted, and no key was given.
     KeyMissing,
     /// What is cached is not encrypted, and a key was given.
@@ -82,6 +86,7 @@ impl fmt::Display for WhyCold {
             Self::NeverCached => f.write_str("nothing of this volume was cached before"),
             Self::WholeCache(reason) => reason.fmt(f),
             Self::Unproved(reason) => reason.fmt(f),
+            Self::NoLease => f.write_str("no lease on the origin is held yet"),
             Self::KeyMissing => {
                 f.write_str("what is cached is encrypted, and no encryption key was given")
             }
@@ -114,6 +119,22 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     options: AttachOptions<'_>,
     turn: &mut Turn<'_>,
 ) -> Result<(CachedVolume<Origin, CacheDevice>, VolumeStart), DeviceError> {
+    attach_leased(engine, origin, options, None, turn)
+}
+
+/// The same for an origin that is this host's alone until `lease`, on the clock of `turn`; without
+/// end for none. The volume is pass-through from then on, and cold if that is over already: see
+/// [`Cache::set_lease`].
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+    origin: Origin,
+    options: AttachOptions<'_>,
+    lease: Option<Timestamp>,
+    turn: &mut Turn<'_>,
+) -> Result<(CachedVolume<Origin, CacheDevice>, VolumeStart), DeviceError> {
     until(engine, turn, |cache| cache.is_settled() || cache.is_degraded())?;
     let superblock = engine.cache().superblock().cloned();
     let Some(superblock) = superblock else {
@@ -121,6 +142,7 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
         // Nobody will ever look for these bytes, so the key needs no salt.
         let cipher = options.key.map(|key| LineCipher::new(&key.for_volume(&[0; 16], id.0)));
         let volume = engine.add_volume(origin, settings(&options, None, cipher))?;
+        take_lease(&volume, lease, turn)?;
         return Ok((volume, VolumeStart::Cold(WhyCold::InMemory)));
     };
     let candidates = candidates(&superblock, &options);
@@ -142,7 +164,11 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
         Some(record) => {
             let whole = engine.cache().cold_reason();
             let claim = claim(&options, size)?;
-            match why_cold(record, &superblock, whole, &claim, cipher(record.id).as_ref()) {
+            let now = turn(Some(Timestamp::default()))?;
+            let is_over = lease.is_some_and(|until| until <= now).then_some(WhyCold::NoLease);
+            match is_over.or_else(|| {
+                why_cold(record, &superblock, whole, &claim, cipher(record.id).as_ref())
+            }) {
                 None => VolumeStart::Warm,
                 Some(why) => VolumeStart::Cold(why),
             }
@@ -158,6 +184,7 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     let epoch = note_attachment(&options, &superblock)?;
     let volume = engine.add_volume(origin, settings(&options, known, cipher))?;
     debug_assert_eq!(volume.id(), id, "the key was derived for it");
+    take_lease(&volume, lease, turn)?;
     let span = engine.cache().span(id).expect("just added");
     let record = VolumeRecord {
         id,
@@ -169,7 +196,8 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
         generation: generation_of(options.generation),
         attach_epoch: epoch,
         key_check: key_check.unwrap_or_default(),
-        flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
+        flags: flag(key_check.is_some(), VolumeRecord::ENCRYPTED)
+            | flag(lease.is_some(), VolumeRecord::LEASED),
     };
     match put_record(engine, record, turn) {
         Ok(()) => Ok((volume, start)),
@@ -257,6 +285,23 @@ fn settings(
         known,
         cipher,
     }
+}
+
+fn flag(is_set: bool, flag: u32) -> u32 {
+    if is_set { flag } else { 0 }
+}
+
+/// The volume is used as long as the lease is held, and not yet if it is over.
+fn take_lease<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    volume: &CachedVolume<Origin, CacheDevice>,
+    lease: Option<Timestamp>,
+    turn: &mut Turn<'_>,
+) -> Result<(), DeviceError> {
+    if lease.is_some() {
+        let now = turn(Some(Timestamp::default()))?;
+        volume.engine().change(|cache| cache.set_lease(now, volume.id(), lease))?;
+    }
+    Ok(())
 }
 
 fn is_known(identity: &OriginIdentity) -> bool {
@@ -349,9 +394,12 @@ fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
         let Some(record) = record else { continue };
         match left {
             Left::InOrder(_) if engine.cache().is_degraded() => {}
+            // The generation was found before this: while the lease was held.
+            Left::InOrder(_) if !is_leased(engine, &record, turn)? => {}
             Left::InOrder(generation) => {
                 let generation = generation_of(generation.clone());
-                put_record(engine, VolumeRecord { generation, ..record }, turn)?;
+                let flags = record.flags & !VolumeRecord::LEASED;
+                put_record(engine, VolumeRecord { generation, flags, ..record }, turn)?;
             }
             Left::InDoubt if is_known(&record.identity) => {
                 state.disown(&record.identity).map_err(|error| writable(state, error))?;
@@ -360,6 +408,19 @@ fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
         }
     }
     Ok(())
+}
+
+/// Whether the volume's lease is still held, if it needs one.
+fn is_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+    record: &VolumeRecord,
+    turn: &mut Turn<'_>,
+) -> Result<bool, DeviceError> {
+    let now = turn(Some(Timestamp::default()))?;
+    engine.change(|cache| cache.observe(now));
+    let standing = engine.cache().lease(record.id);
+    let held = matches!(standing, Some(LeaseStanding::Unlimited | LeaseStanding::Held(_)));
+    Ok(held || record.flags & VolumeRecord::LEASED == 0)
 }
 
 /// Gives up what is cached of a volume that is not there, and waits until that is durable.

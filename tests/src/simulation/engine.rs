@@ -16,17 +16,18 @@ use block_io::{BlockDevice, BlockQueue, BufferPool, Completion, Extent, Request,
 use cache_engine::cache::cipher::{LineCipher, VolumeKey};
 use cache_engine::cache::metadata::probe::Probe;
 use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, Layout, OriginIdentity, VolumeRecord,
+    FormatId, Generation, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
 };
 use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::policy::settings::{Admission, FillWidth, SequentialCutoff};
 use cache_engine::cache::{
-    Cache, CacheConfig, CacheMode, Event, LineSize, Statistics, Ticket, Verification,
-    VolumeSettings,
+    Cache, CacheConfig, CacheMode, Event, LeaseStanding, LineSize, Statistics, Ticket,
+    Verification, VolumeSettings,
 };
 use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 
 use super::crash_images::{Recording, RecordingQueue};
+use super::host_clock::HostClock;
 
 /// How an engine is set up, the same before and after a crash.
 #[derive(Clone, Debug)]
@@ -204,6 +205,7 @@ pub(super) struct Engine {
     world: World,
     host: Rc<Host>,
     timer: Option<Timer>,
+    clock: HostClock,
     encrypted: bool,
     loaded: bool,
     degraded: bool,
@@ -271,6 +273,7 @@ impl Engine {
             world: world.clone(),
             host: Rc::clone(host),
             timer: None,
+            clock: HostClock::default(),
             encrypted: setup.encrypted,
             loaded: false,
             degraded: false,
@@ -301,13 +304,33 @@ impl Engine {
                 }
                 Event::Done(ticket) => self.done.push(ticket),
                 Event::Stopped => self.stopped = true,
-                Event::Replaced => {}
+                Event::Replaced | Event::LeaseHeld(_) | Event::LeaseOver(_) => {}
             }
         }
-        let deadline = self.engine.next_deadline().filter(|due| *due > self.world.now());
+        let now = self.clock.at(self.world.now());
+        let due = self.engine.next_deadline().filter(|due| *due > now);
+        let deadline = due.map(|due| self.clock.when(due));
         if deadline != self.timer.as_ref().map(Timer::deadline) {
             self.timer = deadline.map(|due| self.world.timer(due));
         }
+    }
+
+    /// Goes by this clock; whoever polls gives its time.
+    pub(super) fn set_clock(&mut self, clock: HostClock) {
+        self.clock = clock;
+    }
+
+    /// The first volume's origin is this host's alone until then.
+    pub(super) fn set_lease(&mut self, now: Timestamp, until: Timestamp) {
+        let id = self.volumes[0].id();
+        let set = self.engine.change(|cache| cache.set_lease(now, id, Some(until)));
+        set.expect("it is there");
+    }
+
+    /// Whether the host takes the first volume's origin for its own.
+    pub(super) fn is_leased(&self) -> bool {
+        let standing = self.engine.cache().lease(self.volumes[0].id());
+        matches!(standing, Some(LeaseStanding::Held(_)))
     }
 
     /// Hands a client's request in, or back when there is no room.
@@ -482,14 +505,14 @@ fn open_or_format(
     queue: &mut SimQueue,
     pool: &BufferPool,
     (host, format_id): (&Host, FormatId),
-) -> cache_engine::cache::metadata::Superblock {
+) -> Superblock {
     let turn = || {
         world.advance();
         Ok(world.now())
     };
     let probe = cache_device::open(queue, pool, turn).expect("a sound device can be read");
     match probe {
-        Probe::Ours(superblock) if !host.disowned.get() => *superblock,
+        Probe::Ours(superblock) if !host.disowned.get() && !is_leased(&superblock) => *superblock,
         _ => {
             host.disowned.set(false);
             let (line_size, force_format) = (setup.config.line_size, true);
@@ -497,6 +520,11 @@ fn open_or_format(
             cache_device::format(queue, pool, options, turn).expect("a sound device can be written")
         }
     }
+}
+
+/// Whether the run before ended under a lease that was not given back: a start is cold then.
+fn is_leased(superblock: &Superblock) -> bool {
+    superblock.volumes().iter().any(|volume| volume.flags & VolumeRecord::LEASED != 0)
 }
 
 /// Records a volume. Whether that has become durable before the next crash makes no difference

@@ -18,6 +18,8 @@ mod changes;
 pub mod crash_images;
 mod engine;
 mod engine_images;
+mod host_clock;
+mod lease;
 mod run;
 pub mod runner;
 mod scenario;
@@ -28,6 +30,7 @@ mod trace;
 
 pub use engine::Counts;
 pub use engine_images::{ImageRun, check_engine_images};
+pub use lease::{LeaseOutcome, MARGIN_PPM, run_leases};
 pub use run::{Outcome, run};
 pub use scenario::{SCENARIOS, Scenario};
 pub use slow_cache_device::{Latencies, latencies_beside_a_slow_cache_device};

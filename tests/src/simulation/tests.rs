@@ -9,6 +9,9 @@ use super::*;
 /// Seeds of each scenario; `cargo xtask simulate` runs as many as one likes.
 const SEEDS: u64 = 40;
 
+/// Seeds of two hosts with leases.
+const LEASE_SEEDS: u64 = 20;
+
 fn seeds(name: &str) {
     let scenario = Scenario::find(name).expect("there is such a scenario");
     let pool = BufferPool::heap();
@@ -94,6 +97,32 @@ fn a_seed_is_the_same_run_every_time() {
         assert!(trace.lines().len() > 600, "{}", scenario.name);
         assert_ne!(run(scenario, 6, 300, &pool, None).fingerprint, first.fingerprint);
     }
+}
+
+#[test]
+fn another_host_that_waits_for_the_end_of_the_lease_makes_no_read_stale() {
+    let mut met = LeaseOutcome::default();
+    for seed in 0..LEASE_SEEDS {
+        // From a perfect clock to the worst that the margin allows.
+        let slow = MARGIN_PPM * (seed % 5) / 4;
+        let outcome = run_leases(seed, slow).unwrap_or_else(|stale| panic!("{stale}"));
+        met.hits += outcome.hits;
+        met.elsewhere += outcome.elsewhere;
+        met.renewals += outcome.renewals;
+        met.overslept += outcome.overslept;
+        met.crashes += outcome.crashes;
+    }
+    // A simulation that never met what it is about proves nothing.
+    let LeaseOutcome { hits, elsewhere, renewals, overslept, crashes } = met;
+    let least = hits.min(elsewhere).min(renewals).min(overslept).min(crashes);
+    assert!(least > LEASE_SEEDS, "{met:?}");
+}
+
+#[test]
+fn a_clock_that_loses_more_than_the_margin_is_found_out() {
+    let stale = (0..LEASE_SEEDS).filter(|seed| run_leases(*seed, 6 * MARGIN_PPM).is_err());
+    let stale = stale.count() as u64;
+    assert!(stale > LEASE_SEEDS / 2, "only {stale} of {LEASE_SEEDS} runs had a stale read");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::control_verbs::lease_time;
 use crate::run::ExportUri;
 use cache_engine::backend::address::{CacheAddress, Endpoint, NvmeTcpAddress, OriginAddress, Size};
 use cache_engine::cache::metadata::Generation;
@@ -132,6 +133,17 @@ pub(crate) struct RunArguments {
     /// most 64 bytes.
     #[arg(long, value_name = "TEXT", requires = "cache", value_parser = generation)]
     pub(crate) generation: Option<Generation>,
+
+    /// Use the cache only while a lease on the origin is held: for this long from the start, such
+    /// as 30s, and for as long as forebay volume lease renews it
+    ///
+    /// For origins that other hosts can write to. Without the lease requests go to the origin, and
+    /// what was cached is dropped. 0s waits for the first lease. Whoever asks for the lease takes
+    /// from the time what has passed since it was asked for, and what clocks may differ by over its
+    /// length. After a crash under a lease the cache starts cold.
+    #[arg(long, value_name = "TIME", requires_all = ["cache", "control"])]
+    #[arg(value_parser = lease_time)]
+    pub(crate) lease: Option<Duration>,
 
     /// When what the cache device returns is compared with checksums: never, after-unclean-stop or
     /// always

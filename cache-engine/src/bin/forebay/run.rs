@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use block_io::BlockQueue;
-use block_io::reactor::{Reactor, ReactorConfig};
+use block_io::reactor::{self, Reactor, ReactorConfig};
+use block_io::{BlockQueue, Timestamp};
 use cache_engine::backend::Backend;
 use cache_engine::backend::address::{CacheAddress, OriginAddress};
 use cache_engine::backend::attachment::StateDirectory;
@@ -26,8 +26,9 @@ use crate::volume::{CacheReport, CacheSettings, Volume, is_same_file};
 /// # Errors
 /// When the volume cannot be opened or served.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let begin = reactor::clock();
     let reactor = Reactor::new(ReactorConfig::default())?;
-    let volume = open_volume(arguments, &reactor)?;
+    let volume = open_volume(arguments, &reactor, begin)?;
     let capacity = volume.geometry().capacity;
     // From here on a signal ends the command in order; before, it just ends it.
     let mut service = NbdService::new(&reactor, Control::Signals(Signals::new()?.watch(&reactor)));
@@ -57,7 +58,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     }
 }
 
-fn open_volume(arguments: &RunArguments, reactor: &Reactor) -> Result<Volume, Failure> {
+fn open_volume(
+    arguments: &RunArguments,
+    reactor: &Reactor,
+    begin: Timestamp,
+) -> Result<Volume, Failure> {
     if let (OriginAddress::File(origin), Some(CacheAddress::File(cache))) =
         (&arguments.origin, &arguments.cache)
         && is_same_file(origin, cache)
@@ -72,13 +77,17 @@ fn open_volume(arguments: &RunArguments, reactor: &Reactor) -> Result<Volume, Fa
     let Some(address) = &arguments.cache else {
         return Volume::plain(&origin, reactor);
     };
-    let settings = settings(arguments, address)?;
+    let settings = settings(arguments, address, begin)?;
     let (volume, notices) = Volume::cached(&origin, &settings, reactor)?;
     notices.into_iter().for_each(output::notice);
     Ok(volume)
 }
 
-fn settings(arguments: &RunArguments, address: &CacheAddress) -> Result<CacheSettings, Failure> {
+fn settings(
+    arguments: &RunArguments,
+    address: &CacheAddress,
+    begin: Timestamp,
+) -> Result<CacheSettings, Failure> {
     let mut policy = PolicySettings::default();
     for setting in &arguments.settings {
         let usage = |error| Failure::Usage(format!("--set {setting}: {error}"));
@@ -107,6 +116,7 @@ fn settings(arguments: &RunArguments, address: &CacheAddress) -> Result<CacheSet
         line_size: arguments.line_size,
         config: CacheConfig { verification: arguments.verify, policy, ..CacheConfig::default() },
         name: arguments.name.clone(),
+        lease: arguments.lease.map(|time| begin + time),
         generation: arguments.generation.clone(),
         state,
         key: source.map(|source| source.read()).transpose()?,

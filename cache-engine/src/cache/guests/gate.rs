@@ -4,11 +4,16 @@
 //!   guest   enter: epoch, base, size ─▶ look up, read ─▶ epoch again ─▶ serve
 //!   owner   close: epoch + 1 ─▶ change mode, range, key, device ─▶ open: epoch + 1
 //! ```
+//! A deadline stands beside: whoever reads a clock that has reached it serves nothing, whether the
+//! owner has noticed or not. It moves while the gate is open, when the volume's lease is renewed.
+//!
 //! The epoch is odd while the gate is open. It is raised before anything is done that relies on
 //! nobody serving hits, so that a guest that saw something of what was done sees the epoch too, and
 //! throws away what it read. The same rule as that of the versions of sets, for all of a volume.
 //!
 //! Absent: waiting for guests. What they have read is thrown away, not awaited.
+
+use block_io::Timestamp;
 
 use super::super::atomics::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -21,6 +26,8 @@ pub(super) struct Gate {
     epoch: AtomicU32,
     base: AtomicU64,
     capacity: AtomicU64,
+    /// End of the volume's lease.
+    until: AtomicU64,
 }
 
 /// What a guest goes in with.
@@ -29,27 +36,30 @@ pub(super) struct Pass {
     epoch: u32,
     pub(super) base: u64,
     pub(super) capacity: u64,
+    until: Timestamp,
 }
 
 impl Gate {
     /// A closed gate.
     pub(super) fn new() -> Self {
-        Self { epoch: AtomicU32::new(0), base: AtomicU64::new(0), capacity: AtomicU64::new(0) }
+        let number = || AtomicU64::new(0);
+        Self { epoch: AtomicU32::new(0), base: number(), capacity: number(), until: number() }
     }
 
-    /// A guest's first step; none when the gate is closed.
-    pub(super) fn enter(&self) -> Option<Pass> {
+    /// A guest's first step; none when the gate is closed, or the lease over.
+    pub(super) fn enter(&self, now: Timestamp) -> Option<Pass> {
         let epoch = self.epoch.load(Ordering::Acquire);
         // They may be newer than the epoch; then it is not the same any more in the end.
         let base = self.base.load(Ordering::Relaxed);
         let capacity = self.capacity.load(Ordering::Relaxed);
-        (epoch & 1 == 1).then_some(Pass { epoch, base, capacity })
+        let until = Timestamp(self.until.load(Ordering::Relaxed));
+        (epoch & 1 == 1 && now < until).then_some(Pass { epoch, base, capacity, until })
     }
 
     /// A guest's last step: whether what it read since it entered may be served.
-    pub(super) fn still(&self, pass: Pass) -> bool {
+    pub(super) fn still(&self, pass: Pass, now: Timestamp) -> bool {
         fence(Ordering::Acquire);
-        self.epoch.load(Ordering::Relaxed) == pass.epoch
+        self.epoch.load(Ordering::Relaxed) == pass.epoch && now < pass.until
     }
 
     /// Size of the volume in bytes.
@@ -77,6 +87,12 @@ impl Gate {
         }
     }
 
+    /// The owner's: until when hits may be served while the gate is open. To be called before it is
+    /// opened.
+    pub(super) fn set_deadline(&self, until: Timestamp) {
+        self.until.store(until.0, Ordering::Relaxed);
+    }
+
     /// The owner's: closes the gate for good.
     pub(super) fn close_for_good(&self) {
         self.publish(false, GONE, 0);
@@ -92,22 +108,38 @@ impl Gate {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp(5);
+
     #[test]
     fn only_who_entered_the_gate_as_it_is_may_serve() {
         let gate = Gate::new();
-        assert_eq!(gate.enter(), None, "closed at first");
+        gate.set_deadline(Timestamp(u64::MAX));
+        assert_eq!(gate.enter(NOW), None, "closed at first");
         gate.publish(true, 64, 512);
-        let pass = gate.enter().expect("open");
+        let pass = gate.enter(NOW).expect("open");
         assert_eq!((pass.base, pass.capacity), (64, 512));
         gate.publish(true, 64, 512);
-        assert!(gate.still(pass), "nothing has changed");
+        assert!(gate.still(pass, NOW), "nothing has changed");
         for (open, base) in [(true, 128), (false, 128), (false, 64), (true, 64)] {
             gate.publish(open, base, 512);
-            assert!(!gate.still(pass) && gate.enter() != Some(pass));
-            assert_eq!(gate.enter().is_some(), open);
+            assert!(!gate.still(pass, NOW) && gate.enter(NOW) != Some(pass));
+            assert_eq!(gate.enter(NOW).is_some(), open);
         }
         gate.close_for_good();
-        assert!(gate.enter().is_none() && gate.is_gone());
+        assert!(gate.enter(NOW).is_none() && gate.is_gone());
+    }
+
+    #[test]
+    fn nobody_serves_from_the_deadline_on_and_a_renewal_disturbs_nobody() {
+        let gate = Gate::new();
+        gate.set_deadline(Timestamp(10));
+        gate.publish(true, 0, 512);
+        let pass = gate.enter(Timestamp(9)).expect("before the end");
+        assert!(gate.still(pass, Timestamp(9)) && !gate.still(pass, Timestamp(10)));
+        assert_eq!(gate.enter(Timestamp(10)), None);
+        gate.set_deadline(Timestamp(20));
+        assert!(gate.still(pass, Timestamp(9)), "what is under way goes on");
+        assert!(gate.enter(Timestamp(19)).is_some() && gate.enter(Timestamp(20)).is_none());
     }
 }
 
@@ -127,9 +159,9 @@ mod interleavings {
 
     /// What a guest serves of a volume of one word.
     fn serve(shared: &Shared) -> Option<(u64, u32)> {
-        let pass = shared.gate.enter()?;
+        let pass = shared.gate.enter(Timestamp(1))?;
         let read = shared.device[pass.base as usize].load(Ordering::Relaxed);
-        shared.gate.still(pass).then_some((pass.base, read))
+        shared.gate.still(pass, Timestamp(1)).then_some((pass.base, read))
     }
 
     fn explore(
@@ -141,6 +173,7 @@ mod interleavings {
         builder.check(move || {
             let device = [AtomicU32::new(10), AtomicU32::new(0)];
             let shared = Arc::new(Shared { gate: Gate::new(), device });
+            shared.gate.set_deadline(Timestamp(u64::MAX));
             shared.gate.publish(true, 0, 1);
             let guests = Arc::clone(&shared);
             let guest = thread::spawn(move || {

@@ -1,5 +1,7 @@
 //! Volumes that come and go on one cache device, on simulated disks.
 
+use std::time::Duration;
+
 use super::*;
 use crate::cache::CacheConfig;
 use crate::cache::metadata::FormatId;
@@ -76,6 +78,17 @@ impl Host {
         origin: usize,
         name: &str,
     ) -> Result<(Volume, VolumeStart), DeviceError> {
+        self.attach_until(engine, origin, name, None)
+    }
+
+    /// Likewise, under a lease.
+    fn attach_until(
+        &self,
+        engine: &Engine,
+        origin: usize,
+        name: &str,
+        lease: Option<Timestamp>,
+    ) -> Result<(Volume, VolumeStart), DeviceError> {
         let queue = self.origins[origin].open_queue(&self.world, 64).expect("opens");
         let text = format!("origin {origin}");
         let state = self.state();
@@ -87,7 +100,7 @@ impl Host {
             state: &state,
             key: None,
         };
-        attach(engine, queue, options, &mut self.turn())
+        attach_leased(engine, queue, options, lease, &mut self.turn())
     }
 
     /// Reads some lines twice: how many of each time were hits.
@@ -181,4 +194,80 @@ fn a_volume_whose_record_cannot_be_written_is_not_served() {
     let identity = OriginIdentity::new(IdentityKind::Assigned, "origin 0").expect("a text");
     let noted = host.state().read(&identity).expect("readable").expect("there");
     assert_eq!(noted.format_id, None);
+}
+
+const LENGTH: Duration = Duration::from_secs(10);
+
+/// Attaches the first origin under a lease and fills the cache, until all is on the device.
+fn leased(host: &mut Host) -> (Engine, Volume) {
+    let engine = host.open();
+    let until = Some(host.world.now() + LENGTH);
+    let (mut volume, _) = host.attach_until(&engine, 0, "a", until).expect("room");
+    loaded(host, &engine);
+    assert_eq!(host.hits(&mut volume), [0, 20]);
+    let end = host.world.now() + Duration::from_secs(1);
+    while host.world.now() < end {
+        let progress = engine.poll(host.world.now());
+        let next = if progress { host.world.now() } else { end };
+        host.turn()(Some(next)).expect("never fails");
+    }
+    (engine, volume)
+}
+
+fn starts_cold(host: &mut Host, lease: Option<Timestamp>, why: WhyCold) {
+    let engine = host.open();
+    let (mut volume, start) = host.attach_until(&engine, 0, "a", lease).expect("room");
+    assert_eq!(start, VolumeStart::Cold(why));
+    loaded(host, &engine);
+    assert_eq!(host.hits(&mut volume)[0], 0);
+}
+
+#[test]
+fn a_crash_under_a_lease_is_followed_by_a_cold_start_whoever_vouches_for_the_origin() {
+    for lease in [None, Some(Timestamp(u64::MAX - 1))] {
+        let mut host = Host::new();
+        let (engine, volume) = leased(&mut host);
+        drop((engine, volume));
+        starts_cold(&mut host, lease, WhyCold::Unproved(Reason::LeaseRan));
+    }
+}
+
+#[test]
+fn a_stop_while_the_lease_is_held_is_followed_by_a_warm_start_and_one_after_its_end_by_a_cold_one()
+{
+    for (waits, is_warm) in [(Duration::ZERO, true), (LENGTH, false)] {
+        let mut host = Host::new();
+        let (engine, volume) = leased(&mut host);
+        host.world.advance_by(waits);
+        let left = [(volume.id(), Left::InOrder(promise()))];
+        stop(&engine, &host.state(), &left, &mut host.turn()).expect("idle");
+        if is_warm {
+            let engine = host.open();
+            let until = Some(host.world.now() + LENGTH);
+            let (mut volume, start) = host.attach_until(&engine, 0, "a", until).expect("room");
+            loaded(&host, &engine);
+            assert_eq!((start, host.hits(&mut volume)), (VolumeStart::Warm, [20, 20]));
+        } else {
+            starts_cold(&mut host, None, WhyCold::Unproved(Reason::LeaseRan));
+        }
+    }
+}
+
+#[test]
+fn a_start_without_the_lease_that_it_needs_is_cold_and_caches_nothing_before_the_first() {
+    let mut host = Host::new();
+    let (engine, volume) = leased(&mut host);
+    let left = [(volume.id(), Left::InOrder(promise()))];
+    stop(&engine, &host.state(), &left, &mut host.turn()).expect("idle");
+    let engine = host.open();
+    let over = Some(host.world.now());
+    let (mut volume, start) = host.attach_until(&engine, 0, "a", over).expect("room");
+    assert_eq!(start, VolumeStart::Cold(WhyCold::NoLease));
+    loaded(&host, &engine);
+    assert_eq!(host.hits(&mut volume), [0, 0]);
+    let now = host.world.now();
+    engine.change(|cache| cache.set_lease(now, volume.id(), Some(now + LENGTH))).expect("there");
+    until_event(&engine, &mut host.turn(), &Event::LeaseHeld(volume.id()), || Ok(()))
+        .expect("sound devices");
+    assert_eq!(host.hits(&mut volume), [0, 20]);
 }

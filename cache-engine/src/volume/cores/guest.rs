@@ -74,6 +74,8 @@ pub struct RemoteVolume<CacheDevice> {
     returns: Returns,
     /// Something was left in the owner's mailbox and not announced.
     unannounced: bool,
+    /// As of the last poll.
+    now: Timestamp,
 }
 
 impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
@@ -109,6 +111,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
             arrived: Vec::with_capacity(depth),
             returns: Returns::default(),
             unannounced: false,
+            now: reactor.now(),
         })
     }
 
@@ -137,7 +140,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
         let length = request.buffer.as_ref().map(|buffer| buffer.len() as u64);
         let is_right = length == Some(request.extent.length);
         let looked_up = match request.operation {
-            Operation::Read if is_right => self.guest.lookup(request.extent),
+            Operation::Read if is_right => self.guest.lookup(self.now, request.extent),
             _ => None,
         };
         let Some((hit, place)) = looked_up else { return Err(Refusal::NoHit(request)) };
@@ -170,6 +173,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
             force_unit_access: request.force_unit_access,
             buffer,
             failed,
+            now: self.now,
         });
         match self.sender.leave(message) {
             Ok(()) => self.unannounced = true,
@@ -186,7 +190,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
     fn hit_done(&mut self, completion: Completion) {
         let Pending { id, extent, way } = self.remove(completion.id);
         let Way::Hit(hit) = way else { unreachable!("only hits are sent to the cache device") };
-        if completion.result.is_ok() && self.guest.serve(hit) {
+        if completion.result.is_ok() && self.guest.serve(self.now, hit) {
             self.completions.push(Completion { id, ..completion });
         } else {
             let failed = completion.result.err();
@@ -281,6 +285,7 @@ impl<CacheDevice: BlockQueue> BlockQueue for RemoteVolume<CacheDevice> {
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
+        self.now = now;
         let mut arrived = std::mem::take(&mut self.arrived);
         let mut progress = self.cache_device.poll(now, &mut arrived);
         for completion in arrived.drain(..) {

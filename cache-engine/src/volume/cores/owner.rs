@@ -147,13 +147,16 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevi
                     continue;
                 }
             };
-            let RemoteRequest { id, operation, extent, force_unit_access, buffer, failed } = remote;
+            let RemoteRequest { id, operation, extent, force_unit_access, buffer, failed, now } =
+                remote;
             let buffer = buffer.map(|buffer| buffer.open(&self.lent));
             let request = Request { id, operation, extent, force_unit_access, buffer };
             if self.membership.is_over() {
                 self.answer(request.complete(Err(IoError::Cancelled)));
                 continue;
             }
+            // This core's reading may be older than the guest's, who saw a lease end.
+            self.volume.with_queue(|volume| volume.engine().change(|cache| cache.observe(now)));
             if let Some(error) = failed {
                 let id = self.id;
                 self.volume.with_queue(|volume| {

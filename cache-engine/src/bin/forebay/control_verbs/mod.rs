@@ -6,6 +6,7 @@
 //! Absent: what the requests mean, which is [`cache_engine::control`].
 
 mod arguments;
+mod lease;
 mod miss_ratio;
 mod status;
 
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub(crate) use arguments::{MissRatioArguments, SetArguments, StatusArguments, VolumeVerb};
 use arguments::{RangeArgument, SocketArgument};
+pub(crate) use lease::lease_time;
 
 use crate::failure::Failure;
 use crate::output::{self, table};
@@ -45,6 +47,7 @@ pub(crate) fn set(arguments: &SetArguments) -> Result<(), Failure> {
 pub(crate) fn volume(verb: &VolumeVerb) -> Result<(), Failure> {
     let (socket, request, name, done) = match verb {
         VolumeVerb::List { socket, json } => return status::list(socket, *json),
+        VolumeVerb::Lease(arguments) => return lease::run(arguments),
         VolumeVerb::Mode { volume, mode, socket } => {
             let request = Request::Mode { volume: volume.clone(), mode: mode.to_string() };
             (socket, request, volume, format!("is {mode} from now on"))

@@ -145,6 +145,7 @@ fn volumes(
         line_size: Some(LineSize::ALL[0]),
         config: CacheConfig::default(),
         name: CACHED.to_owned(),
+        lease: None,
         generation: None,
         state: StateDirectory::at(settings.cache.with_extension("state")),
         key: None,

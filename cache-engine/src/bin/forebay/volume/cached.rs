@@ -52,6 +52,8 @@ pub(crate) struct CacheSettings {
     pub(crate) config: CacheConfig,
     /// Name of the volume.
     pub(crate) name: String,
+    /// Until when the origin is this host's alone; none is without end.
+    pub(crate) lease: Option<Timestamp>,
     /// What the caller says of who wrote to the origin.
     pub(crate) generation: Option<Generation>,
     pub(crate) state: StateDirectory,
@@ -137,7 +139,8 @@ impl Cached {
             key: settings.key.as_ref(),
         };
         let (volume, start) =
-            attach::attach(&engine, origin_queue, attach, &mut turn).map_err(failed)?;
+            attach::attach_leased(&engine, origin_queue, attach, settings.lease, &mut turn)
+                .map_err(failed)?;
         if let VolumeStart::Cold(why) = &start {
             notices.push(format!("{place}: the cache starts cold: {why}"));
         }
@@ -253,6 +256,15 @@ impl Cached {
                 )),
                 Event::Disown => self.disown_at = Some(now),
                 Event::Done(ticket) => self.tickets_done.push(ticket),
+                Event::LeaseOver(_) => self.notices.push(format!(
+                    "{}: no lease is held: all requests go to the origin, and nothing that is \
+                     cached is used any more",
+                    self.place
+                )),
+                Event::LeaseHeld(_) => {
+                    self.notices
+                        .push(format!("{}: a lease is held: the cache is used", self.place));
+                }
                 Event::Stopped | Event::Replaced => {}
             }
         }
