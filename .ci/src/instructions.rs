@@ -76,24 +76,34 @@ pub(crate) fn run(root: &Path, arguments: &InstructionsArguments) -> StepResult 
     verdict(&counted, &recorded)
 }
 
-/// Instructions of one request of the case `name`.
+/// Instructions of one request of the case `name`: those that driving it takes without a cache are
+/// not the engine's, and are taken off.
 fn count(program: &Path, name: &str) -> Result<f64, String> {
-    let totals = [total(program, name, ITERATIONS[0])?, total(program, name, ITERATIONS[1])?];
-    let requests = ITERATIONS[1] - ITERATIONS[0];
-    let each = totals[1].saturating_sub(totals[0]) as f64 / requests as f64;
-    Ok((each * 10.0).round() / 10.0)
+    let with_cache = each(program, &[name], &[])?;
+    let driving = each(program, &[name], &["without-cache"])?;
+    Ok(((with_cache - driving) * 10.0).round() / 10.0)
 }
 
-/// All instructions of a run of `name` with so many requests.
-fn total(program: &Path, name: &str, iterations: u64) -> Result<u64, String> {
+/// Instructions of one request more.
+fn each(program: &Path, before: &[&str], after: &[&str]) -> Result<f64, String> {
+    let [few, many] = ITERATIONS.map(|iterations| total(program, before, iterations, after));
+    let requests = ITERATIONS[1] - ITERATIONS[0];
+    Ok(many?.saturating_sub(few?) as f64 / requests as f64)
+}
+
+/// All instructions of a run with so many requests.
+fn total(program: &Path, before: &[&str], count: u64, after: &[&str]) -> Result<u64, String> {
     let valgrind = find_program("valgrind").unwrap_or_else(|| PathBuf::from("valgrind"));
     let mut command = Command::new(valgrind);
     command
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
-        .args([name, &iterations.to_string()]);
+        .args(before)
+        .arg(count.to_string())
+        .args(after);
     let (_, told) = output(&mut command)?;
-    collected(&told).ok_or_else(|| format!("{name}: callgrind did not say what it counted: {told}"))
+    collected(&told)
+        .ok_or_else(|| format!("{before:?}: callgrind did not say what it counted: {told}"))
 }
 
 /// The number in callgrind's last words, `==123== Collected : 4567`.

@@ -1,37 +1,26 @@
 //! What one request costs the state machine of the cache: the cases, for those that measure them in
 //! nanoseconds and those that count instructions.
 //!
-//! ```text
-//!   places ──▶ Cache::submit ──▶ outbox ──▶ answered at once ──▶ Cache::complete ──▶ replies
-//!                                  └─ records ──▶ MetadataMemory
-//!              Cache::tick, once a turn
-//! ```
 //! The cache is the product's: its default policies, and persistent, opened over a superblock and
 //! loaded before anything is measured; its records go to memory. The cases `…_in_memory` are the
 //! same without records. Data costs the devices nothing and is not copied; the checksums of what is
-//! stored are computed, since that is the engine's work. A turn is one batch of requests in flight,
+//! stored are computed, since that is the engine's work. A round is one batch of requests in flight,
 //! and one tick of a clock on which a request takes 10 µs, so that timers run as in a cache that
-//! serves 100 000 requests a second.
+//! serves 100 000 requests a second ([`crate::rounds`]).
 //!
 //! Absent: time, and any verdict on a number.
 
-use std::hint::black_box;
 use std::time::Duration;
 
 use block_io::sim::Random;
-use block_io::{
-    Buffer, BufferPool, Completion, Geometry, Operation, Request, RequestId, Timestamp,
-};
+use block_io::{Buffer, BufferPool, Geometry, Operation, Request, RequestId};
 use cache_engine::cache::{
     Cache, CacheConfig, CacheMode, CacheSpace, Event, LineSize, Statistics, VolumeId,
     VolumeSettings,
 };
 
 use crate::metadata::{self, MetadataMemory};
-
-const VOLUME: VolumeId = VolumeId(0);
-/// What a request takes on the cache's clock.
-const REQUEST_TIME: Duration = Duration::from_micros(10);
+use crate::rounds::{Passage, Rounds, VOLUME};
 
 /// One benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -97,28 +86,26 @@ pub const TIMED: &[Case] = &[
 /// Hits in ever larger caches: half of the lines of the first two are asked for, and 4 Mi lines of
 /// the third, all over the index.
 pub const SCALING: &[Case] = &[
-    Case { name: "read_hit_1gib", working_set: 512 << 20, scattered: true, ..READ_HIT },
-    Case {
-        name: "read_hit_64gib",
-        cache_bytes: 64 << 30,
-        working_set: 32 << 30,
-        scattered: true,
-        ..READ_HIT
-    },
-    Case {
-        name: "read_hit_1tib",
-        cache_bytes: 1 << 40,
-        working_set: 64 << 30,
-        scattered: true,
-        ..READ_HIT
-    },
+    SPREAD,
+    Case { name: "read_hit_64gib", cache_bytes: 64 << 30, working_set: 32 << 30, ..SPREAD },
+    Case { name: "read_hit_1tib", cache_bytes: 1 << 40, working_set: 64 << 30, ..SPREAD },
 ];
+
+const SPREAD: Case =
+    Case { name: "read_hit_1gib", depth: 32, working_set: 512 << 20, scattered: true, ..READ_HIT };
 
 /// The same in small, for counting instructions under an emulator: they do not depend on what fits
 /// into a processor's caches.
 const SMALL: Case = Case { cache_bytes: 16 << 20, working_set: 4 << 20, ..ONE_LINE };
 const SMALL_MISS: Case = Case { name: "read_miss_evict", working_set: 4 << 30, ..SMALL };
 const SMALL_WRITE: Case = Case { name: "write_through_hit", operation: Operation::Write, ..SMALL };
+
+/// The same with one request in flight, which waits for all the memory that its lookup needs.
+pub const SCALING_ALONE: &[Case] = &[
+    Case { name: "read_hit_1gib_alone", depth: 1, ..SCALING[0] },
+    Case { name: "read_hit_64gib_alone", depth: 1, ..SCALING[1] },
+    Case { name: "read_hit_1tib_alone", depth: 1, ..SCALING[2] },
+];
 
 /// The cases whose instructions are counted.
 pub const COUNTED: &[Case] = &[
@@ -198,10 +185,7 @@ fn config(case: &Case) -> Result<CacheConfig, String> {
 pub struct Bench {
     case: Case,
     cache: Cache,
-    metadata: MetadataMemory,
-    now: Timestamp,
-    buffers: Vec<Buffer>,
-    replies: Vec<Completion>,
+    rounds: Rounds,
     /// What was counted before the first pass.
     warm: Statistics,
 }
@@ -267,16 +251,15 @@ impl Bench {
             metadata::record(&mut cache, id)?;
         }
         let buffers = (0..case.depth).map(|_| pool.allocate(case.length as usize)).collect();
-        let replies = Vec::with_capacity(case.depth);
-        let (now, warm) = (Timestamp(1), Statistics::default());
-        let mut bench = Self { case, cache, metadata, now, buffers, replies, warm };
+        let rounds = Rounds::new(case.operation, buffers, metadata);
+        let mut bench = Self { case, cache, rounds, warm: Statistics::default() };
         bench.load();
         Ok(bench)
     }
 
     /// Ends the cache as a kill does, and gives its records out.
     pub fn into_metadata(self) -> MetadataMemory {
-        self.metadata
+        self.rounds.metadata
     }
 
     /// The cache of `case` started again from its records.
@@ -307,70 +290,36 @@ impl Bench {
 
     fn read_once(&mut self, offset: u64, buffer: Buffer) {
         let request = Request::read(RequestId(0), offset, buffer);
-        self.cache.submit(self.now, VOLUME, request).expect("nothing is in flight");
+        self.cache.submit(self.rounds.now, VOLUME, request).expect("nothing is in flight");
         self.turn(1);
-        self.replies.clear();
+        self.rounds.replies.clear();
     }
 
     /// So many requests, from the next places on.
     pub fn pass(&mut self, places: &mut impl Iterator<Item = u64>, requests: u64) {
-        let mut left = requests;
-        while left > 0 {
-            let batch = left.min(self.case.depth as u64);
-            left -= batch;
-            for offset in places.take(batch as usize) {
-                let buffer = self.buffers.pop().expect("as many as there are in flight");
-                let id = RequestId(offset);
-                let request = match self.case.operation {
-                    Operation::Write => Request::write(id, offset, buffer),
-                    _ => Request::read(id, offset, buffer),
-                };
-                let taken = self.cache.submit(self.now, VOLUME, request);
-                taken.expect("fewer in flight than there may be");
-            }
-            self.turn(batch);
-            for reply in self.replies.drain(..) {
-                self.buffers.push(black_box(reply).buffer.expect("given back"));
-            }
-        }
+        self.rounds.pass(&mut self.cache, places, requests);
     }
 
-    /// Answers what the devices are asked until all is answered, and lets the time of so many
-    /// requests pass.
+    /// As many requests through nothing: what driving the cache costs by itself.
+    pub fn pass_without_cache(&mut self, places: &mut impl Iterator<Item = u64>, requests: u64) {
+        self.rounds.pass(&mut Passage::default(), places, requests);
+    }
+
     fn turn(&mut self, requests: u64) {
-        self.serve();
-        self.now = self.now + REQUEST_TIME * requests as u32;
-        self.cache.tick(self.now);
-        self.serve();
-    }
-
-    fn serve(&mut self) {
-        loop {
-            // The device's part: the last request first, which costs it the least.
-            let outbox = self.cache.outbox();
-            while let Some((_, reply)) = outbox.replies.pop() {
-                self.replies.push(reply);
-            }
-            let request = outbox.cache.pop();
-            if let Some(request) = &request {
-                self.metadata.serve(request);
-            }
-            let Some(request) = request.or_else(|| Some(outbox.origin.pop()?.1)) else { return };
-            self.cache.complete(self.now, request.complete(Ok(())));
-        }
+        self.rounds.turn(&mut self.cache, requests);
     }
 
     /// Lets so much time pass in which nobody asks for anything.
     pub fn rest(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.now < end {
+        let end = self.rounds.now + time;
+        while self.rounds.now < end {
             self.turn(100);
         }
     }
 
     /// Where the records went.
     pub fn metadata(&self) -> &MetadataMemory {
-        &self.metadata
+        &self.rounds.metadata
     }
 
     /// Bytes that were stored in the cache.
@@ -423,7 +372,7 @@ mod tests {
             bench.pass(&mut case.places(), 2000);
             bench.check().unwrap();
             assert_eq!(bench.cache.in_flight(), 0, "{}", case.name);
-            let written = bench.metadata.bytes_written();
+            let written = bench.metadata().bytes_written();
             assert_eq!(written > 0, case.persistent, "{}: {written}", case.name);
         }
     }
@@ -433,9 +382,9 @@ mod tests {
         let case = COUNTED.iter().find(|case| case.name == "write_through_hit_hot").unwrap();
         let (mut bench, mut places) = (Bench::new(case).unwrap(), case.places());
         bench.pass(&mut places, 2000);
-        let before = bench.metadata.bytes_written();
+        let before = bench.metadata().bytes_written();
         bench.pass(&mut places, 20_000);
-        assert_eq!(bench.metadata.bytes_written(), before);
+        assert_eq!(bench.metadata().bytes_written(), before);
     }
 
     #[test]

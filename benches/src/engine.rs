@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use criterion::Criterion;
-use forebay_benches::cases::{Bench, SCALING, TIMED};
+use forebay_benches::cases::{Bench, Case, SCALING, SCALING_ALONE, TIMED};
 use serde::Deserialize;
 
 use crate::results::Results;
@@ -54,17 +54,18 @@ pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
             results.beside(&format!("{name}, Open CAS elsewhere"), measured);
         }
     }
-    scaling(plan, results)
+    scaling(plan, results, SCALING, "engine.scaling")?;
+    scaling(plan, results, SCALING_ALONE, "engine.scaling_alone")
 }
 
 /// What a hit costs in a cache of 64 GiB and of 1 TiB, as a multiple of what it costs in one of
 /// 1 GiB.
-fn scaling(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
-    if !plan.wants("engine.scaling") && !SCALING.iter().any(|case| plan.wants(case.name)) {
+fn scaling(plan: &Plan, results: &mut Results, cases: &[Case], name: &str) -> Result<(), Failure> {
+    if !plan.wants(name) && !cases.iter().any(|case| plan.wants(case.name)) {
         return Ok(());
     }
     let mut sides = Vec::new();
-    for case in SCALING {
+    for case in cases {
         sides.push((Bench::new(case)?, case.places(), Vec::new()));
     }
     // The first run of each is not counted.
@@ -78,12 +79,12 @@ fn scaling(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
         }
     }
     let mut medians = Vec::new();
-    for (case, (bench, _, times)) in SCALING.iter().zip(&sides) {
+    for (case, (bench, _, times)) in cases.iter().zip(&sides) {
         bench.check()?;
         medians.push(results.record(case.name, "ns", times));
     }
-    results.record("engine.scaling_64gib", "x", &[medians[1] / medians[0]]);
-    results.record("engine.scaling", "x", &[medians[2] / medians[0]]);
+    results.record(&format!("{name}_64gib"), "x", &[medians[1] / medians[0]]);
+    results.record(name, "x", &[medians[2] / medians[0]]);
     Ok(())
 }
 

@@ -20,8 +20,8 @@ const GIB: f64 = (1 << 30) as f64;
 const FILLS: [(&str, u64, usize, usize); 4] = [
     ("records.fill_64gib_4k", 64 << 30, 4 << 10, 2 << 20),
     ("records.fill_64gib_16k", 64 << 30, 16 << 10, 2 << 20),
-    ("records.fill_1tib_4k", 1 << 40, 4 << 10, 9 << 20),
-    ("records.fill_1tib_16k", 1 << 40, 16 << 10, 5 << 20),
+    ("records.fill_1tib_4k", 1 << 40, 4 << 10, 36 << 20),
+    ("records.fill_1tib_16k", 1 << 40, 16 << 10, 20 << 20),
 ];
 /// Name and bytes that are rewritten, in a cache of 64 GiB with lines of 16 KiB.
 const REWRITES: [(&str, u64); 2] =

@@ -8,6 +8,7 @@
 //!      ├─ null      completes at once
 //!      └─ shared    one queue, many users on a core
 //!   huge_pages                             large tables
+//!   processor                              prefetch, several comparisons at once
 //!   reactor                                one io_uring a core: files, sockets, timers, mailboxes
 //!   sim                                    seeded clock, disk, network, reference disk
 //! ```
@@ -22,6 +23,7 @@ mod error;
 mod extent;
 mod geometry;
 pub mod huge_pages;
+pub mod processor;
 pub mod reactor;
 mod request;
 pub mod sim;

@@ -238,7 +238,11 @@ fn a_file_is_used_once() {
     std::os::unix::fs::symlink(place.path("disk"), &link).expect("made");
     let run = ["run", "--origin", &disk, "--export", EXPORT];
     for same in [&disk, &format!("file:{link}")] {
-        refusal(&[&run[..], &["--cache", same]].concat(), 2, "is the origin itself");
+        refusal(
+            &[&run[..], &["--cache", same]].concat(),
+            2,
+            "is the origin of volume 'volume' itself",
+        );
     }
     let export = place.export("x");
     let (daemon, _) = Daemon::start(&["run", "--origin", &disk, "--export", &export], 1);
@@ -346,7 +350,9 @@ fn bytes_reach_the_origin_and_statistics_are_the_last_line() {
     client.disconnect().expect("sent");
     let (rest, _) = daemon.end(Signal::TERM);
     let last = rest.lines().last().expect("a line");
-    let value: serde_json::Value = serde_json::from_str(last).expect("JSON");
+    let whole: serde_json::Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(whole["cache"]["line_size"], 4096);
+    let value = &whole["volumes"][0];
     for (key, expected) in [
         ("reads", 2),
         ("read_bytes", 8192),
@@ -354,7 +360,6 @@ fn bytes_reach_the_origin_and_statistics_are_the_last_line() {
         ("write_bytes", 4096),
         ("origin_errors", 0),
         ("capacity", 1 << 20),
-        ("line_size", 4096),
     ] {
         assert_eq!(value[key], expected, "{key} of {last}");
     }
@@ -425,6 +430,7 @@ fn a_target_is_discovered_identified_and_served_with_a_cache() {
     client.disconnect().expect("sent");
     let (rest, _) = daemon.end(Signal::TERM);
     let value: serde_json::Value = serde_json::from_str(rest.trim()).expect("JSON");
+    let value = &value["volumes"][0];
     // A store into memory is done before the next request can arrive.
     assert_eq!((&value["reads"], &value["read_hits"]), (&2.into(), &1.into()));
     assert_eq!(value["hit_ratio"], 0.5);
@@ -452,6 +458,7 @@ fn an_origin_that_vanishes_fails_requests_and_is_named() {
     let (rest, notices) = daemon.end(Signal::TERM);
     assert!(notices.contains("the origin is lost"), "{notices}");
     let value: serde_json::Value = serde_json::from_str(rest.trim()).expect("JSON");
+    let value = &value["volumes"][0];
     assert_eq!(value["origin_errors"], 1, "{value}");
     refusal(&["run", "--origin", &origin, "--export", &export], 1, &address);
 }

@@ -254,7 +254,7 @@ fn a_volume_takes_the_size_that_its_origin_has_and_clients_to_come_see_it() {
     assert!(told.contains("1.0 MiB now, 4.0 MiB before"), "{told}");
     assert_eq!(service.client().capacity(), 1 << 20);
     file.set_len(8 << 20).expect("longer");
-    service.refused(&["volume", "resize", "pg"], "has grown to 8388608 bytes");
+    assert!(service.told(&["volume", "resize", "pg"]).contains("8.0 MiB now, 1.0 MiB before"));
     service.end();
 }
 
@@ -297,6 +297,9 @@ fn help_has_examples() {
         &["volume", "flush"],
         &["volume", "invalidate"],
         &["volume", "resize"],
+        &["volume", "add"],
+        &["volume", "remove"],
+        &["cache", "replace"],
         &["volume", "lease"],
         &["miss-ratio"],
     ] {

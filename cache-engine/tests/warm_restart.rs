@@ -172,7 +172,12 @@ impl Run {
     }
 
     /// Ends it in order: its counters, and what it said.
-    fn stop(mut self) -> (Value, String) {
+    fn stop(self) -> (Value, String) {
+        let (mut whole, said) = self.stop_whole();
+        (whole["volumes"][0].take(), said)
+    }
+
+    fn stop_whole(mut self) -> (Value, String) {
         self.client.take().expect("connected").disconnect().expect("sent");
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         let mut rest = String::new();
@@ -377,7 +382,7 @@ fn what_does_not_suit_the_cache_that_is_there_is_said() {
         .args(["--cache", &format!("file:{cache}"), "--state-dir", &nowhere]);
     refusal(unwritable, &[&nowhere, "name another with --state-dir"]);
     let forced = machine.start("disk", "cache", &["--line-size", "4k", "--force-format"]);
-    let (counters, said) = forced.stop();
+    let (whole, said) = forced.stop_whole();
     assert!(said.contains("formatted by force with lines of 4k"), "{said}");
-    assert_eq!(counters["line_size"], 4096);
+    assert_eq!(whole["cache"]["line_size"], 4096);
 }

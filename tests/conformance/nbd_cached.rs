@@ -80,8 +80,9 @@ impl Volume {
         let (status, said) = self.run.stop();
         assert!(status.success(), "{status}: {said}");
         let last = said.lines().last().expect("the statistics");
-        let statistics: Value =
+        let mut whole: Value =
             serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {last}"));
+        let statistics = whole["volumes"][0].take();
         for field in ["origin_errors", "cache_read_errors", "cache_write_errors"] {
             assert_eq!(statistics[field], 0, "{field} in {statistics:#}");
         }

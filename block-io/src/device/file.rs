@@ -4,8 +4,8 @@
 //! page cache and a notice where not. `queue` carries requests.
 //!
 //! Blocks are always 512 bytes; what is smaller than the medium's own blocks is read and written
-//! back with its surroundings. Absent: growing a file, and telling of a block device that is
-//! resized while open.
+//! back with its surroundings. A target that has grown is used up to its new end once
+//! [`FileDevice::take_growth`] was called. Absent: growing it, and noticing that by itself.
 
 mod open;
 mod queue;
@@ -19,7 +19,7 @@ use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::reactor::{Descriptor, Reactor};
 use crate::{BlockDevice, DeviceError, Geometry};
@@ -38,7 +38,10 @@ struct Opened {
     /// Through the page cache; used where there is no direct I/O. Holds the lock on the file.
     buffered: OwnedFd,
     direct: Option<Direct>,
+    /// As it was opened.
     geometry: Geometry,
+    /// Bytes that can be reached: those of the geometry, or more.
+    capacity: AtomicU64,
     /// As it was before anything was tried on it.
     found: Metadata,
     notice: Option<String>,
@@ -100,6 +103,29 @@ impl FileDevice {
             .map_err(|error| DeviceError::with_source(format!("{path}: looking at it"), error))
     }
 
+    /// Bytes that the open target has now. If they are more than before, every queue of the device
+    /// reaches them from now on; if less, requests beyond its end fail there.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or has grown to a size that no device can have.
+    pub fn take_growth(&self) -> Result<u64, DeviceError> {
+        let opened = &self.opened;
+        let path = opened.path.display();
+        let size = rustix::fs::seek(&opened.buffered, rustix::fs::SeekFrom::End(0))
+            .map_err(|error| DeviceError::with_source(format!("{path}: asking its size"), error))?;
+        if size <= opened.capacity() {
+            return Ok(size);
+        }
+        let block = opened.alignment().offset.max(u64::from(crate::SECTOR_SIZE));
+        if !size.is_multiple_of(block) || i64::try_from(size).is_err() {
+            return Err(DeviceError::new(format!(
+                "{path}: size {size}: must be a positive multiple of {block} bytes"
+            )));
+        }
+        opened.capacity.fetch_max(size, Ordering::AcqRel);
+        Ok(size)
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.opened.path
@@ -107,6 +133,11 @@ impl FileDevice {
 }
 
 impl Opened {
+    /// Bytes that can be reached.
+    fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Acquire)
+    }
+
     /// What the way that requests take asks of them.
     fn alignment(&self) -> Alignment {
         let any = Alignment { memory: 1, offset: 1 };
@@ -123,7 +154,7 @@ impl BlockDevice<Reactor> for FileDevice {
     type Queue = FileQueue;
 
     fn geometry(&self) -> Geometry {
-        self.opened.geometry
+        Geometry { capacity: self.opened.capacity(), ..self.opened.geometry }
     }
 
     /// Opens a queue. A medium with blocks above 512 bytes takes one queue at a time when it is

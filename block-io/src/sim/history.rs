@@ -122,6 +122,12 @@ impl History {
         self.volumes[volume].fence();
     }
 
+    /// The origin of one volume lost power, and nothing else; see [`Crash::OriginPowerCut`].
+    pub fn origin_power_cut(&mut self, volume: usize) {
+        self.volumes[volume].lose_volatile();
+        self.volumes[volume].fence();
+    }
+
     /// Something died. No write of the past takes effect any more.
     pub fn crash(&mut self, crash: Crash) {
         for reference in &mut self.volumes {

@@ -23,7 +23,7 @@ use address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
 use block_io::device::file::{FileDevice, FileQueue, OpenOptions};
 use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::device::null::{NullDevice, NullQueue};
-use block_io::reactor::Reactor;
+use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 use identity::Machine;
 use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
@@ -103,6 +103,21 @@ impl Backend {
             Self::File(_) | Self::Memory(_) | Self::Null(_) => Ok(()),
             Self::NvmeTcp(device) => device.shut_down(reactor),
             Self::Delayed(device) => device.inner().close(reactor),
+        }
+    }
+
+    /// As [`close`](Self::close), with turns of the caller's, who may serve others in them.
+    ///
+    /// # Errors
+    /// What `turn` fails of.
+    pub fn close_with(
+        &self,
+        turn: &mut dyn FnMut(Wait) -> Result<Timestamp, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => Ok(()),
+            Self::NvmeTcp(device) => device.shut_down_with(turn),
+            Self::Delayed(device) => device.inner().close_with(turn),
         }
     }
 

@@ -13,7 +13,7 @@
 //!
 //! Absent: what a version is for; see [`super::index`].
 
-use block_io::huge_pages;
+use block_io::{huge_pages, processor};
 
 use super::atomics::{AtomicU32, Ordering, fence};
 use super::blocks::BlockSet;
@@ -40,6 +40,12 @@ impl BlockMap {
 
     pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.words)
+    }
+
+    /// Asks for the memory of a set.
+    #[inline]
+    pub(super) fn prefetch(&self, set: usize) {
+        processor::prefetch(&self.words[set * self.words_per_set]);
     }
 
     /// The version of a set. What is read after it is at least as new as the version.

@@ -8,10 +8,11 @@ use block_io::{Buffer, Completion, Extent, Request};
 use super::Cache;
 use super::blocks::{BLOCK_SIZE, BLOCKS_MAX, BlockSet};
 use super::config::{Verification, VolumeId};
-use super::fill::Checksums;
+use super::fill::{Checksums, Ended, FillIndex};
 use super::index::Slot;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
+use super::piece::client_whole;
 use super::store::Source;
 
 /// CRC32C of every block of a cache, where each read is to be checked.
@@ -27,6 +28,13 @@ impl ChecksumTable {
 
     pub(crate) fn memory_bytes(&self) -> u64 {
         size_of_val(&*self.table) as u64
+    }
+
+    fn keep(&mut self, slot: Slot, blocks: BlockSet, checksums: &[u32]) {
+        let kept = self.of_slot(slot);
+        for block in blocks.iter() {
+            kept[block] = checksums[block];
+        }
     }
 
     fn of_slot(&mut self, slot: Slot) -> &mut [u32] {
@@ -61,27 +69,35 @@ impl Cache {
     /// will ask for them. Those of what is not encrypted are taken before another view of the
     /// memory is made, which makes them quicker.
     pub(super) fn bytes_to_store(
-        &self,
+        &mut self,
         name: PieceIndex,
         id: VolumeId,
         extent: Extent,
         source: Source<'_>,
-    ) -> (Buffer, Checksums) {
+        fill: FillIndex,
+    ) -> Buffer {
         let volume = &self.volumes[id];
         let (buffer, start) = match source {
-            Source::Client => self.client_whole(name),
+            Source::Client => client_whole(&self.pieces, &self.requests, &self.volumes, name),
             Source::Read(buffer, start) => (buffer, start),
         };
         let at = (extent.offset - start) as usize;
         let length = extent.length as usize;
-        let Some(cipher) = &volume.cipher else {
-            let checksums = self.checksums_of(extent, buffer, at);
-            return (buffer.slice(at, length), checksums);
-        };
-        let sealed = self.pool.allocate(length);
-        cipher.encrypt(extent.offset - volume.base(), &buffer.slice(at, length), &sealed);
-        let checksums = self.checksums_of(extent, &sealed, 0);
-        (sealed, checksums)
+        let sealed = volume.cipher.as_ref().map(|cipher| {
+            let sealed = self.pool.allocate(length);
+            cipher.encrypt(extent.offset - volume.base(), &buffer.slice(at, length), &sealed);
+            sealed
+        });
+        if self.keeper.is_some() || self.checksums.is_some() {
+            let first = ((extent.offset & (self.line_size.bytes() - 1)) / BLOCK_SIZE) as usize;
+            let count = extent.length.div_ceil(BLOCK_SIZE) as usize;
+            let checksums = &mut self.fills.checksums_mut(fill)[first..first + count];
+            match &sealed {
+                Some(sealed) => sealed.crc32c_blocks(0, checksums),
+                None => buffer.crc32c_blocks(at, checksums),
+            }
+        }
+        sealed.unwrap_or_else(|| buffer.slice(at, length))
     }
 
     /// Makes what came from the cache device what the client wrote. False when it is not what was
@@ -111,23 +127,10 @@ impl Cache {
         true
     }
 
-    /// CRC32C of each block of `extent`, which `buffer` holds from `at` on as it is on the device.
-    fn checksums_of(&self, extent: Extent, buffer: &Buffer, at: usize) -> Checksums {
-        let mut checksums = [0; BLOCKS_MAX];
-        if self.keeper.is_some() || self.checksums.is_some() {
-            let first = ((extent.offset & (self.line_size.bytes() - 1)) / BLOCK_SIZE) as usize;
-            let count = extent.length.div_ceil(BLOCK_SIZE) as usize;
-            buffer.crc32c_blocks(at, &mut checksums[first..first + count]);
-        }
-        checksums
-    }
-
-    pub(super) fn keep_checksums(&mut self, slot: Slot, blocks: BlockSet, checksums: &Checksums) {
+    /// Keeps the checksums of what a fill has made valid, where each read is checked.
+    pub(super) fn keep_fill_checksums(&mut self, slot: Slot, ended: &Ended) {
         if let Some(table) = &mut self.checksums {
-            let kept = table.of_slot(slot);
-            for block in blocks.iter() {
-                kept[block] = checksums[block];
-            }
+            table.keep(slot, ended.install, self.fills.checksums(ended.fill));
         }
     }
 
@@ -185,8 +188,8 @@ impl Cache {
                     let whole = self.whole_blocks(part);
                     let at = (whole.offset - flat) as usize;
                     let blocks = bytes.slice(at, whole.length as usize);
-                    if let Some(checksums) = done.checksums {
-                        self.keep_checksums(slot, self.index.valid(slot), &checksums);
+                    if let (Some(table), Some(known)) = (&mut self.checksums, done.checksums) {
+                        table.keep(slot, self.index.valid(slot), &known);
                     }
                     let entry = &self.volumes[volume];
                     if let Some(cipher) = &entry.cipher {

@@ -18,7 +18,7 @@ pub(crate) type FillIndex = u16;
 /// No fill; the end of a chain.
 pub(crate) const NO_FILL: FillIndex = FillIndex::MAX;
 
-/// CRC32C of what is stored, by block of the line; those of other blocks mean nothing.
+/// CRC32C by block of a line.
 pub(crate) type Checksums = [u32; BLOCKS_MAX];
 
 /// A store that is to begin.
@@ -27,9 +27,10 @@ pub(crate) struct Store {
     pub(crate) slot: Slot,
     /// What the device is writing.
     pub(crate) blocks: BlockSet,
-    pub(crate) checksums: Checksums,
     /// It is a write's: valid only when the origin has it too.
     pub(crate) of_write: bool,
+    /// What the write has made invalid is to be recorded at the end, whatever that is.
+    pub(crate) owes_record: bool,
 }
 
 /// One store in flight.
@@ -46,6 +47,8 @@ struct Fill {
 
 /// What is left to do when a fill has ended.
 pub(crate) struct Ended {
+    /// Its name until another one begins.
+    pub(crate) fill: FillIndex,
     pub(crate) store: Store,
     pub(crate) install: BlockSet,
     /// Another fill of the line is in flight.
@@ -56,12 +59,32 @@ pub(crate) struct Ended {
 pub(crate) struct Fills {
     table: Table<Fill>,
     heads: Box<[FillIndex]>,
+    /// Of what each fill stores, by block of its line.
+    checksums: Box<[u32]>,
+    blocks: usize,
 }
 
 impl Fills {
-    pub(crate) fn new(fills_max: usize) -> Self {
+    /// Room for `fills_max` fills of lines of `blocks` blocks.
+    pub(crate) fn new(fills_max: usize, blocks: usize) -> Self {
         let buckets = (fills_max * 2).next_power_of_two();
-        Self { table: Table::new(fills_max), heads: vec![NO_FILL; buckets].into_boxed_slice() }
+        Self {
+            table: Table::new(fills_max),
+            heads: vec![NO_FILL; buckets].into_boxed_slice(),
+            checksums: vec![0; fills_max * blocks].into_boxed_slice(),
+            blocks,
+        }
+    }
+
+    /// CRC32C of what a fill stores, by block of its line; those of other blocks mean nothing. They
+    /// are there until another fill begins, even if it has ended.
+    pub(crate) fn checksums(&self, fill: FillIndex) -> &[u32] {
+        &self.checksums[usize::from(fill) * self.blocks..][..self.blocks]
+    }
+
+    /// The same, to be filled in.
+    pub(crate) fn checksums_mut(&mut self, fill: FillIndex) -> &mut [u32] {
+        &mut self.checksums[usize::from(fill) * self.blocks..][..self.blocks]
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -179,7 +202,7 @@ impl Fills {
             line_is_busy |= self.table[at].store.line == line;
             at = self.table[at].next_of_bucket;
         }
-        Ended { store: ended.store, install: ended.install, line_is_busy }
+        Ended { fill, store: ended.store, install: ended.install, line_is_busy }
     }
 
     fn bucket(&self, line: LineNumber) -> usize {
@@ -194,13 +217,13 @@ mod tests {
     const LINE: LineNumber = LineNumber(5);
 
     fn store(blocks: u16, of_write: bool) -> Store {
-        let checksums = [0; BLOCKS_MAX];
-        Store { line: LINE, slot: Slot(9), blocks: BlockSet(blocks), checksums, of_write }
+        let blocks = BlockSet(blocks);
+        Store { line: LINE, slot: Slot(9), blocks, of_write, owes_record: false }
     }
 
     #[test]
     fn excluded_blocks_are_not_installed() {
-        let mut fills = Fills::new(4);
+        let mut fills = Fills::new(4, BLOCKS_MAX);
         let fill = fills.begin(store(0b1111, false), NO_FILL);
         fills.exclude(LINE, BlockSet(0b10));
         fills.exclude(LineNumber(6), BlockSet(u16::MAX));
@@ -218,7 +241,7 @@ mod tests {
     fn a_writes_fill_waits_for_both_sides_and_needs_both() {
         for (stored, written) in [(true, true), (true, false), (false, true)] {
             for origin_first in [true, false] {
-                let mut fills = Fills::new(4);
+                let mut fills = Fills::new(4, BLOCKS_MAX);
                 let fill = fills.begin(store(1, true), NO_FILL);
                 let ended = if origin_first {
                     assert!(fills.origin_done(fill, written).is_none());
@@ -235,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_line_is_busy_until_its_last_fill() {
-        let mut fills = Fills::new(4);
+        let mut fills = Fills::new(4, BLOCKS_MAX);
         let first = fills.begin(store(1, false), NO_FILL);
         let second = fills.begin(store(2, false), NO_FILL);
         assert!(fills.cache_done(first, true).expect("done").line_is_busy);

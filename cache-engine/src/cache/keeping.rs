@@ -3,17 +3,19 @@
 
 use block_io::{BufferPool, DeviceError, Extent, IoError, Request};
 
-use super::administration::Then;
 use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
-use super::fill::Checksums;
+use super::fill::Ended;
 use super::index::Slot;
 use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
 use super::metadata::superblock::State;
 use super::metadata::{FormatId, Superblock, VolumeRecord};
 use super::outbox::{Event, Ticket, Token};
-use super::persistence::{Change, Persistence, PersistenceConfig, PersistenceStatistics, Start};
+use super::persistence::{
+    Change, Leave, Persistence, PersistenceConfig, PersistenceStatistics, Start,
+};
+use super::sweeps::Then;
 use super::unflushed::EXTENTS_MAX;
 use super::volumes::Span;
 use super::{Cache, CacheSpace, mode};
@@ -21,7 +23,7 @@ use super::{Cache, CacheSpace, mode};
 /// A record of the cache device that is on its way.
 pub(crate) struct Recording {
     ticket: Ticket,
-    of_superblock: u64,
+    pub(super) of_superblock: u64,
 }
 
 /// Why a cache as a whole starts cold, for an operator.
@@ -126,11 +128,12 @@ impl Cache {
 
     /// Records a volume, or what has changed about it. [`Event::Done`] tells when it is durable:
     /// only then may the volume be served, because a crash would bring back what was recorded
-    /// before.
+    /// before. That it is used under a lease is recorded too, whatever the flags say.
     ///
     /// # Errors
     /// When the record makes no sense beside the others.
     pub fn record_volume(&mut self, record: VolumeRecord) -> Result<Ticket, DeviceError> {
+        let record = self.with_mark(record);
         self.change_superblock(|superblock| superblock.put_volume(record))
     }
 
@@ -196,7 +199,7 @@ impl Cache {
         self.keeper.as_ref().map(|keeper| keeper.statistics())
     }
 
-    fn change_superblock(
+    pub(super) fn change_superblock(
         &mut self,
         change: impl FnOnce(&mut Superblock) -> Result<(), DeviceError>,
     ) -> Result<Ticket, DeviceError> {
@@ -220,21 +223,23 @@ impl Cache {
 
     /// Whether a piece that changes content may start; if not, it will be named later.
     pub(super) fn may_change(&mut self, name: PieceIndex) -> bool {
-        let extent = self.pieces[name].extent;
+        let volatile = self.volumes[self.volume_of(name)].geometry.volatile_cache;
+        let piece = &mut self.pieces[name];
         let Some(keeper) = &mut self.keeper else { return true };
-        let may = keeper.begin_change(name, extent, self.now);
-        if !may {
+        let leave = keeper.begin_change(name, piece.extent, volatile, self.now);
+        piece.is_named = leave != Leave::Unnamed;
+        if leave == Leave::Later {
             self.health.begin_waiting(self.now);
         }
-        may
+        leave != Leave::Later
     }
 
     /// A store of a change that has begun begins; it ends with a
     /// [`change_ended`](Self::change_ended) of its own.
     pub(super) fn change_begun_again(&mut self, extent: Extent) {
         if let Some(keeper) = &mut self.keeper {
-            let begun = keeper.begin_change(PieceIndex::MAX, extent, self.now);
-            debug_assert!(begun, "its piece has begun already");
+            let begun = keeper.begin_change(PieceIndex::MAX, extent, false, self.now);
+            debug_assert!(begun != Leave::Later, "its piece has begun already");
         }
     }
 
@@ -244,8 +249,8 @@ impl Cache {
         }
     }
 
-    /// Whether a change that was acknowledged is held on to until the origin has flushed it: the
-    /// first since the last flush in each extent.
+    /// Whether a change that was done, or may have been, is held on to until the origin has flushed
+    /// it: the first since the last flush in each extent.
     pub(super) fn is_unflushed(
         &mut self,
         name: PieceIndex,
@@ -255,7 +260,11 @@ impl Cache {
         let request = &self.requests[self.pieces[name].request];
         let (id, durable) = (request.volume, request.force_unit_access());
         let volume = &mut self.volumes[id];
-        if !volume.geometry.volatile_cache || durable || result.is_err() {
+        let may_be_lost = match result {
+            Ok(()) => !durable,
+            Err(error) => error.outcome_unknown(),
+        };
+        if !volume.geometry.volatile_cache || !may_be_lost {
             return false;
         }
         let held = volume.unflushed.note(extent);
@@ -303,11 +312,25 @@ impl Cache {
 
     /// What is kept about a slot is to be what the index says, with the checksums of the blocks
     /// that are new.
-    pub(super) fn record(&mut self, slot: Slot, changed: BlockSet, checksums: &Checksums) {
+    pub(super) fn record(
+        &mut self,
+        slot: Slot,
+        line: LineNumber,
+        changed: BlockSet,
+        checksums: &[u32],
+    ) {
         let Some(keeper) = &mut self.keeper else { return };
-        let Some(line) = self.index.line_of(slot) else { return };
+        debug_assert_eq!(self.index.line_of(slot), Some(line));
         let (entry, valid) = (self.index.entry(slot), self.index.valid(slot));
         keeper.record(slot, entry, line, valid, changed, checksums, self.now);
+    }
+
+    /// What is kept about the slot of a fill is to be what has become of it.
+    pub(super) fn record_fill(&mut self, slot: Slot, ended: &Ended) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let (entry, valid) = (self.index.entry(slot), self.index.valid(slot));
+        let checksums = self.fills.checksums(ended.fill);
+        keeper.record(slot, entry, ended.store.line, valid, ended.install, checksums, self.now);
     }
 
     /// Whether what is stored of this line could be recorded.
@@ -332,6 +355,9 @@ impl Cache {
     /// Does what the keeper says.
     pub(super) fn hear_keeper(&mut self) {
         let Some(keeper) = &mut self.keeper else { return };
+        if !keeper.has_news() && !self.stopping {
+            return;
+        }
         self.outbox.cache.append(keeper.requests());
         if !keeper.activated().is_empty() {
             let mut activated = std::mem::take(keeper.activated());
@@ -346,6 +372,11 @@ impl Cache {
             }
         }
         self.hear_checksums();
+        if !self.startable.is_empty() {
+            // A read that ended with its checksums has let go of what others wait for.
+            self.start_pieces();
+            return self.hear_keeper();
+        }
         self.hear_about_device();
     }
 

@@ -14,8 +14,10 @@
 //!
 //! A crash can come at the very end of a lease, and a process that was suspended can be killed
 //! before it sees that the end is over. So the device says of a volume that it is leased
-//! ([`VolumeRecord::LEASED`]) before the first hit is served under a lease; only an orderly stop
-//! while it is held takes that back. A start finds the mark, and is cold.
+//! ([`VolumeRecord::LEASED`]) before the first hit is served under a lease; only leaving it in order
+//! while it is held takes that back. A start finds the mark, and is cold. Whoever records a volume
+//! need not think of it: the mark is the cache's own, put into every record of a volume that is
+//! there.
 //!
 //! The first call of any kind with a `now` at or after the end notices it. A driver's `now` must be
 //! read after whatever it brings has arrived, as a reactor's is: then a request that came after the
@@ -31,10 +33,10 @@ use std::time::Duration;
 use block_io::{DeviceError, Timestamp};
 
 use super::Cache;
-use super::administration::Then;
 use super::config::VolumeId;
-use super::metadata::VolumeRecord;
+use super::metadata::{Generation, VolumeRecord};
 use super::outbox::{Event, Ticket};
+use super::sweeps::Then;
 
 /// The end of a lease without one.
 pub(crate) const FOREVER: Timestamp = Timestamp(u64::MAX);
@@ -71,6 +73,11 @@ impl Default for Lease {
 }
 
 impl Lease {
+    /// Whether it has an end, or is over.
+    fn is_limited(&self) -> bool {
+        self.standing != LeaseStanding::Unlimited
+    }
+
     /// When something has to be done about it.
     fn due(&self) -> Timestamp {
         match self.standing {
@@ -216,12 +223,56 @@ impl Cache {
         self.outbox.events.push(Event::LeaseOver(id));
     }
 
+    /// A record as it is to be on the device: of a volume that is there and has a lease, it says
+    /// so.
+    pub(super) fn with_mark(&self, mut record: VolumeRecord) -> VolumeRecord {
+        if self.volumes.get(record.id).is_some_and(|volume| volume.lease.is_limited()) {
+            record.flags |= VolumeRecord::LEASED;
+        }
+        record
+    }
+
+    /// Records that a volume is left in order and how its origin was found: nothing of it is in
+    /// flight, and nothing may be from now on until it is taken out. [`Event::Done`] tells when that
+    /// is durable. None where there is no record of it; and where it needs a lease and none is held,
+    /// because somebody else may have written by now, so that the next start has to be cold. The
+    /// generation must have been found before `now`.
+    ///
+    /// # Errors
+    /// When the record makes no sense beside the others.
+    pub fn record_left(
+        &mut self,
+        now: Timestamp,
+        id: VolumeId,
+        generation: Generation,
+    ) -> Result<Option<Ticket>, DeviceError> {
+        self.observe(now);
+        let record = self.superblock().and_then(|superblock| superblock.volume(id)).cloned();
+        let (Some(record), Some(volume)) = (record, self.volumes.get(id)) else { return Ok(None) };
+        match volume.lease.standing {
+            LeaseStanding::Unlimited | LeaseStanding::Held(_) => {}
+            LeaseStanding::Waiting(_) | LeaseStanding::Over => return Ok(None),
+        }
+        let flags = record.flags & !VolumeRecord::LEASED;
+        let record = VolumeRecord { generation, flags, ..record };
+        self.change_superblock(|superblock| superblock.put_volume(record)).map(Some)
+    }
+
+    /// Marks that were on their way to the device are on the one that took its place when that says
+    /// so.
+    pub(super) fn marks_moved(&mut self, durable: u64) {
+        for id in self.volumes.ids().collect::<Vec<_>>() {
+            let mark = &mut self.volumes[id].lease.mark;
+            *mark = mark.map(|_| durable);
+        }
+    }
+
     /// Has the device say that the volume is leased, where it knows the volume at all.
     fn mark_leased(&mut self, id: VolumeId) {
         let record = self.superblock().and_then(|superblock| superblock.volume(id)).cloned();
         let is_marked = |record: &VolumeRecord| record.flags & VolumeRecord::LEASED != 0;
-        let Some(mut record) = record.filter(|record| !is_marked(record)) else { return };
-        record.flags |= VolumeRecord::LEASED;
+        let Some(record) = record.filter(|record| !is_marked(record)) else { return };
+        let record = self.with_mark(record);
         let Some(keeper) = &mut self.keeper else { return };
         let mark = keeper.update_superblock(|superblock| {
             let put = superblock.put_volume(record);

@@ -31,6 +31,9 @@ pub(crate) struct LineMap {
     mask: u64,
     half: u32,
     sets: u64,
+    /// Scrambled numbers a set: 2^bits over the number of sets, and what is left over.
+    quotient: u64,
+    remainder: u64,
 }
 
 /// Odd multipliers of the scramble (from the SplitMix64 finaliser) and their inverses modulo 2^64.
@@ -62,12 +65,26 @@ impl LineMap {
         if tags > 1 << TAG_BITS {
             return Err(((1u128 << bits) >> TAG_BITS) as u64);
         }
-        Ok(Self { bits, mask: ((1u128 << bits) - 1) as u64, half: bits / 2, sets: u64::from(sets) })
+        let (all, sets) = (1u128 << bits, u64::from(sets));
+        let (quotient, remainder) = (all / u128::from(sets), all % u128::from(sets));
+        Ok(Self {
+            bits,
+            mask: (all - 1) as u64,
+            half: bits / 2,
+            sets,
+            quotient: quotient as u64,
+            remainder: remainder as u64,
+        })
     }
 
     /// As many lines as can lie before `sets` sets.
     pub(crate) const fn lines_for(sets: u32) -> u64 {
         1 << (((sets as u64) << TAG_BITS).ilog2() & !1)
+    }
+
+    /// The set of a line alone.
+    pub(crate) fn set(&self, line: LineNumber) -> u32 {
+        (u128::from(self.scramble(line.0)) * u128::from(self.sets) >> self.bits) as u32
     }
 
     /// Set and tag of a line.
@@ -82,7 +99,9 @@ impl LineMap {
 
     /// The line of a place; undoes [`place`](Self::place).
     pub(crate) fn line(&self, place: Place) -> LineNumber {
-        let first = (u128::from(place.set) << self.bits).div_ceil(u128::from(self.sets)) as u64;
+        // set * 2^bits / sets, rounded up: both factors of the second product are below 2^32.
+        let set = u64::from(place.set);
+        let first = set * self.quotient + (set * self.remainder).div_ceil(self.sets);
         LineNumber(self.unscramble(first + u64::from(place.tag)))
     }
 
@@ -118,6 +137,7 @@ mod tests {
             for number in 0..lines {
                 let place = map.place(LineNumber(number));
                 assert!(place.set < sets && place.tag < 1 << TAG_BITS);
+                assert_eq!(map.set(LineNumber(number)), place.set);
                 assert!(
                     seen.insert((place.set, place.tag)),
                     "{lines} lines, {sets} sets: {number}"

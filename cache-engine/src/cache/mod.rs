@@ -57,6 +57,7 @@ mod replacement;
 mod statistics;
 mod store;
 mod survey;
+mod sweeps;
 mod table;
 mod unflushed;
 mod verification;
@@ -77,7 +78,6 @@ use block_io::{
     BufferPool, Completion, DeviceError, Extent, IoError, Operation, Request, Timestamp,
 };
 
-use administration::{Purge, Sweep};
 use blocks::BlockSet;
 use content::ChecksumTable;
 use entry::WAYS;
@@ -96,6 +96,7 @@ use persistence::Persistence;
 use piece::{ClientRequest, Piece};
 use policy::Policy;
 use replacement::NewDevice;
+use sweeps::{Purge, Sweep};
 use table::Table;
 use verification::Verifications;
 use volumes::Volumes;
@@ -236,7 +237,7 @@ impl Cache {
             hits: Table::new(config.requests_max),
             requests: Table::new(config.requests_max),
             pieces: Table::new(pieces_max),
-            fills: Fills::new(config.fills_max),
+            fills: Fills::new(config.fills_max, blocks),
             verifications: Verifications::default(),
             keeper: None,
             recordings: VecDeque::new(),
@@ -300,6 +301,24 @@ impl Cache {
     /// Stores into the cache device in flight.
     pub fn fills_in_flight(&self) -> usize {
         self.fills.len()
+    }
+
+    /// Whether a request more than `others` that are about to be submitted is likely to be taken.
+    pub fn has_room_beside(&self, others: usize) -> bool {
+        self.in_flight() + others < self.requests_max && !self.stopping
+    }
+
+    /// Asks for the memory that a request of `extent` will be looked up in: for whoever has several
+    /// requests at hand, before the first is submitted. A hint; in a cache of a terabyte half of
+    /// what a hit takes is waiting for that memory.
+    #[inline]
+    pub fn prefetch(&self, id: VolumeId, extent: Extent) {
+        if let Some(volume) = self.volumes.get(id)
+            && extent.offset < volume.geometry.capacity
+        {
+            let flat = volume.base() + extent.offset;
+            self.index.prefetch(LineNumber(flat >> self.line_size.shift()));
+        }
     }
 
     /// Takes a client's request. Its answer appears in the outbox, at once or later.

@@ -10,6 +10,8 @@ use super::line::LineNumber;
 use super::line_lock::PieceIndex;
 use super::outbox::Token;
 use super::policy::{Hints, Verdict};
+use super::table::Table;
+use super::volumes::Volumes;
 use super::{Cache, mode};
 
 /// A client's request in flight.
@@ -22,6 +24,8 @@ pub(crate) struct ClientRequest {
     /// Of a flush: what it covers.
     epoch: u64,
     pieces: u32,
+    /// One of its pieces has ended.
+    is_done_in_part: bool,
     result: Result<(), IoError>,
     pub(crate) seen: Seen,
 }
@@ -66,6 +70,9 @@ pub(crate) struct Piece {
     pub(crate) waits_for: u16,
     /// Whether what is read from the origin is stored in the cache.
     pub(crate) fills: bool,
+    /// Of a change: the cache device names its extent, so that what becomes invalid by it may be
+    /// recorded when it is over.
+    pub(crate) is_named: bool,
     /// Fills of a write, which wait for the origin's answer.
     pub(crate) first_fill: FillIndex,
 }
@@ -82,6 +89,7 @@ impl Cache {
             cut: 0,
             epoch: 0,
             pieces: 0,
+            is_done_in_part: false,
             result: Ok(()),
             seen: Seen::default(),
         });
@@ -140,6 +148,7 @@ impl Cache {
                 extent,
                 waits_for: 0,
                 fills: false,
+                is_named: false,
                 first_fill: NO_FILL,
             });
             if self.locks.acquire(piece, extent, exclusive) {
@@ -228,11 +237,8 @@ impl Cache {
     }
 
     /// All of the client's buffer, and the flat byte that it begins with.
-    pub(super) fn client_whole(&self, name: PieceIndex) -> (&Buffer, u64) {
-        let request = &self.requests[self.pieces[name].request];
-        let flat = self.volumes[request.volume].base() + request.request.extent.offset;
-        let buffer = request.request.buffer.as_ref();
-        (buffer.expect("a read or write has a buffer, see check"), flat)
+    fn client_whole(&self, name: PieceIndex) -> (&Buffer, u64) {
+        client_whole(&self.pieces, &self.requests, &self.volumes, name)
     }
 
     /// Copies what the client wants of `extent`, whose bytes are in `source`.
@@ -260,6 +266,7 @@ impl Cache {
     fn piece_ended(&mut self, name: u16) {
         let request = &mut self.requests[name];
         request.pieces -= 1;
+        request.is_done_in_part = true;
         if request.pieces == 0 && request.is_cut() {
             self.answer(name);
         }
@@ -270,6 +277,20 @@ impl Cache {
             && let Some(waiting) = self.uncut.pop_front()
         {
             self.cut(waiting);
+        }
+    }
+
+    /// The origin of a volume may have lost what it had not flushed. A change that was done in part
+    /// by then is not what its client would be told, when the rest is done too.
+    pub(super) fn doubt_changes_done_in_part(&mut self, id: VolumeId) {
+        if !self.volumes[id].geometry.volatile_cache {
+            return;
+        }
+        for request in self.requests.iter_mut().filter(|request| request.volume == id) {
+            let volatile = request.operation().changes_content() && !request.force_unit_access();
+            if volatile && request.is_done_in_part {
+                request.note(Err(IoError::ConnectionLost));
+            }
         }
     }
 
@@ -313,4 +334,17 @@ impl Cache {
         }
         statistics.origin_errors += u64::from(result.is_err());
     }
+}
+
+/// All of the client's buffer of a piece, and the flat byte that it begins with.
+pub(super) fn client_whole<'a>(
+    pieces: &Table<Piece>,
+    requests: &'a Table<ClientRequest>,
+    volumes: &Volumes,
+    name: PieceIndex,
+) -> (&'a Buffer, u64) {
+    let request = &requests[pieces[name].request];
+    let flat = volumes[request.volume].base() + request.request.extent.offset;
+    let buffer = request.request.buffer.as_ref();
+    (buffer.expect("a read or write has a buffer, see check"), flat)
 }

@@ -14,12 +14,14 @@ use block_io::DeviceError;
 
 use super::Cache;
 use super::blocks::BlockSet;
+use super::cipher::LineCipher;
+use super::config::VolumeId;
 use super::content::ChecksumTable;
 use super::health::Health;
 use super::index::Index;
 use super::keeping::Told;
 use super::line::LineMap;
-use super::metadata::{FormatId, Superblock};
+use super::metadata::{FormatId, Superblock, VolumeRecord};
 use super::outbox::Event;
 use super::persistence::{Persistence, PersistenceConfig, Start};
 use super::policy::Policy;
@@ -48,8 +50,9 @@ impl Cache {
     }
 
     /// Uses another device, whose superblock this is, from the moment on that nothing is in flight;
-    /// [`Event::Replaced`] tells when, and whoever sends the requests changes over. Volumes keep
-    /// their places; they have to be recorded anew. `fresh` is as for [`open`](Self::open).
+    /// [`Event::Replaced`] tells when, and whoever sends the requests changes over. Volumes that
+    /// are there keep their places, and their records as they were. `fresh` is as for
+    /// [`open`](Self::open).
     ///
     /// # Errors
     /// When the device that there is has not been detached, or the new one has another line size
@@ -60,13 +63,29 @@ impl Cache {
         transfer_max: u32,
         fresh: FormatId,
     ) -> Result<(), DeviceError> {
-        superblock.check_writable()?;
-        let layout = superblock.layout;
         if !self.is_detached() {
             return Err(DeviceError::new(
                 "cache device: the one in use is not detached yet; detach it first",
             ));
         }
+        self.check_replacement(&superblock, transfer_max)?;
+        self.new_device = Some(Box::new(NewDevice { superblock, transfer_max, fresh }));
+        self.change_over();
+        Ok(())
+    }
+
+    /// Whether [`replace`](Self::replace) would take this device: to be asked before the one there
+    /// is gets detached.
+    ///
+    /// # Errors
+    /// When it has another line size or is too small for the volumes.
+    pub fn check_replacement(
+        &self,
+        superblock: &Superblock,
+        transfer_max: u32,
+    ) -> Result<(), DeviceError> {
+        superblock.check_writable()?;
+        let layout = superblock.layout;
         if layout.line_size != self.line_size {
             return Err(DeviceError::new(format!(
                 "cache device: it has lines of {}, the cache is running with lines of {}; format \
@@ -83,8 +102,29 @@ impl Cache {
                 self.region
             )));
         }
-        self.new_device = Some(Box::new(NewDevice { superblock, transfer_max, fresh }));
-        self.change_over();
+        Ok(())
+    }
+
+    /// Encrypts what will be stored of a volume with another key, or not at all. Ciphers are made
+    /// for a device's format id, so that another device takes others.
+    ///
+    /// # Errors
+    /// When the cache device has not been detached, whose lines are encrypted with the key that
+    /// there is, or there is no such volume.
+    pub fn set_cipher(
+        &mut self,
+        id: VolumeId,
+        cipher: Option<LineCipher>,
+    ) -> Result<(), DeviceError> {
+        if !self.is_detached() {
+            return Err(DeviceError::new(
+                "cache device: its lines are encrypted with the keys that there are; detach it",
+            ));
+        }
+        let volume = self.volumes.get_mut(id);
+        let volume = volume
+            .ok_or_else(|| DeviceError::new(format!("volume {}: the cache has none such", id.0)))?;
+        volume.cipher = cipher.map(Box::new);
         Ok(())
     }
 
@@ -104,6 +144,11 @@ impl Cache {
         let known: Vec<_> = superblock.volumes().iter().map(|record| record.id).collect();
         for id in known {
             superblock.remove_volume(id);
+        }
+        // Before any line of theirs: a crash must not bring another volume in their places.
+        for record in self.records_of_volumes() {
+            let put = superblock.put_volume(record);
+            debug_assert!(put.is_ok(), "they were side by side before: {put:?}");
         }
         let layout = superblock.layout;
         let lines = LineMap::lines_for(layout.sets);
@@ -126,8 +171,14 @@ impl Cache {
             ..PersistenceConfig::new(self.changes_max, transfer_max, fresh)
         };
         let pool = self.pool.clone();
-        self.keeper =
-            Some(Box::new(Persistence::start(superblock, map, pool, Start::Cold, keeping)));
+        let mut keeper = Persistence::start(superblock, map, pool, Start::Cold, keeping);
+        if !self.recordings.is_empty() || self.awaits_lease() {
+            // They counted the old device's superblocks.
+            let durable = keeper.update_superblock(|_| {});
+            self.recordings.iter_mut().for_each(|recording| recording.of_superblock = durable);
+            self.marks_moved(durable);
+        }
+        self.keeper = Some(Box::new(keeper));
         let ids: Vec<_> = self.volumes.ids().collect();
         for id in ids {
             self.volumes[id].unflushed.let_go();
@@ -139,6 +190,13 @@ impl Cache {
         self.outbox.events.push(Event::Replaced);
         self.cut_all();
         self.hear_keeper();
+    }
+
+    /// What is recorded of the volumes that are there.
+    fn records_of_volumes(&self) -> Vec<VolumeRecord> {
+        let records = self.superblock().into_iter().flat_map(|superblock| superblock.volumes());
+        let there = records.filter(|record| self.volumes.get(record.id).is_some());
+        there.cloned().map(|record| self.with_mark(record)).collect()
     }
 
     /// Lets requests begin that waited for the gate.

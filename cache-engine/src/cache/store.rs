@@ -10,7 +10,7 @@
 use block_io::{Buffer, Extent, Request};
 
 use super::Cache;
-use super::blocks::{BLOCK_SIZE, BLOCKS_MAX, BlockSet};
+use super::blocks::{BLOCK_SIZE, BlockSet};
 use super::config::VolumeId;
 use super::entry::WAYS;
 use super::fill::{Ended, FillIndex, NO_FILL, Store};
@@ -39,6 +39,9 @@ struct Bytes<'a> {
     /// Flat; exactly the bytes of the blocks.
     extent: Extent,
     source: Source<'a>,
+    of_write: bool,
+    /// The record that says what has become invalid is left to the end of the store.
+    owes_record: bool,
 }
 
 impl Cache {
@@ -68,8 +71,9 @@ impl Cache {
         for run in missing.runs() {
             let extent = self.extent_of_run(volume, line, run);
             let blocks = BlockSet::touching(run.offset, run.length);
-            let bytes = Bytes { line, slot, blocks, extent, source };
-            if let Some(fill) = self.store(name, bytes, false) {
+            let (of_write, owes_record) = (false, false);
+            let bytes = Bytes { line, slot, blocks, extent, source, of_write, owes_record };
+            if let Some(fill) = self.store(name, bytes) {
                 slot = Some(self.fills.slot(fill));
                 self.volumes[volume].statistics.read_fills += 1;
             }
@@ -77,26 +81,32 @@ impl Cache {
     }
 
     /// Begins to store the blocks that a write covers in one of its lines, none of which is valid.
+    /// `owes_record`: what the write has made invalid is to be recorded when the store has ended.
+    /// False when nothing is stored.
     pub(super) fn store_written(
         &mut self,
         name: PieceIndex,
         line: LineNumber,
         part: Extent,
         slot: Option<Slot>,
-    ) {
+        owes_record: bool,
+    ) -> bool {
         let blocks = self.blocks_covered(name, part);
-        let Some(run) = blocks.runs().next() else { return };
+        let Some(run) = blocks.runs().next() else { return false };
         let volume = self.volume_of(name);
         let extent = self.extent_of_run(volume, line, run);
-        let bytes = Bytes { line, slot, blocks, extent, source: Source::Client };
-        if let Some(fill) = self.store(name, bytes, true) {
+        let (source, of_write) = (Source::Client, true);
+        let bytes = Bytes { line, slot, blocks, extent, source, of_write, owes_record };
+        let fill = self.store(name, bytes);
+        if let Some(fill) = fill {
             self.pieces[name].first_fill = fill;
             self.volumes[volume].statistics.write_fills += 1;
         }
+        fill.is_some()
     }
 
-    fn store(&mut self, name: PieceIndex, bytes: Bytes<'_>, of_write: bool) -> Option<FillIndex> {
-        let Bytes { line, slot: found, blocks, extent, source } = bytes;
+    fn store(&mut self, name: PieceIndex, bytes: Bytes<'_>) -> Option<FillIndex> {
+        let Bytes { line, slot: found, blocks, extent, source, of_write, owes_record } = bytes;
         debug_assert_eq!(found, self.index.find(line));
         debug_assert!(found.is_none_or(|slot| !self.index.valid(slot).overlaps(blocks)));
         let verdict = self.requests[self.pieces[name].request].verdict;
@@ -110,13 +120,13 @@ impl Cache {
             self.volumes[volume].statistics.fills_dropped += 1;
             return None;
         };
-        let (buffer, checksums) = self.bytes_to_store(name, volume, extent, source);
         if of_write {
             self.change_begun_again(extent);
         }
         let next_of_piece = if of_write { self.pieces[name].first_fill } else { NO_FILL };
-        let store = Store { line, slot, blocks, checksums, of_write };
+        let store = Store { line, slot, blocks, of_write, owes_record };
         let fill = self.fills.begin(store, next_of_piece);
+        let buffer = self.bytes_to_store(name, volume, extent, source, fill);
         self.index.set_busy(slot, true);
         self.volumes[volume].statistics.fill_bytes += extent.length;
         let offset = self.cache_offset(slot, extent.offset);
@@ -159,7 +169,7 @@ impl Cache {
         }
         self.policy.line_inserted(allocation.slot, owner);
         // What is kept about the slot still names the old line.
-        self.record(allocation.slot, BlockSet::EMPTY, &[0; BLOCKS_MAX]);
+        self.record_invalid(allocation.slot, line);
         Some(allocation.slot)
     }
 
@@ -255,12 +265,14 @@ impl Cache {
     }
 
     pub(super) fn fill_ended(&mut self, ended: &Ended) {
-        let Store { slot, of_write, line, blocks, ref checksums } = ended.store;
+        let Store { slot, of_write, line, blocks, owes_record } = ended.store;
         self.index.set_busy(slot, ended.line_is_busy);
         if !ended.install.is_empty() {
             self.index.validate(slot, ended.install);
-            self.keep_checksums(slot, ended.install, checksums);
-            self.record(slot, ended.install, checksums);
+            self.keep_fill_checksums(slot, ended);
+        }
+        if owes_record || !ended.install.is_empty() {
+            self.record_fill(slot, ended);
         }
         if of_write {
             let run = blocks.runs().next().expect("a fill stores something");

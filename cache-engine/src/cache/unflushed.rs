@@ -1,16 +1,18 @@
 //! What an origin with a volatile write cache has acknowledged and may still lose.
 //!
 //! ```text
-//!   write acknowledged ─▶ its extent noted, with the epoch
+//!   write acknowledged, or perhaps done ─▶ its extent noted, with the epoch
 //!   flush begins ─▶ epoch e ends        flush e succeeds ─▶ extents of epochs up to e forgotten
-//!   connection fenced ─▶ lines of the noted extents dropped
+//!   connection fenced ─▶ lines of the noted extents dropped; they stay noted until a flush
 //! ```
 //! A cache that outlives a power cut of its origin would otherwise serve what the origin has lost,
 //! until the line is evicted: content that goes back in time without a write. So the extents of
 //! writes that no flush has covered stay active in the cache's records, which a crash drops, and
-//! are dropped when the origin comes back from wherever it was.
+//! are dropped when the origin comes back from wherever it was. Whether it has lost anything then
+//! nobody knows: what is read anew may still be volatile, and lost the next time.
 //!
-//! Absent: origins without a volatile cache, of which nothing is noted.
+//! Absent: origins without a volatile cache, of which nothing is noted; what was written before the
+//! volume was added, which whoever adds it has flushed.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +36,8 @@ pub(crate) struct Unflushed {
 }
 
 impl Unflushed {
-    /// Notes a write that was acknowledged. True when its extent was not noted before.
+    /// Notes a write that was acknowledged, or failed and may have been done. True when its extent
+    /// was not noted before.
     pub(crate) fn note(&mut self, extent: Extent) -> bool {
         let number = extent.offset / EXTENT_SIZE;
         debug_assert!(extent.end() <= (number + 1) * EXTENT_SIZE, "within one extent");
@@ -87,6 +90,11 @@ impl Unflushed {
             }
             *noted > epoch
         });
+    }
+
+    /// All of them.
+    pub(crate) fn extents(&self) -> Vec<Extent> {
+        self.extents.keys().map(|number| extent_of(*number)).collect()
     }
 
     /// Takes all of them out, with whether a change of each was held on to.

@@ -4,13 +4,15 @@
 //! ```text
 //!   execute(request, reply) ─┬─ answered at once ───────────────────────┐
 //!                            ├─ ticket ──▶ waiting ◀── event: Done ─────┼─▶ next_answer
-//!                            └─ flush ───▶ volume's queue ◀── poll ─────┘
+//!                            ├─ flush ───▶ volume's queue ◀── poll ─────┤
+//!                            └─ next_change ──▶ the service, which opens devices
 //! ```
 //! `Reply` is whatever the caller finds the asker by; nothing is known about sockets here. What a
 //! request changes is checked before anything is changed.
 //!
 //! Bounds: [`WAITING_MAX`] requests under way; more are refused. Absent: adding and removing
-//! volumes, which takes opening devices.
+//! volumes and replacing the cache device. That takes opening devices, so whoever serves them does
+//! it ([`Change`]), one after another.
 
 mod lease;
 
@@ -21,7 +23,7 @@ use block_io::{
     Timestamp,
 };
 
-use super::model::{Answer, Curve, CurvePoint, Range, Request, Settings};
+use super::model::{Answer, Curve, CurvePoint, NewVolume, Range, Request, Settings};
 use super::report;
 use crate::cache::policy::PolicySettings;
 use crate::cache::{Cache, Event, Statistics, Ticket, VolumeId};
@@ -42,11 +44,36 @@ pub trait ServedVolume {
     fn statistics(&self) -> Statistics;
     /// Why its origin answers no more; absent while it does.
     fn fault(&self) -> Option<String>;
-    /// Bytes that its origin has now.
+    /// Bytes that its origin has now; if they are more than before, they can be reached.
     ///
     /// # Errors
     /// When that can't be found out, or is more than can be reached.
     fn origin_size(&self) -> Result<u64, DeviceError>;
+    /// Whether requests that come from now on have to wait.
+    fn hold(&mut self, held: bool);
+}
+
+/// What only the service itself can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Serve another volume.
+    AddVolume(NewVolume),
+    /// Serve a volume no more.
+    RemoveVolume {
+        /// Its name.
+        volume: String,
+        /// Give up what is cached of it.
+        forget: bool,
+    },
+    /// Use another cache device.
+    ReplaceCache {
+        /// Its path.
+        device: String,
+        /// Bytes of a file to be made.
+        size: Option<u64>,
+        /// Format it whatever it holds.
+        force_format: bool,
+    },
 }
 
 /// A volume under its name.
@@ -68,8 +95,14 @@ struct Waiting<Reply> {
 
 /// What waits for a flush.
 struct Flushing<Reply> {
-    volume: usize,
+    volume: String,
     id: RequestId,
+    reply: Reply,
+}
+
+/// A volume that is to be resized when nothing of it is in flight.
+struct Resizing<Reply> {
+    volume: String,
     reply: Reply,
 }
 
@@ -79,6 +112,8 @@ pub struct Executor<Origin, CacheDevice, Reply> {
     volumes: Vec<Named>,
     waiting: Vec<Waiting<Reply>>,
     flushing: Vec<Flushing<Reply>>,
+    resizing: Vec<Resizing<Reply>>,
+    changes: VecDeque<(Change, Reply)>,
     answers: VecDeque<(Reply, Answer)>,
     flushes: u64,
     resized: bool,
@@ -94,6 +129,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
             volumes: Vec::new(),
             waiting: Vec::new(),
             flushing: Vec::new(),
+            resizing: Vec::new(),
+            changes: VecDeque::new(),
             answers: VecDeque::new(),
             flushes: 0,
             resized: false,
@@ -119,9 +156,37 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         Ok(())
     }
 
+    /// Lets go of a volume that is served no more. Whoever waits for something of it learns that.
+    pub fn remove_volume(&mut self, name: &str) {
+        self.volumes.retain(|one| one.name != name);
+        let gone = || Answer::error(format!("volume '{name}': was removed meanwhile"));
+        for one in self.flushing.extract_if(.., |one| one.volume == name) {
+            self.answers.push_back((one.reply, gone()));
+        }
+        for one in self.resizing.extract_if(.., |one| one.volume == name) {
+            self.answers.push_back((one.reply, gone()));
+        }
+    }
+
+    /// The next thing that the service itself has to do; it answers by
+    /// [`answer`](Self::answer).
+    pub fn next_change(&mut self) -> Option<(Change, Reply)> {
+        self.changes.pop_front()
+    }
+
+    /// Answers a [change](Self::next_change).
+    pub fn answer(&mut self, reply: Reply, answer: Answer) {
+        self.answers.push_back((reply, answer));
+    }
+
+    /// Whether it waits for this ticket.
+    pub fn waits_for(&self, ticket: Ticket) -> bool {
+        self.waiting.iter().any(|one| one.ticket == ticket)
+    }
+
     /// Begins what is asked; the answer comes out of [`next_answer`](Self::next_answer).
     pub fn execute(&mut self, request: Request, reply: Reply) {
-        if self.waiting.len() + self.flushing.len() >= WAITING_MAX {
+        if self.pending() >= WAITING_MAX {
             let message = format!("{WAITING_MAX} requests are under way already; try again");
             self.answers.push_back((reply, Answer::error(message)));
             return;
@@ -138,9 +203,16 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
                     Err(message) => self.answers.push_back((reply, Answer::error(message))),
                 };
             }
-            Request::Resize { volume } => return self.resize(&volume, reply),
+            Request::Resize { volume } => return self.resize(volume, reply),
             Request::Lease { volume, until_ns } => {
                 return self.lease(&volume, Timestamp(until_ns), reply);
+            }
+            Request::AddVolume { volume } => return self.change(Change::AddVolume(volume), reply),
+            Request::RemoveVolume { volume, forget } => {
+                return self.change(Change::RemoveVolume { volume, forget }, reply);
+            }
+            Request::ReplaceCache { device, size, force_format } => {
+                return self.change(Change::ReplaceCache { device, size, force_format }, reply);
             }
         };
         let answer = outcome.unwrap_or_else(Answer::error);
@@ -159,20 +231,21 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         }
     }
 
-    /// Moves flushes on. Returns whether anything happened.
+    /// Moves flushes and resizes on. Returns whether anything happened.
     pub fn poll(&mut self, now: Timestamp) -> bool {
+        let mut progress = self.poll_resizing();
         if self.flushing.is_empty() {
-            return false;
+            return progress;
         }
-        let mut progress = false;
         let mut ended = Vec::new();
-        for (at, named) in self.volumes.iter_mut().enumerate() {
-            if !self.flushing.iter().any(|one| one.volume == at) {
+        for named in &mut self.volumes {
+            if !self.flushing.iter().any(|one| one.volume == named.name) {
                 continue;
             }
             progress |= named.volume.queue().poll(now, &mut ended);
             for completion in ended.drain(..) {
-                let same = |one: &Flushing<Reply>| one.volume == at && one.id == completion.id;
+                let same =
+                    |one: &Flushing<Reply>| one.volume == named.name && one.id == completion.id;
                 let Some(place) = self.flushing.iter().position(same) else { continue };
                 let flushing = self.flushing.swap_remove(place);
                 let answer = flushed(&named.name, completion.result);
@@ -195,7 +268,15 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
 
     /// Requests that are not answered yet.
     pub fn under_way(&self) -> usize {
-        self.waiting.len() + self.flushing.len() + self.answers.len()
+        self.pending() + self.answers.len()
+    }
+
+    fn pending(&self) -> usize {
+        self.waiting.len() + self.flushing.len() + self.resizing.len() + self.changes.len()
+    }
+
+    fn change(&mut self, change: Change, reply: Reply) {
+        self.changes.push_back((change, reply));
     }
 
     fn wait(&mut self, ticket: Ticket, reply: Reply, answer: Answer, record: Option<VolumeId>) {
@@ -251,7 +332,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         self.flushes += 1;
         let id = RequestId(self.flushes);
         match volume.queue().submit(BlockRequest::flush(id)) {
-            Ok(()) => self.flushing.push(Flushing { volume: at, id, reply }),
+            Ok(()) => self.flushing.push(Flushing { volume: name.to_owned(), id, reply }),
             Err(_) => {
                 let message = format!("volume '{name}': has as many requests as it takes; again?");
                 self.answers.push_back((reply, Answer::error(message)));
@@ -278,16 +359,44 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         ticket.map_err(|error| error.to_string())
     }
 
-    fn resize(&mut self, name: &str, reply: Reply) {
-        match self.begin_resize(name) {
-            Ok((Some(ticket), id, answer)) => self.wait(ticket, reply, answer, Some(id)),
-            Ok((None, _, answer)) => self.answers.push_back((reply, answer)),
+    /// A volume that outgrows its room in the cache moves, with nothing of it in flight: so its
+    /// clients wait for the moment that this takes.
+    fn resize(&mut self, volume: String, reply: Reply) {
+        match self.find(&volume) {
+            Ok(at) => {
+                self.volumes[at].volume.hold(true);
+                self.resizing.push(Resizing { volume, reply });
+                self.poll_resizing();
+            }
             Err(message) => self.answers.push_back((reply, Answer::error(message))),
         }
     }
 
-    fn begin_resize(&mut self, name: &str) -> Result<(Option<Ticket>, VolumeId, Answer), String> {
-        let (at, id) = self.cached(name)?;
+    fn poll_resizing(&mut self) -> bool {
+        let volumes = &self.volumes;
+        let idle =
+            |name: &str| volumes.iter().any(|one| one.name == name && one.volume.in_flight() == 0);
+        let Some(at) = self.resizing.iter().position(|one| idle(&one.volume)) else { return false };
+        let Resizing { volume: name, reply } = self.resizing.swap_remove(at);
+        match self.begin_resize(&name) {
+            Ok((Some(ticket), id, answer)) => self.wait(ticket, reply, answer, id),
+            Ok((None, _, answer)) => self.answers.push_back((reply, answer)),
+            Err(message) => self.answers.push_back((reply, Answer::error(message))),
+        }
+        if !self.resizing.iter().any(|one| one.volume == name)
+            && let Ok(at) = self.find(&name)
+        {
+            self.volumes[at].volume.hold(false);
+        }
+        true
+    }
+
+    fn begin_resize(
+        &mut self,
+        name: &str,
+    ) -> Result<(Option<Ticket>, Option<VolumeId>, Answer), String> {
+        let at = self.find(name)?;
+        let id = self.volumes[at].id;
         let volume = &self.volumes[at].volume;
         let geometry = volume.geometry();
         let size = volume.origin_size().map_err(|error| format!("volume '{name}': {error}"))?;
@@ -303,10 +412,20 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         if size == before_bytes {
             return Ok((None, id, answer));
         }
+        let Some(id) = id else {
+            // Its queue has the new size by itself, if that can be reached.
+            self.resized = size > before_bytes;
+            return self.resized.then_some((None, None, answer)).ok_or_else(|| {
+                format!(
+                    "volume '{name}': its origin has shrunk to {size} bytes; one that is served \
+                     without a cache has to be removed and added again"
+                )
+            });
+        };
         let ticket = self.engine()?.change(|cache| cache.resize_volume(id, size));
         let ticket = ticket.map_err(|error| error.to_string())?;
         self.resized = true;
-        Ok((Some(ticket), id, answer))
+        Ok((Some(ticket), Some(id), answer))
     }
 
     /// Records a volume's size and place where the cache outlives the process: a start compares
@@ -330,14 +449,17 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
 
     fn engine(&self) -> Result<&CacheEngine<Origin, CacheDevice>, String> {
         self.engine.as_ref().ok_or_else(|| {
-            "there is no cache in front of the origin; start with --cache to have one".to_owned()
+            "there is no cache in front of the origins; start with --cache to have one".to_owned()
         })
     }
 
     fn find(&self, name: &str) -> Result<usize, String> {
         self.volumes.iter().position(|one| one.name == name).ok_or_else(|| {
             let names: Vec<_> = self.volumes.iter().map(|one| one.name.as_str()).collect();
-            format!("volume '{name}': must be one of {}", names.join(", "))
+            match names.is_empty() {
+                true => format!("volume '{name}': there is none; add one with forebay volume add"),
+                false => format!("volume '{name}': must be one of {}", names.join(", ")),
+            }
         })
     }
 

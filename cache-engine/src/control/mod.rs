@@ -20,8 +20,9 @@ use std::path::Path;
 use block_io::reactor::{Mailbox, Reactor, clock};
 use block_io::{BlockQueue, DeviceError, Timestamp};
 
-use crate::cache::Event;
-use executor::Executor;
+use crate::cache::{Event, Ticket, VolumeId};
+use executor::{Change, Executor, ServedVolume};
+use model::Answer;
 use server::{Call, ControlServer, Reply, ServerOptions};
 
 /// Where a service gets its requests from, and gives its answers.
@@ -56,6 +57,39 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> ControlDesk<Origin, CacheDevic
     /// Hears what the cache has to say: whoever takes the engine's events shows each of them here.
     pub fn event(&mut self, event: &Event) {
         self.executor.event(event);
+    }
+
+    /// See [`Executor::add_volume`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn add_volume(
+        &mut self,
+        name: &str,
+        id: Option<VolumeId>,
+        volume: Box<dyn ServedVolume>,
+    ) -> Result<(), DeviceError> {
+        self.executor.add_volume(name, id, volume)
+    }
+
+    /// See [`Executor::remove_volume`].
+    pub fn remove_volume(&mut self, name: &str) {
+        self.executor.remove_volume(name);
+    }
+
+    /// See [`Executor::waits_for`].
+    pub fn waits_for(&self, ticket: Ticket) -> bool {
+        self.executor.waits_for(ticket)
+    }
+
+    /// See [`Executor::next_change`].
+    pub fn next_change(&mut self) -> Option<(Change, Reply)> {
+        self.executor.next_change()
+    }
+
+    /// See [`Executor::answer`].
+    pub fn answer(&mut self, reply: Reply, answer: Answer) {
+        self.executor.answer(reply, answer);
     }
 
     /// Takes what is asked, and answers. Returns whether anything happened.

@@ -80,6 +80,32 @@ pub enum Request {
         /// Name of the volume.
         volume: String,
     },
+    /// Serves another volume from now on, until the service ends. Answer: [`Answer::Added`].
+    AddVolume {
+        /// What it is.
+        volume: NewVolume,
+    },
+    /// Serves a volume no more: its clients are ended, what was written is made durable on its
+    /// origin. Answer: [`Answer::Done`].
+    RemoveVolume {
+        /// Name of the volume.
+        volume: String,
+        /// Give up what is cached of it, which otherwise stays for when it is added again.
+        #[serde(default)]
+        forget: bool,
+    },
+    /// Uses another cache device from now on, empty, until the service ends. Answer:
+    /// [`Answer::Done`].
+    ReplaceCache {
+        /// Path of a block device or a regular file, of the service.
+        device: String,
+        /// Bytes: makes a file that is absent or empty.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// Format the device whatever it holds.
+        #[serde(default)]
+        force_format: bool,
+    },
     /// What caches of other sizes would have missed so far. Answer: [`Answer::MissRatio`].
     MissRatio {},
     /// Says until when a volume's origin is this host's alone: a lease that the caller holds, or
@@ -92,6 +118,32 @@ pub enum Request {
         /// lease was asked for, less what clocks may differ by. 0 gives the lease back.
         until_ns: u64,
     },
+}
+
+/// A volume to be added, in the words of the command line. Nothing secret: a key is named by the
+/// file that it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewVolume {
+    /// Unlike any other of the service.
+    pub name: String,
+    /// URI of the device with its bytes.
+    pub origin: String,
+    /// URIs to serve it at, one at least.
+    pub exports: Vec<String>,
+    /// `write-through`, `write-around` or `pass-through`; the first when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// A promise that nobody else has written to the origin since it was cached under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// Where the service reads the key: `file:PATH`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key: Option<String>,
+    /// Until when its origin is this host's alone, as in [`Request::Lease`]; without an end when
+    /// absent. 0 waits for the first lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_until_ns: Option<u64>,
 }
 
 /// A part of a volume.
@@ -121,6 +173,8 @@ pub enum Answer {
         /// Bytes now.
         size_bytes: u64,
     },
+    /// A volume is served.
+    Added(Added),
     /// A miss-ratio curve.
     MissRatio(Curve),
     /// How it stands with a volume's lease now.
@@ -137,6 +191,17 @@ impl Answer {
     pub fn error(message: impl Into<String>) -> Self {
         Self::Error { message: message.into() }
     }
+}
+
+/// How a volume that was added is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Where clients find it, with the port that the system chose.
+    pub exports: Vec<String>,
+    /// `warm` or `cold`; absent where its origin is served alone.
+    pub start: Option<String>,
+    /// Why it is cold; absent if it is not.
+    pub cold_reason: Option<String>,
 }
 
 /// Counters by name.
@@ -332,6 +397,19 @@ mod tests {
             },
             Request::Resize { volume: volume() },
             Request::MissRatio {},
+            Request::AddVolume {
+                volume: NewVolume {
+                    name: volume(),
+                    origin: "memory:1M".into(),
+                    exports: vec!["nbd://h/x".into()],
+                    mode: None,
+                    generation: Some("1".into()),
+                    encryption_key: None,
+                    lease_until_ns: Some(0),
+                },
+            },
+            Request::RemoveVolume { volume: volume(), forget: true },
+            Request::ReplaceCache { device: "/dev/x".into(), size: None, force_format: false },
             Request::Lease { volume: volume(), until_ns: u64::MAX },
         ] {
             assert_eq!(again(&request), request);
@@ -347,6 +425,11 @@ mod tests {
         for answer in [
             Answer::Done {},
             Answer::Resized { before_bytes: 1, size_bytes: u64::MAX },
+            Answer::Added(Added {
+                exports: vec!["nbd://h:1/x".into()],
+                start: Some("cold".into()),
+                cold_reason: Some("because".into()),
+            }),
             Answer::error("no"),
             Answer::Lease(LeaseStatus { state: "held".into(), seconds_left: Some(12.5) }),
             Answer::Settings(Settings {
@@ -374,6 +457,8 @@ mod tests {
             (br#"{"verb":"status","all":true}"#, "unknown field `all`"),
             (br#"{"verb":"flush","volume":"pg","force":1}"#, "unknown field `force`"),
             (br#"{"verb":"flush"}"#, "missing field `volume`"),
+            (br#"{"verb":"remove-volume","volume":"pg","force":1}"#, "unknown field `force`"),
+            (br#"{"verb":"add-volume","volume":{"name":"pg","size":1}}"#, "unknown field `size`"),
             (br#"{"verb":"lease","volume":"pg","until_ns":-1}"#, "-1"),
             (br#"{"volume":"pg"}"#, "missing field `verb`"),
             (

@@ -17,16 +17,15 @@
 
 use std::fmt;
 
-use block_io::{BlockQueue, DeviceError, Timestamp};
+use block_io::{BlockQueue, BufferPool, DeviceError, Timestamp};
 
+use super::exchange::Exchange;
 use super::{CacheEngine, CachedVolume};
 use crate::backend::attachment::StateDirectory;
 use crate::cache::cipher::{LineCipher, VolumeKey};
 use crate::cache::metadata::identity::{Claim, GenerationSource, Reason, Verdict, judge};
 use crate::cache::metadata::{Generation, IdentityKind, OriginIdentity, Superblock, VolumeRecord};
-use crate::cache::{
-    Cache, CacheMode, ColdReason, Event, LeaseStanding, Ticket, VolumeId, VolumeSettings,
-};
+use crate::cache::{Cache, CacheMode, ColdReason, Event, Ticket, VolumeId, VolumeSettings};
 
 /// Lets the devices' runtime move on: is told when it must return at the latest (at once for a time
 /// that is over), and returns the time.
@@ -98,21 +97,13 @@ impl fmt::Display for WhyCold {
     }
 }
 
-/// How an origin is left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// All that was written is on it, flushed, and this is its generation since.
-    InOrder(GenerationSource),
-    /// Something that was written may not be on it: nothing cached of it is used again.
-    InDoubt,
-}
-
 /// Adds `origin` to the cache as a volume, with what is cached of it if it may be used. What is
 /// needed for the next start is durable when this returns, so that the volume may be served.
 ///
 /// # Errors
 /// When the origin or the name is attached already, there is no room for the volume, the host's
-/// note or the cache's record of it cannot be read or written; the message says what to do.
+/// note or the cache's record of it cannot be read or written, or the origin cannot be flushed; the
+/// message says what to do.
 pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
     origin: Origin,
@@ -130,7 +121,7 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
 /// As [`attach`].
 pub fn attach_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
-    origin: Origin,
+    mut origin: Origin,
     options: AttachOptions<'_>,
     lease: Option<Timestamp>,
     turn: &mut Turn<'_>,
@@ -138,6 +129,7 @@ pub fn attach_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
     until(engine, turn, |cache| cache.is_settled() || cache.is_degraded())?;
     let superblock = engine.cache().superblock().cloned();
     let Some(superblock) = superblock else {
+        flush(&mut origin, &options.name, turn)?;
         let id = engine.cache().free_volume_id().unwrap_or_default();
         // Nobody will ever look for these bytes, so the key needs no salt.
         let cipher = options.key.map(|key| LineCipher::new(&key.for_volume(&[0; 16], id.0)));
@@ -182,23 +174,11 @@ pub fn attach_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
     let cipher = cipher(id);
     let key_check = cipher.as_ref().map(LineCipher::key_check);
     let epoch = note_attachment(&options, &superblock)?;
+    flush(&mut origin, &options.name, turn)?;
     let volume = engine.add_volume(origin, settings(&options, known, cipher))?;
     debug_assert_eq!(volume.id(), id, "the key was derived for it");
     take_lease(&volume, lease, turn)?;
-    let span = engine.cache().span(id).expect("just added");
-    let record = VolumeRecord {
-        id,
-        name: options.name,
-        identity: options.identity,
-        size,
-        base: span.base,
-        span: span.length,
-        generation: generation_of(options.generation),
-        attach_epoch: epoch,
-        key_check: key_check.unwrap_or_default(),
-        flags: flag(key_check.is_some(), VolumeRecord::ENCRYPTED)
-            | flag(lease.is_some(), VolumeRecord::LEASED),
-    };
+    let record = record(engine, id, &options, epoch, key_check);
     match put_record(engine, record, turn) {
         Ok(()) => Ok((volume, start)),
         Err(error) => {
@@ -209,67 +189,44 @@ pub fn attach_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
     }
 }
 
-/// Takes a volume out of the cache; what is cached of it stays, for when it comes back. Nothing of
-/// it may be in flight.
-///
-/// # Errors
-/// As [`stop`]; what is cached is not used again then.
-pub fn detach<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    volume: CachedVolume<Origin, CacheDevice>,
-    state: &StateDirectory,
-    left: Left,
-    turn: &mut Turn<'_>,
-) -> Result<Origin, DeviceError> {
-    let engine = volume.engine().clone();
-    let left = [(volume.id(), left)];
-    leave(&engine, state, &left, turn)?;
-    volume.remove().map_err(|(_, error)| error)
+/// What is recorded of a volume that is there.
+fn record<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+    id: VolumeId,
+    options: &AttachOptions<'_>,
+    attach_epoch: u64,
+    key_check: Option<[u8; 16]>,
+) -> VolumeRecord {
+    let cache = engine.cache();
+    let there = cache.span(id).zip(cache.geometry(id));
+    let (span, geometry) = there.expect("its caller has added it");
+    VolumeRecord {
+        id,
+        name: options.name.clone(),
+        identity: options.identity.clone(),
+        size: geometry.capacity,
+        base: span.base,
+        span: span.length,
+        generation: generation_of(options.generation.clone()),
+        attach_epoch,
+        key_check: key_check.unwrap_or_default(),
+        flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
+    }
 }
 
-/// Ends the cache in order: all that the next start needs is on the device when this returns, and
-/// it may be closed. Nothing may be in flight. `left` says how each volume's origin is left.
-///
-/// # Errors
-/// When the cache device or the host's note fails; the next start is as after a crash.
-pub fn stop<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    state: &StateDirectory,
-    left: &[(VolumeId, Left)],
+/// Has the origin make durable what was written to it before: only of its own writes does the cache
+/// know which the origin may still lose.
+fn flush<Origin: BlockQueue>(
+    origin: &mut Origin,
+    name: &str,
     turn: &mut Turn<'_>,
 ) -> Result<(), DeviceError> {
-    if engine.cache().superblock().is_none() {
+    if !origin.geometry().volatile_cache {
         return Ok(());
     }
-    leave(engine, state, left, turn)?;
-    engine.change(Cache::stop);
-    // A cache that was given up stops too, when its last requests are over.
-    until_event(engine, turn, &Event::Stopped, || match engine.take_event(&Event::Disown) {
-        true => disown(engine, state),
-        false => Ok(()),
-    })
-}
-
-/// The answer to [`Event::Disown`]: notes for every volume that its origin goes on without a cache,
-/// and then lets the writes go on that wait for it.
-///
-/// # Errors
-/// When the note cannot be written: the writes wait on, and this is to be called again.
-pub fn disown<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    state: &StateDirectory,
-) -> Result<(), DeviceError> {
-    let identities: Vec<_> = {
-        let cache = engine.cache();
-        let superblock = cache.superblock().into_iter();
-        let attached = |record: &&VolumeRecord| cache.mode(record.id).is_some();
-        let records = superblock.flat_map(|superblock| superblock.volumes().iter());
-        records.filter(attached).map(|record| record.identity.clone()).collect()
-    };
-    for identity in identities.iter().filter(|identity| is_known(identity)) {
-        state.disown(identity).map_err(|error| writable(state, error))?;
-    }
-    engine.change(Cache::disowned);
-    Ok(())
+    let pool = BufferPool::heap();
+    let turn = || turn(Some(Timestamp::default()));
+    Exchange::new(origin, &pool, turn).flush(&format!("volume '{name}': flushing its origin"))
 }
 
 fn settings(
@@ -285,10 +242,6 @@ fn settings(
         known,
         cipher,
     }
-}
-
-fn flag(is_set: bool, flag: u32) -> u32 {
-    if is_set { flag } else { 0 }
 }
 
 /// The volume is used as long as the lease is held, and not yet if it is over.
@@ -383,74 +336,21 @@ fn generation_of(source: GenerationSource) -> Generation {
     }
 }
 
-fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    state: &StateDirectory,
-    left: &[(VolumeId, Left)],
-    turn: &mut Turn<'_>,
-) -> Result<(), DeviceError> {
-    for (id, left) in left {
-        let record = engine.cache().superblock().and_then(|one| one.volume(*id)).cloned();
-        let Some(record) = record else { continue };
-        match left {
-            Left::InOrder(_) if engine.cache().is_degraded() => {}
-            // The generation was found before this: while the lease was held.
-            Left::InOrder(_) if !is_leased(engine, &record, turn)? => {}
-            Left::InOrder(generation) => {
-                let generation = generation_of(generation.clone());
-                let flags = record.flags & !VolumeRecord::LEASED;
-                put_record(engine, VolumeRecord { generation, flags, ..record }, turn)?;
-            }
-            Left::InDoubt if is_known(&record.identity) => {
-                state.disown(&record.identity).map_err(|error| writable(state, error))?;
-            }
-            Left::InDoubt => {}
-        }
-    }
-    Ok(())
-}
-
-/// Whether the volume's lease is still held, if it needs one.
-fn is_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    record: &VolumeRecord,
-    turn: &mut Turn<'_>,
-) -> Result<bool, DeviceError> {
-    let now = turn(Some(Timestamp::default()))?;
-    engine.change(|cache| cache.observe(now));
-    let standing = engine.cache().lease(record.id);
-    let held = matches!(standing, Some(LeaseStanding::Unlimited | LeaseStanding::Held(_)));
-    Ok(held || record.flags & VolumeRecord::LEASED == 0)
-}
-
-/// Gives up what is cached of a volume that is not there, and waits until that is durable.
-fn forget<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    id: VolumeId,
-    turn: &mut Turn<'_>,
-) -> Result<(), DeviceError> {
-    let ticket: Ticket = engine.change(|cache| cache.forget_volume(id))?;
-    until_event(engine, turn, &Event::Done(ticket), || {
-        check_device(engine)?;
-        let lost = engine.cache().persistence_statistics().map_or(0, |kept| kept.records_lost);
-        match lost {
-            0 => Ok(()),
-            _ => Err(DeviceError::new(format!(
-                "volume {}: {lost} records of lines found no room in this run, so that what is \
-                 cached of it can't be given up; stop the cache and start it again",
-                id.0
-            ))),
-        }
-    })
-}
-
 /// Records a volume and waits until that is durable.
 fn put_record<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
     record: VolumeRecord,
     turn: &mut Turn<'_>,
 ) -> Result<(), DeviceError> {
-    let ticket: Ticket = engine.change(|cache| cache.record_volume(record))?;
+    let ticket = engine.change(|cache| cache.record_volume(record))?;
+    until_recorded(engine, ticket, turn)
+}
+
+fn until_recorded<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+    ticket: Ticket,
+    turn: &mut Turn<'_>,
+) -> Result<(), DeviceError> {
     until_event(engine, turn, &Event::Done(ticket), || check_device(engine))
 }
 
@@ -498,6 +398,12 @@ fn until<Origin: BlockQueue, CacheDevice: BlockQueue>(
     }
     Ok(())
 }
+
+mod leave;
+mod replace;
+
+pub use leave::{Left, detach, disown, forget, leave, stop};
+pub use replace::{ReplaceOptions, replace};
 
 #[cfg(test)]
 mod tests;

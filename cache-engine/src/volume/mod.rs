@@ -114,6 +114,23 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> Engine<Origin, CacheDevice> {
         self.events.extend(outbox.events.drain(..));
     }
 
+    /// Takes what has arrived of a volume into the cache, as far as there is room. Returns whether
+    /// anything happened.
+    fn take_in(&mut self, id: VolumeId, arrived: &mut VecDeque<Request>) -> bool {
+        let before = arrived.len();
+        while let Some(request) = arrived.pop_front() {
+            if let Err(refused) = self.cache.submit(self.now, id, request) {
+                arrived.push_front(refused);
+                break;
+            }
+        }
+        let progress = arrived.len() < before;
+        if progress {
+            self.empty_outbox();
+        }
+        progress
+    }
+
     /// Moves every device on. Returns whether anything happened.
     fn poll(&mut self, now: Timestamp) -> bool {
         self.now = now;
@@ -177,7 +194,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
             engine.sides.resize_with(at + 1, || None);
         }
         engine.sides[at] = Some(Side { origin: Device::new(origin), replies: Vec::new() });
-        Ok(CachedVolume { engine: self.clone(), id })
+        Ok(CachedVolume { engine: self.clone(), id, arrived: VecDeque::with_capacity(ARRIVED_MAX) })
     }
 
     /// The cache, for its sizes, settings and counters.
@@ -215,6 +232,17 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
         replaced
     }
 
+    /// Takes a volume out of the cache, whoever has its [`CachedVolume`], which must not be used
+    /// any more; gives its origin's queue back.
+    ///
+    /// # Errors
+    /// When requests of it are in flight; the volume is as it was then.
+    pub fn remove_volume(&self, id: VolumeId) -> Result<Origin, DeviceError> {
+        self.change(|cache| cache.remove_volume(id))?;
+        let side = self.0.borrow_mut().sides[usize::from(id.0)].take();
+        Ok(side.expect("a volume of this engine").origin.queue)
+    }
+
     /// The next thing that the cache has to say.
     pub fn next_event(&self) -> Option<Event> {
         self.0.borrow_mut().events.pop_front()
@@ -222,9 +250,14 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
 
     /// Takes this event out if it is among those that the cache has to say; the others stay.
     pub fn take_event(&self, event: &Event) -> bool {
+        self.take_event_where(|other| other == event).is_some()
+    }
+
+    /// Takes the first event out that `is_wanted`; the others stay.
+    pub fn take_event_where(&self, is_wanted: impl FnMut(&Event) -> bool) -> Option<Event> {
         let events = &mut self.0.borrow_mut().events;
-        let at = events.iter().position(|other| other == event);
-        at.and_then(|at| events.remove(at)).is_some()
+        let at = events.iter().position(is_wanted);
+        at.and_then(|at| events.remove(at))
     }
 
     /// Moves every device on, for times without a volume to poll. Returns whether anything
@@ -244,10 +277,18 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
     }
 }
 
+/// Requests of a volume that are looked up together.
+const ARRIVED_MAX: usize = 16;
+
 /// One cached volume.
+///
+/// What is submitted is taken into the cache with the next poll, or when several requests have
+/// come together, so that memory which the lookups need is on its way for all of them at once.
 pub struct CachedVolume<Origin, CacheDevice> {
     engine: CacheEngine<Origin, CacheDevice>,
     id: VolumeId,
+    /// At most [`ARRIVED_MAX`], in order.
+    arrived: VecDeque<Request>,
 }
 
 impl<Origin: BlockQueue, CacheDevice: BlockQueue> CachedVolume<Origin, CacheDevice> {
@@ -286,7 +327,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CachedVolume<Origin, CacheDevi
 
     /// Whether nothing of the engine is in flight.
     pub fn is_idle(&self) -> bool {
-        self.engine.is_idle()
+        self.arrived.is_empty() && self.engine.is_idle()
     }
 
     /// Takes the volume out of the cache; gives its origin's queue back.
@@ -294,12 +335,12 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CachedVolume<Origin, CacheDevi
     /// # Errors
     /// When requests of it are in flight; the volume is as it was then.
     pub fn remove(self) -> Result<Origin, (Self, DeviceError)> {
-        let removed = self.engine.change(|cache| cache.remove_volume(self.id));
-        if let Err(error) = removed {
+        if !self.arrived.is_empty() {
+            let error = DeviceError::new(format!("volume {}: requests are in flight", self.id.0));
             return Err((self, error));
         }
-        let side = self.engine.0.borrow_mut().sides[usize::from(self.id.0)].take();
-        Ok(side.expect("a volume of this engine").origin.queue)
+        let removed = self.engine.remove_volume(self.id);
+        removed.map_err(|error| (self, error))
     }
 }
 
@@ -310,15 +351,22 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> BlockQueue for CachedVolume<Or
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
         let mut engine = self.engine.0.borrow_mut();
-        let now = engine.now;
-        engine.cache.submit(now, self.id, request)?;
-        engine.empty_outbox();
+        if !engine.cache.has_room_beside(self.arrived.len()) || self.arrived.len() == ARRIVED_MAX {
+            return Err(request);
+        }
+        engine.cache.prefetch(self.id, request.extent);
+        self.arrived.push_back(request);
+        if self.arrived.len() == ARRIVED_MAX {
+            engine.take_in(self.id, &mut self.arrived);
+        }
         Ok(())
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
         let mut engine = self.engine.0.borrow_mut();
-        let mut progress = engine.poll(now);
+        engine.now = now;
+        let mut progress = engine.take_in(self.id, &mut self.arrived);
+        progress |= engine.poll(now);
         let replies = &mut side(&mut engine.sides, self.id).replies;
         progress |= !replies.is_empty();
         completions.append(replies);
@@ -328,6 +376,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> BlockQueue for CachedVolume<Or
     fn in_flight(&self) -> usize {
         let engine = self.engine.0.borrow();
         let replies = engine.sides[usize::from(self.id.0)].as_ref();
-        engine.cache.in_flight_of(self.id) + replies.map_or(0, |side| side.replies.len())
+        self.arrived.len()
+            + engine.cache.in_flight_of(self.id)
+            + replies.map_or(0, |side| side.replies.len())
     }
 }

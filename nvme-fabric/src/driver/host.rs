@@ -99,13 +99,26 @@ impl<Machine: Association> HostDriver<Machine> {
         reactor: &Reactor,
         is_done: impl Fn(&mut Machine) -> bool,
     ) -> Result<(), DeviceError> {
-        reactor.turn(Wait::No)?;
+        let turn = |wait| {
+            reactor.turn(wait)?;
+            Ok(reactor.now())
+        };
+        self.run_with(turn, is_done)
+    }
+
+    /// As [`run_until`](Self::run_until), with turns of the caller's, who may do more in them.
+    pub(super) fn run_with(
+        &mut self,
+        mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
+        is_done: impl Fn(&mut Machine) -> bool,
+    ) -> Result<(), DeviceError> {
+        let mut now = turn(Wait::No)?;
         loop {
-            let progress = self.poll(reactor.now());
+            let progress = self.poll(now);
             if is_done(&mut self.machine) || self.machine.controller().is_over() {
                 return Ok(());
             }
-            reactor.turn(if progress { Wait::No } else { Wait::ForEvent })?;
+            now = turn(if progress { Wait::No } else { Wait::ForEvent })?;
         }
     }
 

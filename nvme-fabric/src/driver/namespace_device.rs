@@ -1,15 +1,16 @@
 //! A remote namespace as a block device: an association over TCP, its I/O queues as block queues.
 //!
-//! Connecting blocks the caller, who gives the reactor to turn; after that everything happens in
-//! the queues' polls. When the association is lost, every request ends with
-//! [`IoError::ConnectionLost`](block_io::IoError::ConnectionLost), those in flight and all later
-//! ones; making a new device connects again.
+//! Connecting blocks the caller, who gives the reactor to turn, or turns it himself and serves
+//! others meanwhile; after that everything happens in the queues' polls. When the association is
+//! lost, every request ends with [`IoError::ConnectionLost`](block_io::IoError::ConnectionLost),
+//! those in flight and all later ones; making a new device connects again.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use block_io::reactor::Reactor;
+use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 
 use super::host::{HostDriver, resolve};
@@ -114,8 +115,34 @@ impl NvmeTcpDevice {
     /// Why it did not come up within the connect timeout: what was offered, to whom, and what the
     /// answer was.
     pub fn connect(reactor: &Reactor, options: &ConnectOptions) -> Result<Self, DeviceError> {
-        let addresses = resolve(&options.host, options.port)?;
-        reactor.turn(block_io::reactor::Wait::No)?;
+        let addresses = Self::resolve(options)?;
+        Self::connect_with(reactor, options, addresses, |wait| {
+            reactor.turn(wait)?;
+            Ok(reactor.now())
+        })
+    }
+
+    /// The addresses of the host that `options` name. Blocks for as long as the resolver does, and
+    /// needs no reactor: a thread of its own can do it.
+    ///
+    /// # Errors
+    /// When the name is not known.
+    pub fn resolve(options: &ConnectOptions) -> Result<Vec<SocketAddr>, DeviceError> {
+        resolve(&options.host, options.port)
+    }
+
+    /// As [`connect`](Self::connect), to the first of `addresses` that answers. `turn` turns the
+    /// reactor and returns the time; others can be served in it.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and what `turn` fails of.
+    pub fn connect_with(
+        reactor: &Reactor,
+        options: &ConnectOptions,
+        addresses: Vec<SocketAddr>,
+        mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
+    ) -> Result<Self, DeviceError> {
+        turn(Wait::No)?;
         let controller = Controller::new(
             reactor.pool(),
             options.host_options(),
@@ -123,7 +150,7 @@ impl NvmeTcpDevice {
             reactor.now(),
         )?;
         let mut driver = HostDriver::new(reactor, controller, addresses);
-        driver.run_until(reactor, |controller| controller.is_up())?;
+        driver.run_with(turn, |controller| controller.is_up())?;
         let controller = &driver.machine;
         match controller.identity().geometry {
             Some(geometry) if controller.is_up() => {
@@ -155,9 +182,24 @@ impl NvmeTcpDevice {
     /// # Errors
     /// When the reactor itself fails.
     pub fn shut_down(&self, reactor: &Reactor) -> Result<(), DeviceError> {
+        self.shut_down_with(|wait| {
+            reactor.turn(wait)?;
+            Ok(reactor.now())
+        })
+    }
+
+    /// As [`shut_down`](Self::shut_down), with turns of the caller's, who may do more in them, but
+    /// nothing with this device.
+    ///
+    /// # Errors
+    /// What `turn` fails of.
+    pub fn shut_down_with(
+        &self,
+        turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
+    ) -> Result<(), DeviceError> {
         let mut driver = self.driver.borrow_mut();
         driver.machine.shut_down();
-        driver.run_until(reactor, |_| false)
+        driver.run_with(turn, |_| false)
     }
 }
 

@@ -10,10 +10,10 @@
 //! A crash before the cache has said that it is done is one after which the host must not believe
 //! the cache device: what it knows of the origin (its generation, its size) is not what it was.
 //!
-//! Absent: volumes that are added or removed in mid-run, which have step tests.
+//! Absent: volumes that come and go (`membership.rs`), origins that do (`outages.rs`).
 
 use block_io::sim::fill_pattern;
-use block_io::{Completion, Extent, Request, RequestId};
+use block_io::{Extent, Request, RequestId};
 use cache_engine::cache::Ticket;
 
 use super::engine::Engine;
@@ -39,11 +39,8 @@ impl Run<'_> {
             (0, true) => self.grow(),
             (0, false) => self.shrink(),
             _ => {
-                let volume = self.random.below(self.capacities.len() as u64) as usize;
-                let sectors = self.capacities[volume] / 512;
-                let first = self.random.below(sectors);
-                let length = self.random.range(1..=64).min(sectors - first);
-                let extent = Extent::new(first * 512, length * 512);
+                let volume = self.some_volume();
+                let extent = self.extent(volume, true);
                 self.tell(|| format!("volume {volume}: another writes to {extent}"));
                 let id = self.write_behind(volume, extent);
                 let ticket = self.engine().invalidate(volume, extent);
@@ -55,7 +52,7 @@ impl Run<'_> {
 
     /// Somebody else writes to an origin. It may have happened or not, for whoever reads until the
     /// cache says that it has forgotten what was there.
-    fn write_behind(&mut self, volume: usize, extent: Extent) -> RequestId {
+    pub(super) fn write_behind(&mut self, volume: usize, extent: Extent) -> RequestId {
         let id = RequestId(self.next);
         self.next += 1;
         let buffer = self.pool.allocate(extent.length as usize);
@@ -66,9 +63,9 @@ impl Run<'_> {
     }
 
     fn shrink(&mut self) {
-        let volume = self.random.below(self.capacities.len() as u64) as usize;
+        let volume = self.some_volume();
         let full = self.capacities[volume];
-        let end = self.random.range(full / 1024..=full / 512 - 1) * 512;
+        let end = self.places[volume].shrunk(&mut self.random) * 512;
         self.tell(|| format!("volume {volume}: shrinks to {end}"));
         let tail = Extent::new(end, (full - end).min(64 << 10));
         let id = self.write_behind(volume, tail);
@@ -96,8 +93,7 @@ impl Run<'_> {
             let ticket = self.anothers[at].ticket;
             if self.engine().take_done(ticket) {
                 let AnothersWrite { volume, id, .. } = self.anothers.swap_remove(at);
-                let done = Completion { id, result: Ok(()), buffer: None };
-                self.history.complete(volume, &done).expect("writes are not refused");
+                self.history_ended(volume, id);
             } else {
                 at += 1;
             }
@@ -123,6 +119,8 @@ impl Run<'_> {
         self.cache_device.release_hung();
         self.cache_device.fail_all(false);
         self.cache_gone = false;
+        self.end_outage();
+        self.settle_members();
         self.grow();
         self.become_quiet();
         let sound = self.scenario.restarts_are_warm;
@@ -149,8 +147,7 @@ impl Run<'_> {
         }
         self.end_anothers();
         self.leave_changes();
-        let counts = self.engine().counts();
-        self.outcome.counts.add(counts);
+        self.count_engine();
         self.engine = None;
         let (world, device) = (&self.world, &self.cache_device);
         let mut engine = Engine::start(world, &self.setup, &self.origins, device, &self.host, None);
@@ -174,7 +171,7 @@ impl Run<'_> {
         self.cache_device.set_faults(faults);
     }
 
-    fn become_quiet(&mut self) {
+    pub(super) fn become_quiet(&mut self) {
         while !self.engine().is_idle() {
             self.poll_until_idle();
             if !self.engine().is_idle() {
@@ -187,9 +184,9 @@ impl Run<'_> {
     fn probes(&mut self) -> Vec<(usize, Extent)> {
         (0..8)
             .map(|_| {
-                let volume = self.random.below(self.capacities.len() as u64) as usize;
-                let blocks = self.capacities[volume] / 4096;
-                let block = (self.hot.0 / 8 + self.random.below(self.hot.1 / 8 + 1)) % blocks;
+                let volume = self.some_volume();
+                let last = self.capacities[volume] / 4096 - 1;
+                let block = (self.extent(volume, false).offset / 4096).min(last);
                 (volume, Extent::new(block * 4096, 4096))
             })
             .collect()

@@ -1,7 +1,7 @@
 //! The engine as the simulation sees it: start, submit, poll, and a few switches.
 //!
-//! This is the one file of the simulation that names the engine's types. What is drawn here is
-//! what an operator would set. Every volume has an origin of its own; all share one cache.
+//! Every volume has an origin of its own; all share one cache. Volumes come and go, other cores
+//! may serve hits of theirs in place, and the cache device may be replaced.
 //!
 //! After a crash the engine starts on the devices as they were left, as warm as it dares: its
 //! origins are the same ones and nobody else wrote to them, which is what the host's record says.
@@ -12,41 +12,28 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use block_io::sim::{DiskFaults, Random, SimDisk, SimQueue, Timer, World};
-use block_io::{BlockDevice, BlockQueue, BufferPool, Completion, Extent, Request, Timestamp};
+use block_io::{
+    BlockDevice, BlockQueue, BufferPool, Completion, DeviceError, Extent, Request, Timestamp,
+};
 use cache_engine::cache::cipher::{LineCipher, VolumeKey};
 use cache_engine::cache::metadata::probe::Probe;
 use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
+    FormatId, Generation, IdentityKind, OriginIdentity, Superblock, VolumeRecord,
 };
-use cache_engine::cache::policy::PolicySettings;
-use cache_engine::cache::policy::settings::{Admission, FillWidth, SequentialCutoff};
-use cache_engine::cache::{
-    Cache, CacheConfig, CacheMode, Event, LeaseStanding, LineSize, Statistics, Ticket,
-    Verification, VolumeSettings,
-};
+use cache_engine::cache::{Cache, CacheMode, Event, Ticket, VolumeSettings};
+use cache_engine::volume::exchange::Exchange;
 use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 
+use super::counts::Counts;
 use super::crash_images::{Recording, RecordingQueue};
+use super::guest::{GuestCore, GuestCounts};
 use super::host_clock::HostClock;
-
-/// How an engine is set up, the same before and after a crash.
-#[derive(Clone, Debug)]
-pub(super) struct Setup {
-    config: CacheConfig,
-    mode: CacheMode,
-    /// What is on the cache device is encrypted.
-    encrypted: bool,
-    /// Bytes of the cache device.
-    device_bytes: u64,
-    /// Depths of the devices' queues, shallow ones too, so that refusals happen.
-    origin_depth: usize,
-    cache_depth: usize,
-}
+use super::setup::{SETTINGS, Setup, any_mode};
 
 /// What the host knows outside the cache device.
 #[derive(Debug, Default)]
 pub(super) struct Host {
-    starts: Cell<u8>,
+    starts: Cell<u32>,
     /// The cache device is not to be believed.
     disowned: Cell<bool>,
 }
@@ -56,173 +43,42 @@ impl Host {
     pub(super) fn disown(&self) {
         self.disowned.set(true);
     }
-}
 
-/// Stores in flight at the most in the setup for measuring latencies.
-pub(super) const ROOMY_FILLS: usize = 64;
-
-/// What an engine has done, for saying whether a run met what it is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Reads answered by the cache.
-    pub read_hits: u64,
-    /// Reads answered in part by the cache.
-    pub read_partial_hits: u64,
-    /// Lines that made way for others.
-    pub evictions: u64,
-    /// Writes stored in the cache.
-    pub write_fills: u64,
-    /// Hits in place that had to start again.
-    pub hit_retries: u64,
-    /// Lines of before a crash that were served after it.
-    pub lines_verified: u64,
-    /// Lines that were not what had been stored.
-    pub checksum_mismatches: u64,
-    /// Engines that gave their cache up.
-    pub degraded: u64,
-    /// Hits on encrypted volumes.
-    pub encrypted_hits: u64,
-    /// Extents whose place in the activity log went to others.
-    pub retired: u64,
-    /// Changes that waited for their extent to be named on the device.
-    pub waits: u64,
-    /// Times that the journal was worked into the line table.
-    pub folds: u64,
-    /// Requests that were part of a sequential run and not stored.
-    pub bypasses: u64,
-}
-
-impl Setup {
-    /// Any setup, for origins whose lost writes may land late or not.
-    pub(super) fn draw(random: &mut Random, late_writes: bool) -> Self {
-        // Mostly small lines: the same bytes make more of them, and more happens to each.
-        let line_size = match random.below(3) {
-            0 => *random.choose(&LineSize::ALL),
-            _ => LineSize::ALL[0],
-        };
-        let sets = random.range(1..=if line_size == LineSize::ALL[0] { 8 } else { 2 });
-        let policy = PolicySettings {
-            admission: *random.choose(&[
-                Admission::Always,
-                Admission::Always,
-                Admission::SecondMiss,
-            ]),
-            fill_width: *random.choose(&[
-                FillWidth::Requested,
-                FillWidth::Line,
-                FillWidth::Adaptive,
-            ]),
-            sequential_cutoff: *random
-                .choose(&[SequentialCutoff::NEVER, SequentialCutoff::default()]),
-            ..PolicySettings::default()
-        };
-        let config = CacheConfig {
-            line_size,
-            verification: *random.choose(&Verification::ALL),
-            requests_max: random.range(1..=64) as usize,
-            fills_max: random.range(1..=64) as usize,
-            miss_ratio_samples: 64,
-            errors_max: *random.choose(&[u32::MAX, u32::MAX, 20, 2]),
-            // What is in doubt keeps its extent until it is fenced, for which the clients of
-            // a run may not wait.
-            extents_per_page: match late_writes {
-                true => usize::MAX,
-                false => *random.choose(&[3, 4, 8, usize::MAX]),
-            },
-            policy,
-        };
-        Self {
-            device_bytes: device_bytes(line_size, sets),
-            config,
-            mode: any_mode(random),
-            encrypted: random.chance(300),
-            origin_depth: random.range(1..=64) as usize,
-            cache_depth: random.range(1..=64) as usize,
-        }
-    }
-
-    /// A setup for measuring latencies: nothing is scarce but the lines and the fills.
-    pub(super) fn roomy() -> Self {
-        let policy =
-            PolicySettings { fill_width: FillWidth::Requested, ..PolicySettings::default() };
-        let config = CacheConfig { fills_max: ROOMY_FILLS, policy, ..CacheConfig::default() };
-        let device_bytes = device_bytes(config.line_size, 16);
-        let mode = CacheMode::WriteThrough;
-        Self { config, mode, encrypted: false, device_bytes, origin_depth: 256, cache_depth: 256 }
-    }
-
-    /// A setup for crash images: the fewest lines, so that slots change hands.
-    pub(super) fn cramped() -> Self {
-        let config = CacheConfig { line_size: LineSize::ALL[0], ..CacheConfig::default() };
-        let device_bytes = device_bytes(config.line_size, 1);
-        let mode = CacheMode::WriteThrough;
-        Self { config, mode, encrypted: false, device_bytes, origin_depth: 64, cache_depth: 64 }
-    }
-
-    /// Where the lines are on the cache device.
-    pub(super) fn data_extent(&self) -> Extent {
-        let layout = Layout::for_device(self.device_bytes, self.config.line_size);
-        let layout = layout.expect("worked out from it");
-        Extent::new(layout.data_offset, layout.data_length())
-    }
-
-    /// Bytes that the lines take.
-    pub(super) fn cached_bytes(&self) -> u64 {
-        let layout = Layout::for_device(self.device_bytes, self.config.line_size);
-        layout.expect("worked out from it").data_length()
-    }
-
-    /// Bytes of the cache device.
-    pub(super) fn cache_device_bytes(&self) -> u64 {
-        self.device_bytes
+    /// Format ids that nobody has used: for a device that is formatted, and for a cold start.
+    fn next_ids(&self) -> (FormatId, FormatId) {
+        self.starts.set(self.starts.get() + 1);
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&self.starts.get().to_le_bytes());
+        let mut fresh = id;
+        fresh[15] = 0x80;
+        (FormatId(id), FormatId(fresh))
     }
 }
 
-/// Bytes of a device with so many sets: what is no data is the same for all small ones.
-fn device_bytes(line_size: LineSize, sets: u64) -> u64 {
-    let data = sets * 16 * line_size.bytes();
-    let fits = |bytes: &u64| {
-        Layout::for_device(*bytes, line_size).is_ok_and(|layout| layout.data_length() >= data)
-    };
-    (data..).step_by(16 << 10).find(fits).expect("some size is large enough")
-}
-
-/// Mostly the one in which most can go wrong.
-fn any_mode(random: &mut Random) -> CacheMode {
-    match random.below(2) {
-        0 => CacheMode::WriteThrough,
-        _ => *random.choose(&CacheMode::ALL),
-    }
-}
-
-type Queue = RecordingQueue<SimQueue>;
+pub(super) type Queue = RecordingQueue<SimQueue>;
 
 /// The engine, running.
 pub(super) struct Engine {
-    engine: CacheEngine<SimQueue, Queue>,
-    volumes: Vec<CachedVolume<SimQueue, Queue>>,
+    pub(super) engine: CacheEngine<SimQueue, Queue>,
+    /// Absent while it is taken out.
+    pub(super) volumes: Vec<Option<CachedVolume<SimQueue, Queue>>>,
+    /// Other cores, one a volume.
+    guests: Vec<Option<GuestCore>>,
     completions: Vec<Completion>,
     world: World,
     host: Rc<Host>,
+    setup: Setup,
     timer: Option<Timer>,
-    clock: HostClock,
-    encrypted: bool,
+    pub(super) clock: HostClock,
     loaded: bool,
     degraded: bool,
     stopped: bool,
+    replaced: bool,
     done: Vec<Ticket>,
+    /// Of volumes that were taken out.
+    past: Counts,
+    guest_counts: GuestCounts,
 }
-
-/// Values of settings, any of which may be chosen at any time.
-const SETTINGS: &[(&str, &[&str])] = &[
-    ("admission", &["always", "always", "second-miss", "never"]),
-    ("sequential-cutoff", &["never", "16KiB", "1MiB:when-full"]),
-    ("fill-width", &["requested", "line", "adaptive"]),
-    ("purge", &["never", "high=60%,low=30%,every=1s"]),
-    ("pin", &["none", "volume=volume 0,range=0-64k"]),
-    ("volume", &["none", "volume=volume 0,max=30%", "volume=volume 1,min=30%"]),
-    ("class", &["none", "class=small,size=..4k,max=40%"]),
-];
 
 impl Engine {
     /// Starts on the devices as they are. What is written to the cache device goes into
@@ -237,8 +93,7 @@ impl Engine {
     ) -> Self {
         let mut queue = cache_device.open_queue(world, setup.cache_depth).expect("of this world");
         let pool = BufferPool::heap();
-        host.starts.set(host.starts.get() + 1);
-        let id = FormatId([host.starts.get(); 16]);
+        let (id, fresh) = host.next_ids();
         // A device that can't be read at all is no cache; what goes wrong later is the matter.
         let faults = cache_device.faults();
         cache_device.set_faults(DiskFaults::default());
@@ -247,39 +102,34 @@ impl Engine {
             Some(recording) => recording.queue(queue),
             None => RecordingQueue::silent(queue),
         };
-        let known: Vec<_> = (0..origins.len())
-            .map(|number| superblock.volume_named(&name(number)).map(|record| record.id))
-            .collect();
-        let fresh = FormatId([host.starts.get() | 0x80; 16]);
         let transfer_max = queue.geometry().transfer_max;
         let cache = Cache::open(setup.config.clone(), superblock, transfer_max, fresh, pool)
             .expect("the sizes are possible");
         cache_device.set_faults(faults);
-        let engine = CacheEngine::new(cache, queue);
-        let volumes = origins.iter().zip(known).enumerate().map(|(number, (origin, known))| {
-            let origin = origin.open_queue(world, setup.origin_depth).expect("of this world");
-            let geometry = origin.geometry();
-            let (name, mode) = (name(number), setup.mode);
-            let cipher = setup.encrypted.then(|| cipher(number as u8));
-            let settings = VolumeSettings { name, geometry, mode, known, cipher };
-            let volume = engine.add_volume(origin, settings).expect("room");
-            record(&engine, &volume, number);
-            volume
-        });
-        Self {
-            volumes: volumes.collect(),
-            engine,
+        let mut engine = Self {
+            volumes: origins.iter().map(|_| None).collect(),
+            guests: origins.iter().map(|_| None).collect(),
+            engine: CacheEngine::new(cache, queue),
             completions: Vec::new(),
             world: world.clone(),
             host: Rc::clone(host),
+            setup: setup.clone(),
             timer: None,
             clock: HostClock::default(),
-            encrypted: setup.encrypted,
             loaded: false,
             degraded: false,
             stopped: false,
+            replaced: false,
             done: Vec::new(),
+            past: Counts::default(),
+            guest_counts: GuestCounts::default(),
+        };
+        for (number, origin) in origins.iter().enumerate() {
+            // Whether its record becomes durable before the next crash makes no difference here:
+            // the range is the same then.
+            engine.add(number, origin);
         }
+        engine
     }
 
     /// Lets time pass until everything of an earlier run is loaded.
@@ -304,7 +154,8 @@ impl Engine {
                 }
                 Event::Done(ticket) => self.done.push(ticket),
                 Event::Stopped => self.stopped = true,
-                Event::Replaced | Event::LeaseHeld(_) | Event::LeaseOver(_) => {}
+                Event::Replaced => self.take_new_device(),
+                Event::LeaseHeld(_) | Event::LeaseOver(_) => {}
             }
         }
         let now = self.clock.at(self.world.now());
@@ -315,33 +166,29 @@ impl Engine {
         }
     }
 
-    /// Goes by this clock; whoever polls gives its time.
-    pub(super) fn set_clock(&mut self, clock: HostClock) {
-        self.clock = clock;
-    }
-
-    /// The first volume's origin is this host's alone until then.
-    pub(super) fn set_lease(&mut self, now: Timestamp, until: Timestamp) {
-        let id = self.volumes[0].id();
-        let set = self.engine.change(|cache| cache.set_lease(now, id, Some(until)));
-        set.expect("it is there");
-    }
-
-    /// Whether the host takes the first volume's origin for its own.
-    pub(super) fn is_leased(&self) -> bool {
-        let standing = self.engine.cache().lease(self.volumes[0].id());
-        matches!(standing, Some(LeaseStanding::Held(_)))
-    }
-
     /// Hands a client's request in, or back when there is no room.
     pub(super) fn submit(&mut self, volume: usize, request: Request) -> Result<(), Request> {
-        self.volumes[volume].submit(request)
+        let request = match &mut self.guests[volume] {
+            Some(guest) => match guest.try_hit(request) {
+                Ok(()) => return Ok(()),
+                Err(request) => request,
+            },
+            None => request,
+        };
+        self.volumes[volume].as_mut().expect("nobody asks for it while it is out").submit(request)
     }
 
     /// Appends what completed, with its volume; whether anything moved.
     pub(super) fn poll(&mut self, now: Timestamp, done: &mut Vec<(usize, Completion)>) -> bool {
         let mut progress = false;
+        if self.volumes.iter().all(Option::is_none) {
+            progress |= self.engine.poll(now);
+        }
         for (number, volume) in self.volumes.iter_mut().enumerate() {
+            let Some(volume) = volume else { continue };
+            if let Some(guest) = &mut self.guests[number] {
+                progress |= guest.poll(now, volume, &mut self.completions, &mut self.guest_counts);
+            }
             progress |= volume.poll(now, &mut self.completions);
             done.extend(self.completions.drain(..).map(|completion| (number, completion)));
         }
@@ -349,25 +196,44 @@ impl Engine {
         progress
     }
 
+    /// Clients' requests of a volume in flight.
+    pub(super) fn in_flight_of(&self, volume: usize) -> usize {
+        let own = self.volumes[volume].as_ref().map_or(0, BlockQueue::in_flight);
+        own + self.guests[volume].as_ref().map_or(0, GuestCore::in_flight)
+    }
+
     /// Clients' requests in flight.
     pub(super) fn in_flight(&self) -> usize {
-        self.volumes.iter().map(BlockQueue::in_flight).sum()
+        (0..self.volumes.len()).map(|volume| self.in_flight_of(volume)).sum()
     }
 
     /// Whether nothing is in flight, the engine's own requests included.
     pub(super) fn is_idle(&self) -> bool {
-        self.engine.is_idle()
+        self.engine.is_idle() && self.guests.iter().flatten().all(|guest| guest.in_flight() == 0)
+    }
+
+    /// What is in flight, for a message.
+    pub(super) fn state(&self) -> String {
+        let cache = self.engine.cache();
+        let (requests, stores) = (cache.in_flight(), cache.fills_in_flight());
+        format!("{requests} requests, {stores} stores, {:?}", cache.persistence_statistics())
     }
 
     /// No write of the past can reach the origins any more.
     pub(super) fn fence(&mut self) {
-        self.volumes.iter().for_each(CachedVolume::fence);
+        self.volumes.iter().flatten().for_each(CachedVolume::fence);
+    }
+
+    /// The same for one origin.
+    pub(super) fn fence_one(&mut self, volume: usize) {
+        self.volumes[volume].iter().for_each(CachedVolume::fence);
     }
 
     /// Another mode from now on, any.
     pub(super) fn change_mode(&mut self, random: &mut Random) {
         let volume = random.below(self.volumes.len() as u64) as usize;
-        self.volumes[volume].set_mode(any_mode(random));
+        let mode = any_mode(random);
+        self.volumes[volume].iter().for_each(|volume| volume.set_mode(mode));
     }
 
     /// Another value of a setting from now on, where it fits the others.
@@ -394,12 +260,13 @@ impl Engine {
 
     /// Somebody else has written to the origin there.
     pub(super) fn invalidate(&mut self, volume: usize, extent: Extent) -> Ticket {
-        self.volumes[volume].invalidate(extent).expect("it is there")
+        let volume = self.volumes[volume].as_ref().expect("it is there");
+        volume.invalidate(extent).expect("it is there")
     }
 
     /// The origin has another size.
     pub(super) fn resize(&mut self, volume: usize, capacity: u64) -> Ticket {
-        let id = self.volumes[volume].id();
+        let id = self.volumes[volume].as_ref().expect("it is there").id();
         self.engine.change(|cache| cache.resize_volume(id, capacity)).expect("within its room")
     }
 
@@ -431,62 +298,159 @@ impl Engine {
 
     /// The mode in which everything is cached, on all volumes.
     pub(super) fn cache_everything(&mut self) {
-        self.volumes.iter().for_each(|volume| volume.set_mode(CacheMode::WriteThrough));
+        let volumes = self.volumes.iter().flatten();
+        volumes.for_each(|volume| volume.set_mode(CacheMode::WriteThrough));
+    }
+
+    /// Changes that wait for a place in the activity log, and places that are taken.
+    pub(super) fn waiting(&self) -> (u64, u64) {
+        let records = self.engine.cache().persistence_statistics();
+        records.map_or((0, 0), |records| (records.waiting, records.active_extents))
+    }
+
+    /// What guests have done.
+    pub(super) fn guest_counts(&self) -> GuestCounts {
+        self.guest_counts
     }
 
     /// What has been done since the start.
     pub(super) fn counts(&self) -> Counts {
-        let mut counts = Counts { degraded: u64::from(self.degraded), ..Counts::default() };
-        for statistics in self.volumes.iter().map(CachedVolume::statistics) {
+        let mut counts = Counts { degraded: u64::from(self.degraded), ..self.past };
+        for statistics in self.volumes.iter().flatten().map(CachedVolume::statistics) {
             counts.add(Counts::from(statistics));
         }
-        if self.encrypted {
+        if self.setup.encrypted {
             counts.encrypted_hits = counts.read_hits;
         }
         if let Some(records) = self.engine.cache().persistence_statistics() {
-            counts.retired = records.retired;
-            counts.waits = records.waits;
-            counts.folds = records.folds;
+            counts.of_records(&records);
         }
         counts
     }
 }
 
-impl From<Statistics> for Counts {
-    fn from(statistics: Statistics) -> Self {
-        let Statistics { read_hits, read_partial_hits, evictions, write_fills, .. } = statistics;
-        let Statistics { hit_retries, lines_verified, checksum_mismatches, .. } = statistics;
-        let Statistics { sequential_bypasses, .. } = statistics;
-        Self {
-            read_hits,
-            read_partial_hits,
-            evictions,
-            write_fills,
-            hit_retries,
-            lines_verified,
-            checksum_mismatches,
-            bypasses: sequential_bypasses,
-            ..Self::default()
+/// Volumes that come and go, their guests, and another cache device.
+impl Engine {
+    /// Adds a volume, as warm as the cache device's record of it says. The ticket is for when the
+    /// record is durable.
+    pub(super) fn add(&mut self, number: usize, origin: &SimDisk) -> Ticket {
+        let known = self.record_of(number).map(|record| record.id);
+        let queue = origin.open_queue(&self.world, self.setup.origin_depth).expect("of this world");
+        let origin = self.flushed(origin, queue);
+        let cipher = self.setup.encrypted.then(|| cipher(number as u8));
+        let (name, mode, geometry) = (name(number), self.setup.mode, origin.geometry());
+        let settings = VolumeSettings { name, geometry, mode, known, cipher };
+        self.volumes[number] = Some(self.engine.add_volume(origin, settings).expect("room"));
+        self.record(number)
+    }
+
+    /// What was written before is durable, as whoever attaches an origin sees to.
+    fn flushed(&self, origin: &SimDisk, mut queue: SimQueue) -> SimQueue {
+        if queue.geometry().volatile_cache {
+            let faults = origin.faults();
+            origin.set_faults(DiskFaults::default());
+            let pool = BufferPool::heap();
+            let mut exchange = Exchange::new(&mut queue, &pool, turn(&self.world));
+            exchange.flush("a start").expect("a sound device can be flushed");
+            origin.set_faults(faults);
+        }
+        queue
+    }
+
+    /// Whether there is a record of a volume.
+    pub(super) fn knows(&self, number: usize) -> bool {
+        self.record_of(number).is_some()
+    }
+
+    fn record_of(&self, number: usize) -> Option<VolumeRecord> {
+        let cache = self.engine.cache();
+        cache.superblock().and_then(|superblock| superblock.volume_named(&name(number))).cloned()
+    }
+
+    fn record(&self, number: usize) -> Ticket {
+        let volume = self.volumes[number].as_ref().expect("it was just added");
+        let span = self.engine.cache().span(volume.id()).expect("it has one");
+        let identity = OriginIdentity::new(IdentityKind::Assigned, name(number)).expect("a text");
+        let record = VolumeRecord {
+            id: volume.id(),
+            name: name(number),
+            identity,
+            size: volume.geometry().capacity,
+            base: span.base,
+            span: span.length,
+            generation: Generation::default(),
+            attach_epoch: 0,
+            key_check: [0; 16],
+            flags: 0,
+        };
+        self.engine.change(|cache| cache.record_volume(record)).expect("room for a few")
+    }
+
+    /// Takes a volume out of which nothing is in flight. False when a flush of its own is.
+    pub(super) fn remove(&mut self, number: usize) -> bool {
+        let Some(volume) = self.volumes[number].take() else { return true };
+        let statistics = volume.statistics();
+        match volume.remove() {
+            Ok(_) => {
+                self.past.add(Counts::from(statistics));
+                self.guests[number] = None;
+                true
+            }
+            Err((volume, _)) => {
+                self.volumes[number] = Some(volume);
+                false
+            }
         }
     }
-}
 
-impl Counts {
-    /// Adds another engine's.
-    pub(super) fn add(&mut self, other: Self) {
-        self.read_hits += other.read_hits;
-        self.read_partial_hits += other.read_partial_hits;
-        self.evictions += other.evictions;
-        self.write_fills += other.write_fills;
-        self.hit_retries += other.hit_retries;
-        self.lines_verified += other.lines_verified;
-        self.checksum_mismatches += other.checksum_mismatches;
-        self.degraded += other.degraded;
-        self.encrypted_hits += other.encrypted_hits;
-        self.retired += other.retired;
-        self.waits += other.waits;
-        self.folds += other.folds;
-        self.bypasses += other.bypasses;
+    /// Gives up what is cached of a volume that is not there. None when nothing is known of it.
+    pub(super) fn forget(&mut self, number: usize) -> Option<Ticket> {
+        let id = self.record_of(number)?.id;
+        self.engine.change(|cache| cache.forget_volume(id)).ok()
+    }
+
+    /// Another core serves hits of the volume in place, on a queue of its own.
+    pub(super) fn admit_guest(&mut self, number: usize, cache_device: &SimDisk) {
+        let Some(volume) = &self.volumes[number] else { return };
+        if self.guests[number].as_ref().is_some_and(|guest| guest.in_flight() > 0) {
+            return;
+        }
+        let queue = cache_device.open_queue(&self.world, 16).expect("of this world");
+        let id = volume.id();
+        let guest = self.engine.change(|cache| cache.admit_guest(id)).expect("it is there");
+        let now = self.clock.at(self.world.now());
+        self.guests[number] = Some(GuestCore::new(guest, queue, id, now));
+    }
+
+    /// Stops using the cache device.
+    pub(super) fn detach(&mut self) {
+        self.engine.change(Cache::detach);
+    }
+
+    /// Whether the cache device may be taken away.
+    pub(super) fn is_detached(&self) -> bool {
+        self.engine.cache().is_detached()
+    }
+
+    /// Uses another cache device as soon as that can be.
+    pub(super) fn replace(&mut self, cache_device: &SimDisk) {
+        let depth = self.setup.cache_depth;
+        let mut queue = cache_device.open_queue(&self.world, depth).expect("of this world");
+        let (format_id, fresh) = self.host.next_ids();
+        let superblock = format(&self.world, &self.setup, &mut queue, format_id);
+        let queue = RecordingQueue::silent(queue);
+        self.engine.replace_device(queue, superblock, fresh).expect("of the same size");
+    }
+
+    /// Whether another cache device has come into use. True once.
+    pub(super) fn take_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.replaced)
+    }
+
+    fn take_new_device(&mut self) {
+        self.replaced = true;
+        (self.degraded, self.loaded) = (false, false);
+        self.host.disowned.set(false);
     }
 }
 
@@ -506,20 +470,21 @@ fn open_or_format(
     pool: &BufferPool,
     (host, format_id): (&Host, FormatId),
 ) -> Superblock {
-    let turn = || {
-        world.advance();
-        Ok(world.now())
-    };
-    let probe = cache_device::open(queue, pool, turn).expect("a sound device can be read");
+    let probe = cache_device::open(queue, pool, turn(world)).expect("a sound device can be read");
     match probe {
         Probe::Ours(superblock) if !host.disowned.get() && !is_leased(&superblock) => *superblock,
         _ => {
             host.disowned.set(false);
-            let (line_size, force_format) = (setup.config.line_size, true);
-            let options = cache_device::FormatOptions { line_size, force_format, format_id };
-            cache_device::format(queue, pool, options, turn).expect("a sound device can be written")
+            format(world, setup, queue, format_id)
         }
     }
+}
+
+fn format(world: &World, setup: &Setup, queue: &mut SimQueue, format_id: FormatId) -> Superblock {
+    let (line_size, force_format) = (setup.config.line_size, true);
+    let options = cache_device::FormatOptions { line_size, force_format, format_id };
+    let formatted = cache_device::format(queue, &BufferPool::heap(), options, turn(world));
+    formatted.expect("a sound device can be written")
 }
 
 /// Whether the run before ended under a lease that was not given back: a start is cold then.
@@ -527,26 +492,9 @@ fn is_leased(superblock: &Superblock) -> bool {
     superblock.volumes().iter().any(|volume| volume.flags & VolumeRecord::LEASED != 0)
 }
 
-/// Records a volume. Whether that has become durable before the next crash makes no difference
-/// here: the range is the same.
-fn record(
-    engine: &CacheEngine<SimQueue, Queue>,
-    volume: &CachedVolume<SimQueue, Queue>,
-    number: usize,
-) {
-    let span = engine.cache().span(volume.id()).expect("it has one");
-    let identity = OriginIdentity::new(IdentityKind::Assigned, name(number)).expect("a text");
-    let record = VolumeRecord {
-        id: volume.id(),
-        name: name(number),
-        identity,
-        size: volume.geometry().capacity,
-        base: span.base,
-        span: span.length,
-        generation: Generation::default(),
-        attach_epoch: 0,
-        key_check: [0; 16],
-        flags: 0,
-    };
-    engine.change(|cache| cache.record_volume(record)).expect("room for a few");
+fn turn(world: &World) -> impl FnMut() -> Result<Timestamp, DeviceError> {
+    || {
+        world.advance();
+        Ok(world.now())
+    }
 }

@@ -8,6 +8,9 @@
 //! The origin's copies cost next to nothing. Nothing is in flight to it when the engine starts
 //! again, so every byte served, twice, must be the origin's.
 //!
+//! The volume is of several extents, of which few are written at a time and named at once, so that
+//! some lines outlive each power cut: what is served from before it is counted.
+//!
 //! Absent: faults of the devices, which the seeds have; several volumes.
 
 use std::rc::Rc;
@@ -15,10 +18,19 @@ use std::rc::Rc;
 use block_io::sim::{DiskFaults, Medium, Random, SimDisk, World, fill_pattern};
 use block_io::{BufferPool, Completion, Extent, Geometry, Request, RequestId};
 
+use super::counts::Counts;
 use super::crash_images::{BadImage, CrashImage, ImagePlan, Recording};
-use super::engine::{Engine, Host, Setup};
+use super::engine::{Engine, Host};
+use super::setup::Setup;
 
-const CAPACITY: u64 = 160 << 10;
+/// Places that clients go to, each in an extent of its own.
+const PLACES: u64 = 6;
+const PLACE_LENGTH: u64 = 28 << 10;
+/// From one place to the next: more than an extent.
+const PLACE_DISTANCE: u64 = 5 << 20;
+const CAPACITY: u64 = (PLACES - 1) * PLACE_DISTANCE + PLACE_LENGTH;
+/// Requests between which the same place is written to.
+const WRITTEN_FOR: u64 = 40;
 const READ: u64 = 32 << 10;
 const DEPTH: usize = 6;
 
@@ -37,16 +49,37 @@ pub struct ImageRun {
     pub stride: usize,
 }
 
-/// Records a run and checks its images. Returns how many there were.
+/// What the images of a run were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckedImages {
+    /// How many.
+    pub images: usize,
+    /// Of these, how many had a line that was served again.
+    pub warm: usize,
+    /// Lines of before the power cut that were served, of all images.
+    pub warm_lines: u64,
+    /// Lines that were recorded and not what had been stored.
+    pub mismatches: u64,
+}
+
+/// Records a run and checks its images.
 ///
 /// # Errors
 /// The first image on which an engine serves something else than the origin has.
-pub fn check_engine_images(run: &ImageRun) -> Result<usize, BadImage> {
+pub fn check_engine_images(run: &ImageRun) -> Result<CheckedImages, BadImage> {
     let recording = Recording::new();
     let origins = record(run, &recording);
     let ImageRun { seed, subsets, stride, volatile_cache, .. } = *run;
     let plan = ImagePlan { subsets, stride, volatile_cache, seed };
-    recording.check_images(&Medium::default(), &plan, |image| serve(image, &origins))
+    let mut checked = CheckedImages::default();
+    checked.images = recording.check_images(&Medium::default(), &plan, |image| {
+        let counts = serve(image, &origins)?;
+        checked.warm += usize::from(counts.lines_verified > 0);
+        checked.warm_lines += counts.lines_verified;
+        checked.mismatches += counts.checksum_mismatches;
+        Ok(())
+    })?;
+    Ok(checked)
 }
 
 /// Runs requests, some in flight together. Returns the origin's bytes at each mark.
@@ -79,12 +112,18 @@ fn record(run: &ImageRun, recording: &Recording) -> Vec<Medium> {
 }
 
 fn request(random: &mut Random, pool: &BufferPool, number: u64) -> Request {
-    let (id, sectors) = (RequestId(number), CAPACITY / 512);
+    let (id, sectors) = (RequestId(number), PLACE_LENGTH / 512);
+    let kind = random.below(10);
+    let place = match kind {
+        0..5 => random.below(PLACES),
+        // Writes go around, slowly.
+        _ => (number / WRITTEN_FOR + random.below(2)) % PLACES,
+    };
     let first = random.below(sectors);
     let count = random.range(1..=24).min(sectors - first);
-    let extent = Extent::new(first * 512, count * 512);
+    let extent = Extent::new(place * PLACE_DISTANCE + first * 512, count * 512);
     let buffer = pool.allocate(extent.length as usize);
-    match random.below(10) {
+    match kind {
         0..5 => Request::read(id, extent.offset, buffer),
         5..9 => {
             fill_pattern(&buffer, number + 1, extent.offset);
@@ -105,7 +144,7 @@ fn disks(world: &World, volatile_cache: bool) -> (SimDisk, SimDisk) {
 }
 
 /// Starts on an image and reads everything twice: the second time more of it is in the cache.
-fn serve(image: &CrashImage, origins: &[Medium]) -> Result<(), String> {
+fn serve(image: &CrashImage, origins: &[Medium]) -> Result<Counts, String> {
     let world = World::new(1);
     let (origin, cache_device) = disks(&world, false);
     origin.set_medium(origins[image.mark as usize].clone());
@@ -115,8 +154,11 @@ fn serve(image: &CrashImage, origins: &[Medium]) -> Result<(), String> {
     let mut engine = Engine::start(&world, &setup, &[origin], &cache_device, &host, None);
     let pool = BufferPool::heap();
     let mut done: Vec<(usize, Completion)> = Vec::new();
+    // What the sweep of the records has not come to yet is a miss.
+    engine.load();
     for round in ["first", "second"] {
-        for extent in Extent::new(0, CAPACITY).split(READ) {
+        let places = (0..PLACES).map(|place| Extent::new(place * PLACE_DISTANCE, PLACE_LENGTH));
+        for extent in places.flat_map(|place| place.split(READ)) {
             let buffer = pool.allocate(extent.length as usize);
             buffer.fill(0xA5);
             let request = Request::read(RequestId(extent.offset), extent.offset, buffer.clone());
@@ -132,5 +174,5 @@ fn serve(image: &CrashImage, origins: &[Medium]) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    Ok(engine.counts())
 }

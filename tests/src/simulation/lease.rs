@@ -11,6 +11,8 @@
 //! host is suspended, and after a crash. With a slower clock there are stale reads, and the history
 //! finds them.
 //!
+//! A guest serves some of the reads, by the same clock.
+//!
 //! Absent: who grants leases, and writes of the first host after the end, which an origin fences.
 
 use std::rc::Rc;
@@ -22,44 +24,77 @@ use block_io::sim::{
 use block_io::{
     BlockDevice, BlockQueue, BufferPool, Completion, Geometry, Request, RequestId, Timestamp,
 };
+use cache_engine::cache::LeaseStanding;
+use cache_engine::volume::CachedVolume;
 
-use super::engine::{Engine, Host, Setup};
+use super::engine::{Engine, Host, Queue};
 use super::host_clock::HostClock;
+use super::outcome::Outcome;
+use super::scenario::Scenario;
+use super::setup::Setup;
+use super::trace::Trace;
 
 const CAPACITY: u64 = 256 << 10;
 const LENGTH: Duration = Duration::from_millis(20);
 /// What a clock may lose of a lease, in millionths.
-pub const MARGIN_PPM: u64 = 100_000;
-const ROUNDS: usize = 12;
+pub(super) const MARGIN_PPM: u64 = 100_000;
+/// Requests of a round, by and large.
+const OPERATIONS_A_ROUND: u64 = 25;
 const DEPTH: usize = 6;
 
-/// What a run met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeaseOutcome {
-    /// Reads answered by the cache.
-    pub hits: u64,
-    /// Writes of the other host.
-    pub elsewhere: u64,
-    /// Leases renewed before their end.
-    pub renewals: u64,
-    /// Times that the first host slept past the end of its lease.
-    pub overslept: u64,
-    /// Crashes under a lease.
-    pub crashes: u64,
+/// Runs `seed` with leases over about so many requests.
+///
+/// # Panics
+/// With the first read that returned what it must not.
+pub(super) fn run_leases(
+    scenario: &Scenario,
+    seed: u64,
+    operations: u64,
+    pool: &BufferPool,
+    trace: Option<&Trace>,
+) -> Outcome {
+    let mut run = Run::new(scenario, seed, pool, trace, None);
+    run.finish(operations).unwrap_or_else(|stale| panic!("seed {seed}: {stale}"))
 }
 
-/// Runs `seed` with a first host whose clock loses `slow_ppm` millionths.
+/// The same for a first host whose clock loses `slow_ppm` millionths.
 ///
 /// # Errors
-/// The first read that returned what it must not, with the seed.
-pub fn run_leases(seed: u64, slow_ppm: u64) -> Result<LeaseOutcome, String> {
-    let mut run = Run::new(seed, slow_ppm);
-    run.run().map_err(|stale| format!("seed {seed}, a clock slow by {slow_ppm} ppm: {stale}"))?;
-    run.count_hits();
-    Ok(run.outcome)
+/// The first read that returned what it must not.
+#[cfg(test)]
+pub(super) fn with_clock(
+    scenario: &Scenario,
+    seed: u64,
+    operations: u64,
+    pool: &BufferPool,
+    trace: Option<&Trace>,
+    slow_ppm: u64,
+) -> Result<Outcome, String> {
+    Run::new(scenario, seed, pool, trace, Some(slow_ppm)).finish(operations)
 }
 
-struct Run {
+impl Engine {
+    fn first(&self) -> &CachedVolume<SimQueue, Queue> {
+        self.volumes[0].as_ref().expect("it is there")
+    }
+
+    /// The first volume's origin is this host's alone until then.
+    fn set_lease(&mut self, now: Timestamp, until: Timestamp) {
+        let id = self.first().id();
+        let set = self.engine.change(|cache| cache.set_lease(now, id, Some(until)));
+        set.expect("it is there");
+    }
+
+    /// Whether the host takes the first volume's origin for its own.
+    fn is_leased(&self) -> bool {
+        let standing = self.engine.cache().lease(self.first().id());
+        matches!(standing, Some(LeaseStanding::Held(_)))
+    }
+}
+
+struct Run<'scenario> {
+    scenario: &'scenario Scenario,
+    trace: Option<&'scenario Trace>,
     world: World,
     random: Random,
     pool: BufferPool,
@@ -73,19 +108,30 @@ struct Run {
     engine: Option<Engine>,
     /// Its clients write too. Without, a crash leaves lines that a start could use.
     writes: bool,
+    /// Another core serves hits, too.
+    has_guest: bool,
     history: History,
     /// When the lease is over, by true time.
     over_at: Timestamp,
     next: u64,
     done: Vec<(usize, Completion)>,
-    outcome: LeaseOutcome,
+    outcome: Outcome,
 }
 
-impl Run {
-    fn new(seed: u64, slow_ppm: u64) -> Self {
+impl<'scenario> Run<'scenario> {
+    fn new(
+        scenario: &'scenario Scenario,
+        seed: u64,
+        pool: &BufferPool,
+        trace: Option<&'scenario Trace>,
+        slow_ppm: Option<u64>,
+    ) -> Self {
         let world = World::new(seed);
         let mut random = world.random("leases");
-        let setup = Setup::draw(&mut random, false);
+        let setup = Setup::draw(&mut random, scenario);
+        // From a perfect clock to the worst that the margin allows.
+        let drawn = MARGIN_PPM * random.below(5) / 4;
+        let slow_ppm = slow_ppm.unwrap_or(drawn);
         let disk = |name, capacity| {
             let disk = SimDisk::new(&world, name, Geometry::new(capacity));
             disk.set_faults(DiskFaults::unordered());
@@ -95,10 +141,17 @@ impl Run {
         let cache_device = disk("cache", setup.cache_device_bytes());
         let rules = VolumeRules { capacity: CAPACITY, volatile_cache: false, late_writes: false };
         let begin = Timestamp(random.below(1 << 40));
+        if let Some(trace) = trace {
+            trace.watch("origin", &origin);
+            trace.watch("cache", &cache_device);
+        }
         Self {
+            scenario,
+            trace,
+            has_guest: random.coin(),
             elsewhere: origin.open_queue(&world, 64).expect("of this world"),
             history: History::new(seed, &[rules]),
-            pool: BufferPool::heap(),
+            pool: pool.clone(),
             host: Rc::default(),
             clock: HostClock { begin, slow_ppm },
             engine: None,
@@ -106,7 +159,7 @@ impl Run {
             over_at: Timestamp::default(),
             next: 1,
             done: Vec::new(),
-            outcome: LeaseOutcome::default(),
+            outcome: Outcome::default(),
             world,
             random,
             origin,
@@ -115,8 +168,14 @@ impl Run {
         }
     }
 
-    fn run(&mut self) -> Result<(), String> {
-        for _ in 0..ROUNDS {
+    fn finish(&mut self, operations: u64) -> Result<Outcome, String> {
+        self.run(operations)?;
+        self.count_engine();
+        Ok(self.outcome)
+    }
+
+    fn run(&mut self, operations: u64) -> Result<(), String> {
+        for _ in 0..operations / OPERATIONS_A_ROUND {
             self.take_lease()?;
             while self.world.now() < self.over_at {
                 self.step()?;
@@ -125,6 +184,12 @@ impl Run {
             self.serve_for(LENGTH / 8)?;
         }
         self.check_everything()
+    }
+
+    fn tell(&self, text: impl FnOnce() -> String) {
+        if let Some(trace) = self.trace {
+            trace.add(self.world.now(), text());
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -153,10 +218,14 @@ impl Run {
             let device = &self.cache_device;
             let mut engine =
                 Engine::start(&self.world, &self.setup, origins, device, &self.host, None);
-            engine.set_clock(self.clock);
+            engine.clock = self.clock;
             engine.cache_everything();
+            if self.has_guest {
+                engine.admit_guest(0, device);
+            }
             self.engine = Some(engine);
         }
+        self.tell(|| format!("a lease until {} of its clock", until.0));
         self.engine().set_lease(now, until);
         Ok(true)
     }
@@ -183,7 +252,7 @@ impl Run {
                 self.outcome.renewals += u64::from(renewed);
                 Ok(())
             }
-            30..=31 => self.crash(),
+            30.. if self.random.chance(self.scenario.crashes) => self.crash(),
             _ => {
                 let time = self.some_time(LENGTH / 8);
                 self.serve_for(time)
@@ -210,6 +279,7 @@ impl Run {
 
     /// A request of the first host's clients: it writes only while it takes the origin for its own.
     fn submit(&mut self) -> Result<(), String> {
+        self.outcome.operations += 1;
         let (id, offset, length) = self.place();
         let buffer = self.pool.allocate(length);
         let writes = self.writes && self.engine().is_leased() && self.random.chance(200);
@@ -247,6 +317,10 @@ impl Run {
         while self.engine().poll(now, &mut done) {
             for (volume, completion) in done.drain(..) {
                 any = true;
+                let told = completion.id.0 ^ self.world.now().0.rotate_left(32);
+                let fingerprint = (self.outcome.fingerprint ^ told).wrapping_mul(0x9E37_79B9);
+                self.outcome.fingerprint = fingerprint.rotate_left(23);
+                self.tell(|| format!("{} ended with {:?}", completion.id.0, completion.result));
                 self.history
                     .complete(volume, &completion)
                     .map_err(|refusal| refusal.to_string())?;
@@ -266,7 +340,8 @@ impl Run {
             let request = Request::write(id, offset, buffer);
             self.history.begin(0, &request);
             self.elsewhere.submit(request).expect("fewer than it takes");
-            self.outcome.elsewhere += 1;
+            self.tell(|| format!("another host writes {offset}+{length} as {}", id.0));
+            self.outcome.written_elsewhere += 1;
         }
         let mut done = Vec::new();
         while self.elsewhere.in_flight() > 0 {
@@ -286,8 +361,9 @@ impl Run {
     /// The first host dies under its lease. When that is over another one writes, and the first
     /// starts again with a new lease.
     fn crash(&mut self) -> Result<(), String> {
+        self.tell(|| "crash".to_owned());
         self.outcome.crashes += 1;
-        self.count_hits();
+        self.count_engine();
         self.engine = None;
         self.origin.cut_off(&mut self.random);
         let crash = *self.random.choose(&[Crash::ProcessKilled, Crash::CachePowerCut]);
@@ -301,8 +377,14 @@ impl Run {
         self.take_lease()
     }
 
-    fn count_hits(&mut self) {
-        self.outcome.hits += self.engine.as_ref().map_or(0, |engine| engine.counts().read_hits);
+    /// What this engine did is added up before it goes.
+    fn count_engine(&mut self) {
+        if let Some(engine) = &self.engine {
+            let (counts, guests) = (engine.counts(), engine.guest_counts());
+            self.outcome.counts.add(counts);
+            self.outcome.guest_hits += guests.hits;
+            self.outcome.guest_retries += guests.retries;
+        }
     }
 
     fn check_everything(&mut self) -> Result<(), String> {

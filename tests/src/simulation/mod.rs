@@ -15,23 +15,30 @@
 //! Absent: threads within a run, real time, and the frontends, which have tests of their own.
 
 mod changes;
+mod counts;
 pub mod crash_images;
 mod engine;
 mod engine_images;
+mod guest;
 mod host_clock;
 mod lease;
+mod membership;
+mod outages;
+mod outcome;
+mod places;
 mod run;
 pub mod runner;
 mod scenario;
+mod setup;
 mod slow_cache_device;
 #[cfg(test)]
 mod tests;
 mod trace;
 
-pub use engine::Counts;
-pub use engine_images::{ImageRun, check_engine_images};
-pub use lease::{LeaseOutcome, MARGIN_PPM, run_leases};
-pub use run::{Outcome, run};
+pub use counts::Counts;
+pub use engine_images::{CheckedImages, ImageRun, check_engine_images};
+pub use outcome::Outcome;
+pub use run::run;
 pub use scenario::{SCENARIOS, Scenario};
 pub use slow_cache_device::{Latencies, latencies_beside_a_slow_cache_device};
 pub use trace::Trace;

@@ -16,8 +16,14 @@ use block_io::sim::{
 use block_io::{Buffer, BufferPool, Completion, Extent, Geometry, IoError, Request, RequestId};
 
 use super::changes::{AnothersWrite, Shrunk};
-use super::engine::{Counts, Engine, Host, Setup};
+use super::engine::{Engine, Host};
+use super::lease::run_leases;
+use super::membership::{Member, Replacement};
+use super::outages::Outage;
+use super::outcome::Outcome;
+use super::places::Places;
 use super::scenario::Scenario;
+use super::setup::Setup;
 use super::trace::Trace;
 
 /// Bytes of each read of the last check: not in step with lines of any size.
@@ -29,70 +35,6 @@ const PATIENCE: u32 = 100_000;
 
 /// How long the engine is left alone when no device has anything to say.
 const UNATTENDED: Duration = Duration::from_micros(100);
-
-/// What a run did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Requests of clients, those of the last check included.
-    pub operations: u64,
-    /// Crashes.
-    pub crashes: u64,
-    /// Stops in order.
-    pub restarts: u64,
-    /// Hits after those that were hits before.
-    pub survivors: u64,
-    /// Writes to origins that the cache was told of.
-    pub invalidations: u64,
-    /// Volumes that shrank.
-    pub resizes: u64,
-    /// Changes of policies.
-    pub policies: u64,
-    /// What the engine says of itself.
-    pub counts: Counts,
-    /// A hash of everything that clients were told and when: the same for the same seed.
-    pub fingerprint: u64,
-}
-
-impl Outcome {
-    /// Adds another run's.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.operations += other.operations;
-        self.crashes += other.crashes;
-        self.restarts += other.restarts;
-        self.survivors += other.survivors;
-        self.invalidations += other.invalidations;
-        self.resizes += other.resizes;
-        self.policies += other.policies;
-        self.counts.add(other.counts);
-    }
-
-    /// What simulations are there for, with how often it happened.
-    pub fn named(&self) -> [(&'static str, u64); 20] {
-        let counts = self.counts;
-        [
-            ("crashes", self.crashes),
-            ("restarts", self.restarts),
-            ("hits that outlived a restart", self.survivors),
-            ("invalidations", self.invalidations),
-            ("resizes", self.resizes),
-            ("policy changes", self.policies),
-            ("hits", counts.read_hits),
-            ("partial hits", counts.read_partial_hits),
-            ("encrypted hits", counts.encrypted_hits),
-            ("hits that started again", counts.hit_retries),
-            ("evictions", counts.evictions),
-            ("stored writes", counts.write_fills),
-            ("sequential bypasses", counts.bypasses),
-            ("lines verified", counts.lines_verified),
-            ("checksum mismatches", counts.checksum_mismatches),
-            ("degraded caches", counts.degraded),
-            ("extents retired", counts.retired),
-            ("changes that waited", counts.waits),
-            ("folds", counts.folds),
-            ("operations", self.operations),
-        ]
-    }
-}
 
 /// Runs `seed` of `scenario` with `operations` requests and then the check of everything. Buffers
 /// come from `pool`, which may be used again.
@@ -106,6 +48,9 @@ pub fn run(
     pool: &BufferPool,
     trace: Option<&Trace>,
 ) -> Outcome {
+    if scenario.leases {
+        return run_leases(scenario, seed, operations, pool, trace);
+    }
     Run::new(scenario, seed, pool, trace).run(operations)
 }
 
@@ -124,8 +69,18 @@ pub(super) struct Run<'scenario> {
     pub(super) history: History,
     /// Bytes of each volume.
     pub(super) capacities: Vec<u64>,
-    /// Where most requests go, on every volume: first sector and count.
-    pub(super) hot: (u64, u64),
+    /// Where clients go on each volume.
+    pub(super) places: Vec<Places>,
+    /// Volumes that are there, on their way, or not.
+    pub(super) members: Vec<Member>,
+    pub(super) outage: Option<Outage>,
+    pub(super) replacement: Replacement,
+    /// The cache device that is to take the place of this one.
+    pub(super) new_device: Option<SimDisk>,
+    /// The cache device before this one: guests may still read from it.
+    pub(super) old_device: Option<SimDisk>,
+    /// Lines that were verified before the last crash, for telling whether one was since.
+    verified_before: Option<u64>,
     pub(super) depth: usize,
     pub(super) next: u64,
     pub(super) cache_gone: bool,
@@ -150,20 +105,31 @@ impl<'scenario> Run<'scenario> {
     ) -> Self {
         let world = World::new(seed);
         let mut random = world.random("client");
-        let setup = Setup::draw(&mut random, scenario.late_writes);
-        let volumes = *random.choose(&[1, 1, 2, 3]);
+        let setup = Setup::draw(&mut random, scenario);
+        let volumes = *random.choose(scenario.volumes);
         let crashes = scenario.crashes > 0;
         let volatile = |random: &mut Random| crashes && random.coin();
         let cache_geometry = Geometry {
             volatile_cache: volatile(&mut random),
             ..Geometry::new(setup.cache_device_bytes())
         };
-        let cache_device = SimDisk::new(&world, "cache", cache_geometry);
+        let cache_device = SimDisk::new(&world, "cache 0", cache_geometry);
         cache_device.set_faults((scenario.cache_device)(&mut random));
-        let rules: Vec<VolumeRules> = (0..volumes)
-            .map(|_| VolumeRules {
-                capacity: capacity(&mut random, setup.cached_bytes()),
-                volatile_cache: volatile(&mut random),
+        let hot = (random.below(4096), random.range(64..=800));
+        let places: Vec<Places> = (0..volumes)
+            .map(|_| {
+                let cached = setup.cached_bytes();
+                match scenario.warm || random.chance(150) {
+                    true => Places::spread(&mut random, cached / volumes as u64, hot),
+                    false => Places::compact(&mut random, cached, hot),
+                }
+            })
+            .collect();
+        let rules: Vec<VolumeRules> = places
+            .iter()
+            .map(|places| VolumeRules {
+                capacity: places.sectors() * 512,
+                volatile_cache: volatile(&mut random) || scenario.volatile_origins,
                 late_writes: scenario.late_writes,
             })
             .collect();
@@ -176,14 +142,12 @@ impl<'scenario> Run<'scenario> {
         };
         let origins: Vec<SimDisk> = rules.iter().zip(0..).map(origin).collect();
         if let Some(trace) = trace {
-            trace.watch("cache", &cache_device);
+            trace.watch("cache 0", &cache_device);
             for (origin, number) in origins.iter().zip(0..) {
                 trace.watch(&format!("origin {number}"), origin);
             }
         }
         let host = Rc::new(Host::default());
-        let smallest = rules.iter().map(|rules| rules.capacity / 512).min().unwrap_or_default();
-        let hot = (random.below(smallest), random.range(64..=800));
         let depth = random.range(1..=40) as usize;
         Self {
             scenario,
@@ -192,12 +156,18 @@ impl<'scenario> Run<'scenario> {
             pool: pool.clone(),
             engine: Some(Engine::start(&world, &setup, &origins, &cache_device, &host, None)),
             host,
+            places,
+            members: vec![Member::There; volumes],
+            outage: None,
+            replacement: Replacement::None,
+            new_device: None,
+            old_device: None,
+            verified_before: None,
             origins,
             cache_device,
             setup,
             history: History::new(seed, &rules),
             capacities: rules.iter().map(|rules| rules.capacity).collect(),
-            hot,
             depth,
             next: 1,
             cache_gone: false,
@@ -221,14 +191,14 @@ impl<'scenario> Run<'scenario> {
                 let (volume, request) = self.request();
                 self.submit(volume, request);
             }
+            self.go_on();
             self.poll_until_idle();
             if self.engine().in_flight() >= self.depth || left == 0 || self.random.chance(300) {
                 self.turn_world();
             }
         }
         self.check_everything();
-        let counts = self.engine().counts();
-        self.outcome.counts.add(counts);
+        self.count_engine();
         self.outcome.operations = self.next - 1;
         self.outcome
     }
@@ -241,6 +211,22 @@ impl<'scenario> Run<'scenario> {
         if let Some(trace) = self.trace {
             trace.add(self.world.now(), text());
         }
+    }
+
+    /// What this engine did is added up before it goes.
+    pub(super) fn count_engine(&mut self) {
+        let (counts, guests) = (self.engine().counts(), self.engine().guest_counts());
+        self.outcome.counts.add(counts);
+        self.outcome.guest_hits += guests.hits;
+        self.outcome.guest_retries += guests.retries;
+        let warm = self.verified_before.take().is_some() && counts.lines_verified > 0;
+        self.outcome.warm_crashes += u64::from(warm);
+    }
+
+    /// What takes time by itself goes on.
+    fn go_on(&mut self) {
+        self.go_on_moving();
+        self.go_on_replacing();
     }
 
     /// Now and then something else than a request happens.
@@ -262,12 +248,27 @@ impl<'scenario> Run<'scenario> {
         if self.random.chance(self.scenario.restarts) {
             self.restart();
         }
+        if self.random.chance(self.scenario.membership) {
+            self.move_volume();
+        }
+        // A core that comes while the device is being replaced would read from the wrong one.
+        let steady = self.replacement == Replacement::None;
+        if self.scenario.guests && steady && self.random.chance(50) {
+            let volume = self.random.below(self.members.len() as u64) as usize;
+            let device = self.cache_device.clone();
+            self.engine().admit_guest(volume, &device);
+        }
+        if self.random.chance(self.scenario.replacements) {
+            self.begin_replacing();
+        }
+        self.upset_origins();
         if self.scenario.cache_vanishes && self.random.chance(5) {
             self.cache_gone = !self.cache_gone;
             self.tell(|| format!("the cache device is gone: {}", self.cache_gone));
             self.cache_device.fail_all(self.cache_gone);
         }
-        if self.scenario.late_writes && self.random.chance(10) && self.engine().in_flight() == 0 {
+        let quiet = self.outage.is_none() && self.engine().in_flight() == 0;
+        if self.scenario.late_writes && self.random.chance(10) && quiet {
             self.fence();
         }
         if self.random.chance(self.scenario.crashes) {
@@ -276,7 +277,7 @@ impl<'scenario> Run<'scenario> {
         }
     }
 
-    fn fence(&mut self) {
+    pub(super) fn fence(&mut self) {
         self.tell(|| "fence".to_owned());
         for (volume, origin) in self.origins.iter().enumerate() {
             origin.fence();
@@ -291,8 +292,8 @@ impl<'scenario> Run<'scenario> {
         self.tell(|| format!("crash: {crash:?}"));
         self.outcome.crashes += 1;
         self.leave_changes();
-        let counts = self.engine().counts();
-        self.outcome.counts.add(counts);
+        self.count_engine();
+        self.crash_moves();
         let was_loaded = self.engine().is_loaded();
         self.engine = None;
         let random = &mut self.random;
@@ -306,13 +307,12 @@ impl<'scenario> Run<'scenario> {
             Crash::CachePowerCut => self.cache_device.power_cut(random),
             Crash::ProcessKilled | Crash::OriginPowerCut => self.cache_device.cut_off(random),
         }
-        // What is left of the data need not be what was stored: the checksums have to tell. Not of
-        // a device that still says that it was left in order, of which nobody was writing any.
-        let data = self.setup.data_extent();
-        for _ in 0..if was_loaded { random.below(8) } else { 0 } {
-            let block = random.below(data.length / 4096);
-            self.cache_device.overwrite(data.offset + block * 4096, &[0xBD; 4096]);
+        // Not of a device that still says that it was left in order, of which nobody was writing
+        // any.
+        if was_loaded {
+            self.spoil();
         }
+        self.crash_outage();
         self.history.crash(Crash::ProcessKilled);
         if crash != Crash::ProcessKilled {
             self.history.crash(crash);
@@ -320,16 +320,45 @@ impl<'scenario> Run<'scenario> {
         self.cache_gone = false;
         self.cache_device.fail_all(false);
         let (world, device) = (&self.world, &self.cache_device);
-        let engine = Engine::start(world, &self.setup, &self.origins, device, &self.host, None);
+        let mut engine = Engine::start(world, &self.setup, &self.origins, device, &self.host, None);
+        // Some clients come at once, some when it is as warm as it will be.
+        if self.scenario.warm && self.random.coin() {
+            engine.load();
+        }
         self.engine = Some(engine);
+        self.verified_before = Some(0);
+    }
+
+    /// What is left of the data need not be what was stored: the checksums have to tell. Blocks
+    /// become something else, are torn at 512 bytes, or are what belongs elsewhere.
+    fn spoil(&mut self) {
+        let data = self.setup.data_extent();
+        let random = &mut self.random;
+        for _ in 0..random.below(if self.scenario.warm { 24 } else { 8 }) {
+            let block = data.offset + random.below(data.length / 4096) * 4096;
+            match random.below(3) {
+                0 => self.cache_device.overwrite(block, &[0xBD; 4096]),
+                1 => {
+                    let sector = block + random.below(8) * 512;
+                    self.cache_device.overwrite(sector, &[0xBD; 512]);
+                }
+                _ => {
+                    let other = data.offset + random.below(data.length / 4096) * 4096;
+                    let bytes = self.cache_device.content(Extent::new(other, 4096));
+                    self.cache_device.overwrite(block, &bytes);
+                }
+            }
+            self.outcome.spoilt += 1;
+        }
     }
 
     fn request(&mut self) -> (usize, Request) {
         let id = RequestId(self.next);
         self.next += 1;
-        let (volume, extent) = self.place();
+        let kind = self.random.below(100);
+        let (volume, extent) = self.place(kind >= 50);
         let fua = self.random.chance(50);
-        let request = match self.random.below(100) {
+        let request = match kind {
             0..=49 => Request::read(id, extent.offset, self.read_buffer(extent)),
             50..=89 => {
                 let buffer = self.pool.allocate(extent.length as usize);
@@ -344,16 +373,23 @@ impl<'scenario> Run<'scenario> {
     }
 
     /// Some requests go on where the last one ended.
-    fn place(&mut self) -> (usize, Extent) {
-        let volume = self.random.below(self.capacities.len() as u64) as usize;
-        let mut place = (volume, self.extent(volume));
+    fn place(&mut self, is_write: bool) -> (usize, Extent) {
+        let volume = self.some_volume();
+        let extent = self.extent(volume, is_write);
+        let mut place = (volume, extent);
         let (volume, end) = self.last;
-        if self.random.chance(150) && end < self.capacities[volume] {
+        let goes_on = self.random.chance(150) && self.members[volume] == Member::There;
+        if goes_on && end < self.capacities[volume] {
             let length = (self.capacities[volume] - end).min(place.1.length);
             place = (volume, Extent::new(end, length));
         }
         self.last = (place.0, place.1.end());
         place
+    }
+
+    pub(super) fn extent(&mut self, volume: usize, is_write: bool) -> Extent {
+        let sectors = self.capacities[volume] / 512;
+        self.places[volume].choose(&mut self.random, sectors, is_write)
     }
 
     /// With a mark in every sector, which must be gone when the read ends: what an earlier request
@@ -364,25 +400,6 @@ impl<'scenario> Run<'scenario> {
             buffer.slice(start, 8).fill(0xA5);
         }
         buffer
-    }
-
-    /// Mostly small and in one hot place, so that requests meet; sometimes anywhere and large.
-    /// Half of them are in whole blocks of 4 KiB, as clients that know the block size send.
-    fn extent(&mut self, volume: usize) -> Extent {
-        let sectors = self.capacities[volume] / 512;
-        let random = &mut self.random;
-        let (first, longest) = match random.below(1000) {
-            0..750 => ((self.hot.0 + random.below(self.hot.1)) % sectors, 8),
-            750..960 => (random.below(sectors), 24),
-            960..997 => (random.below(sectors), 96),
-            _ => (random.below(sectors), 2600),
-        };
-        let length = random.range(1..=longest);
-        let (first, length) = match random.coin() {
-            true => (first & !7, (length + 7) & !7),
-            false => (first, length),
-        };
-        Extent::new(first * 512, length.min(sectors - first) * 512)
     }
 
     fn submit(&mut self, volume: usize, request: Request) {
@@ -446,22 +463,32 @@ impl<'scenario> Run<'scenario> {
         }
         // Timers go on for ever; hung requests do not end by them.
         self.turns = if self.in_flight_on_devices() == in_flight { self.turns + 1 } else { 0 };
+        if self.end_stall(advanced, self.turns) {
+            self.turns = 0;
+            return;
+        }
         if (!advanced || self.turns > PATIENCE) && !self.engine().is_idle() {
             self.turns = 0;
-            assert!(self.cache_device.hung() > 0, "seed {}: nothing moves", self.world.seed());
+            let state = self.engine().state();
+            let seed = self.world.seed();
+            assert!(self.cache_device.hung() > 0, "seed {seed}: nothing moves: {state}");
             self.cache_device.release_hung();
         }
     }
 
-    fn in_flight_on_devices(&self) -> usize {
+    pub(super) fn in_flight_on_devices(&self) -> usize {
         let origins: usize = self.origins.iter().map(SimDisk::in_flight).sum();
-        origins + self.cache_device.in_flight()
+        let others = self.old_device.iter().chain(&self.new_device);
+        let others: usize = others.map(SimDisk::in_flight).sum();
+        origins + self.cache_device.in_flight() + others
     }
 
     /// When all is quiet: what the engine serves, what the origins have, and what the history
     /// allows are the same, on the first read of everything and on the second, which finds more of
     /// it in the cache.
     fn check_everything(&mut self) {
+        self.end_outage();
+        self.settle_members();
         for origin in &self.origins {
             origin.set_faults(DiskFaults::unordered());
         }
@@ -477,10 +504,8 @@ impl<'scenario> Run<'scenario> {
         self.engine().cache_everything();
         for round in 0..2 {
             for volume in 0..self.capacities.len() {
-                let capacity = self.capacities[volume];
-                for offset in (0..capacity).step_by(CHECKED_AT_ONCE) {
-                    let length = (capacity - offset).min(CHECKED_AT_ONCE as u64);
-                    let extent = Extent::new(offset, length);
+                let parts = self.places[volume].all();
+                for extent in parts.into_iter().flat_map(checked_at_once) {
                     let buffer = self.read(volume, extent);
                     // The history has seen to it that both rounds are the same.
                     let is_origins =
@@ -493,6 +518,12 @@ impl<'scenario> Run<'scenario> {
                 }
             }
         }
+    }
+
+    /// A write of somebody else's has happened.
+    pub(super) fn history_ended(&mut self, volume: usize, id: RequestId) {
+        let done = Completion { id, result: Ok(()), buffer: None };
+        self.history.complete(volume, &done).expect("writes are not refused");
     }
 
     pub(super) fn read(&mut self, volume: usize, extent: Extent) -> Buffer {
@@ -509,10 +540,7 @@ impl<'scenario> Run<'scenario> {
     }
 }
 
-/// Bytes of a volume: somewhat less than what is cached of it, up to twice as much.
-fn capacity(random: &mut Random, cached: u64) -> u64 {
-    let sectors = cached / 512;
-    // Some are of several of the extents that are made active one by one.
-    let more = if random.chance(150) { random.range(1..=4) * (8 << 10) } else { 0 };
-    512 * (more + random.range(256.max(sectors * 3 / 4)..=(sectors * 2).max(1024)))
+fn checked_at_once(part: Extent) -> impl Iterator<Item = Extent> {
+    let starts = (part.offset..part.end()).step_by(CHECKED_AT_ONCE);
+    starts.map(move |start| Extent::new(start, (part.end() - start).min(CHECKED_AT_ONCE as u64)))
 }

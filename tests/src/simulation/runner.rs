@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use block_io::{BufferPool, PoolLayout};
 
-use super::{Outcome, Scenario, Trace, run};
+use super::{Outcome, SCENARIOS, Scenario, Trace, run};
 
 /// Requests of each run, before everything is read twice.
 pub const OPERATIONS: u64 = 2000;
@@ -30,17 +30,18 @@ pub struct Plan {
     pub threads: usize,
 }
 
+/// Seeds of a scenario that meet, together, all that it is about.
+pub const ENOUGH: u64 = 200;
+
 /// What has been run so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Seeds that ended well.
     pub seeds: u64,
-    /// Requests of clients.
-    pub operations: u64,
-    /// Crashes.
-    pub crashes: u64,
     /// The runs together.
     pub outcome: Outcome,
+    /// The same by scenario, in the order of [`SCENARIOS`], with the seeds of each.
+    pub by_scenario: [(u64, Outcome); SCENARIOS.len()],
     /// Since the start.
     pub elapsed: Duration,
 }
@@ -79,7 +80,7 @@ pub fn run_all(
     let deadline = plan.time.map(|time| start + time);
     let mut progress = Progress::default();
     std::thread::scope(|scope| {
-        let (sender, results) = mpsc::channel();
+        let (sender, results) = mpsc::channel::<Ended>();
         for _ in 0..plan.threads.max(1) {
             let sender = sender.clone();
             let (next, stop) = (&next, &stop);
@@ -97,7 +98,7 @@ pub fn run_all(
         let mut told = start;
         loop {
             match results.recv_timeout(period) {
-                Ok(Ok(outcome)) => progress.add(&outcome),
+                Ok(Ok((scenario, outcome))) => progress.add(scenario, &outcome),
                 Ok(Err(failure)) => {
                     stop.store(true, Ordering::Relaxed);
                     return Err(failure);
@@ -116,16 +117,19 @@ pub fn run_all(
     Ok(progress)
 }
 
+/// What a thread tells of each seed.
+type Ended = Result<(&'static Scenario, Outcome), Failure>;
+
 /// One thread's part: seeds until there are none, or nobody listens.
 fn work(
     scenario: Option<&'static Scenario>,
     seeds: impl Iterator<Item = u64>,
-    results: &Sender<Result<Outcome, Failure>>,
+    results: &Sender<Ended>,
 ) {
     let pool = BufferPool::new(PoolLayout::STANDARD);
     for seed in seeds {
         let scenario = scenario.unwrap_or_else(|| Scenario::of_seed(seed));
-        let result = attempt(scenario, seed, &pool, None);
+        let result = attempt(scenario, seed, &pool, None).map(|outcome| (scenario, outcome));
         // A panic may have left buffers behind; the run ends anyway.
         if results.send(result).is_err() {
             return;
@@ -172,16 +176,54 @@ impl Progress {
         self.seeds as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// What the runs are about and none of them met.
-    pub fn unmet(&self) -> Vec<&'static str> {
-        let named = self.outcome.named();
-        named.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    /// What scenarios are about and none of enough of their seeds met: scenario and event.
+    pub fn unmet(&self) -> Vec<(&'static str, &'static str)> {
+        let mut unmet = Vec::new();
+        for (scenario, (seeds, outcome)) in SCENARIOS.iter().zip(&self.by_scenario) {
+            if *seeds >= ENOUGH {
+                let missed = scenario.meets().filter(|event| outcome.of(event) == 0);
+                unmet.extend(missed.map(|event| (scenario.name, event)));
+            }
+        }
+        unmet
     }
 
-    fn add(&mut self, outcome: &Outcome) {
+    /// How often each kind of event happened: a row each, a column a scenario.
+    pub fn table(&self) -> Vec<String> {
+        let ran: Vec<usize> =
+            (0..SCENARIOS.len()).filter(|at| self.by_scenario[*at].0 > 0).collect();
+        let mut lines: Vec<String> = Vec::new();
+        for (number, at) in ran.iter().enumerate() {
+            let (seeds, _) = self.by_scenario[*at];
+            let indent = "       │".repeat(number);
+            lines.push(format!("{:>33}{indent} {} ({seeds} seeds)", "", SCENARIOS[*at].name));
+        }
+        for (row, (name, all)) in self.outcome.named().into_iter().enumerate() {
+            let mut line = format!("{name:<24}{:>9}", compact(all));
+            for at in &ran {
+                let (_, count) = self.by_scenario[*at].1.named()[row];
+                line += &format!("{:>8}", if count == 0 { "-".into() } else { compact(count) });
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    fn add(&mut self, scenario: &Scenario, outcome: &Outcome) {
         self.seeds += 1;
-        self.operations += outcome.operations;
-        self.crashes += outcome.crashes;
         self.outcome.add(outcome);
+        let at = SCENARIOS.iter().position(|other| other.name == scenario.name);
+        let (seeds, sum) = &mut self.by_scenario[at.expect("one of them")];
+        *seeds += 1;
+        sum.add(outcome);
+    }
+}
+
+/// A count in five characters or so.
+fn compact(count: u64) -> String {
+    match count {
+        0..100_000 => count.to_string(),
+        100_000..10_000_000 => format!("{:.1}k", count as f64 / 1e3),
+        _ => format!("{:.1}M", count as f64 / 1e6),
     }
 }

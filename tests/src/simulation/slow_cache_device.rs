@@ -14,7 +14,8 @@ use std::time::Duration;
 use block_io::sim::{DiskFaults, SimDisk, World};
 use block_io::{BufferPool, Geometry, Request, RequestId, Timestamp};
 
-use super::engine::{Engine, Setup};
+use super::engine::Engine;
+use super::setup::Setup;
 
 /// The origin's latency.
 pub(super) const ORIGIN: Duration = Duration::from_micros(100);

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, StatxFlags};
 
@@ -102,6 +102,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DeviceE
         buffered: file.into(),
         direct,
         geometry,
+        capacity: AtomicU64::new(size),
         found: metadata,
         notice,
         sole_queue: AtomicBool::new(false),

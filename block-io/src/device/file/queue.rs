@@ -111,7 +111,7 @@ impl FileQueue {
 
     /// The first step of a request that is in order.
     fn first_step(&self, request: &Request) -> Result<Step, IoError> {
-        self.geometry.check(request.operation, request.extent)?;
+        self.geometry().check(request.operation, request.extent)?;
         match request.operation {
             Operation::Read | Operation::Write => {
                 let length = request.buffer.as_ref().map(|buffer| buffer.len() as u64);
@@ -358,7 +358,8 @@ impl Job {
 
 impl BlockQueue for FileQueue {
     fn geometry(&self) -> Geometry {
-        self.geometry
+        // The capacity is the device's, which may have grown; the rest is what was found out here.
+        Geometry { capacity: self.opened.capacity(), ..self.geometry }
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {

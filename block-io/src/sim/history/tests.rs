@@ -236,6 +236,12 @@ fn a_power_cut_of_the_origin_loses_only_what_was_not_durable() {
                 &[Read(1), Read(2)],
                 &[Read(0)],
             ),
+            // A read that began before may still say what was there then.
+            (
+                &[Write(1), Flush, BeginRead, Write(2), Flush, Dies(OriginPowerCut)],
+                &[EndRead(1), EndRead(2)],
+                &[EndRead(0)],
+            ),
             (
                 &[Write(1), Dies(OriginPowerCut), Dies(ProcessKilled), Read(0)],
                 &[Read(0)],

@@ -145,10 +145,12 @@ impl Sector {
         self.entries.push(kept);
     }
 
-    /// Whatever may have been here since the last durable write may be here after a power cut.
+    /// Whatever may have been here since the last durable write may be here after a power cut. What
+    /// only a read that is still in flight may have met stays what it is.
     pub(super) fn power_cut(&mut self, keep: Horizon) {
-        self.forget(Horizon { oldest_read: NEVER, ..keep });
-        for entry in &mut self.entries {
+        self.forget(keep);
+        let comes_back = Horizon { oldest_read: NEVER, ..keep };
+        for entry in self.entries.iter_mut().filter(|entry| comes_back.keeps(entry)) {
             *entry = Entry::new(entry.value, entry.write, entry.ended);
         }
     }
@@ -162,10 +164,14 @@ impl Sector {
     }
 
     fn forget(&mut self, keep: Horizon) {
-        self.entries.retain(|entry| {
-            entry.removed == NEVER
-                || entry.removed > keep.oldest_read
-                || keep.durable_before.is_some_and(|before| entry.superseded >= before)
-        });
+        self.entries.retain(|entry| keep.keeps(entry));
+    }
+}
+
+impl Horizon {
+    fn keeps(self, entry: &Entry) -> bool {
+        entry.removed == NEVER
+            || entry.removed > self.oldest_read
+            || self.durable_before.is_some_and(|before| entry.superseded >= before)
     }
 }

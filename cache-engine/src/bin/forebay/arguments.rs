@@ -1,14 +1,9 @@
 //! The grammar of the command line. Only parsing: what a combination means is each verb's own.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::control_verbs::lease_time;
-use crate::run::ExportUri;
 use cache_engine::backend::address::{CacheAddress, Endpoint, NvmeTcpAddress, OriginAddress, Size};
-use cache_engine::cache::metadata::Generation;
-use cache_engine::cache::metadata::volume_record::NAME_MAX;
-use cache_engine::cache::{CacheMode, LineSize, Verification};
+use cache_engine::cache::LineSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nvme_fabric::spec::nqn::Nqn;
 
@@ -32,8 +27,8 @@ pub(crate) struct Arguments {
 /// The verbs of the command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Serve a volume, cached or not, until SIGINT or SIGTERM
-    Run(RunArguments),
+    /// Serve volumes, cached or not, until SIGINT or SIGTERM
+    Run(crate::run::RunArguments),
     /// Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM
     Target(TargetArguments),
     /// Look at NVMe/TCP subsystems
@@ -44,7 +39,8 @@ pub(crate) enum Verb {
     },
     /// Say what caches of some sizes would have done for recorded requests
     Replay(crate::replay::ReplayArguments),
-    /// Make, look at and check the cache on a device that no cache is running on
+    /// Make, look at and check the cache on a device that no cache is running on; replace the
+    /// device of one that is running
     Cache {
         /// What to do with it.
         #[command(subcommand)]
@@ -64,131 +60,6 @@ pub(crate) enum Verb {
     MissRatio(crate::control_verbs::MissRatioArguments),
     /// Show what a cache does, on this machine, in under a minute
     Demo(DemoArguments),
-}
-
-/// `forebay run`.
-#[derive(Debug, Args)]
-#[command(long_about = "\
-Serve a volume, cached or not, until SIGINT or SIGTERM.
-
-Prints `ready NAME EXPORT-URI` for each export when it serves, and statistics at the end. Without \
---cache the origin itself is served. Another signal after half a \
-second does not wait for the end.")]
-#[command(after_long_help = "\
-Examples:
-  A cached file, for NBD clients of this machine:
-    forebay run --origin file:disk.img --cache file:cache.img --cache-size 1GiB \\
-        --export 'nbd+unix:///disk?socket=/tmp/disk.sock'
-    nbdinfo 'nbd+unix:///disk?socket=/tmp/disk.sock'
-
-  A remote namespace, cached in memory, over TCP, with statistics for a script:
-    forebay run --origin 'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?nsid=1' \\
-        --cache memory: --cache-size 512M --mode write-around --stats json \\
-        --export nbd://127.0.0.1:10809/v1
-
-  The same, cached on a device such that it is warm again even after a crash, and encrypted:
-    forebay run --origin 'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?nsid=1' \\
-        --cache file:/dev/nvme0n1p4 --generation 1 --encryption-key file:/etc/forebay/key \\
-        --export nbd://127.0.0.1:10809/v1")]
-pub(crate) struct RunArguments {
-    /// Where the volume's bytes live: file:PATH, memory:SIZE, null:SIZE or
-    /// nvme+tcp://HOST[:4420]/SUBNQN?nsid=1
-    #[arg(long, value_name = "URI")]
-    pub(crate) origin: OriginAddress,
-
-    /// Where the cache keeps its lines: file:PATH (a block device or a regular file) or memory:
-    ///
-    /// An empty or zeroed device is formatted, one of ours is opened and is warm where that is
-    /// proved (see --generation), anything else is refused unless --force-format.
-    #[arg(long, value_name = "URI")]
-    pub(crate) cache: Option<CacheAddress>,
-
-    /// Size of the cache, such as 512M or 1GiB: makes a file that is absent; needed for memory:
-    ///
-    /// A cache that is there already keeps its size.
-    #[arg(long, value_name = "SIZE", requires = "cache")]
-    pub(crate) cache_size: Option<Size>,
-
-    /// Format the cache device whatever it holds
-    #[arg(long, requires = "cache")]
-    pub(crate) force_format: bool,
-
-    /// What is cached: write-through, write-around (reads only) or pass-through (nothing)
-    #[arg(long, default_value_t, requires = "cache")]
-    pub(crate) mode: CacheMode,
-
-    /// Bytes in a cache line: 4k, 8k, 16k, 32k or 64k; 16k where a device is formatted without it
-    ///
-    /// A cache that is there already keeps its line size, and is refused if it has another one.
-    #[arg(long, value_name = "SIZE", requires = "cache")]
-    pub(crate) line_size: Option<LineSize>,
-
-    /// A promise that nobody else has written to the origin since it was last cached under the same
-    /// text
-    ///
-    /// What a cache on a device holds is used again only if it is proved to be what the origin has.
-    /// A regular file proves it by its time of change, after a clean stop. After a crash, and for
-    /// block devices and NVMe namespaces, nobody but the caller knows: give the same text with each
-    /// start, another one whenever somebody else may have written, such as a restored backup. At
-    /// most 64 bytes.
-    #[arg(long, value_name = "TEXT", requires = "cache", value_parser = generation)]
-    pub(crate) generation: Option<Generation>,
-
-    /// Use the cache only while a lease on the origin is held: for this long from the start, such
-    /// as 30s, and for as long as forebay volume lease renews it
-    ///
-    /// For origins that other hosts can write to. Without the lease requests go to the origin, and
-    /// what was cached is dropped. 0s waits for the first lease. Whoever asks for the lease takes
-    /// from the time what has passed since it was asked for, and what clocks may differ by over its
-    /// length. After a crash under a lease the cache starts cold.
-    #[arg(long, value_name = "TIME", requires_all = ["cache", "control"])]
-    #[arg(value_parser = lease_time)]
-    pub(crate) lease: Option<Duration>,
-
-    /// When what the cache device returns is compared with checksums: never, after-unclean-stop or
-    /// always
-    ///
-    /// With never, a start after a crash is cold. Always costs memory, 1 MiB a GiB of cache.
-    #[arg(long, value_name = "WHEN", default_value_t, requires = "cache")]
-    pub(crate) verify: Verification,
-
-    /// Encrypt what is on the cache device with the key at file:PATH or fd:N
-    ///
-    /// 64 random bytes or their 128 hexadecimal digits, in a file that only its owner may read. The
-    /// origin is not encrypted. Another key, or none, makes the next start cold.
-    #[arg(long, value_name = "ADDRESS", requires = "cache")]
-    pub(crate) encryption_key: Option<String>,
-
-    /// Where this host notes which cache an origin was last attached to
-    ///
-    /// It must outlive the process. $FOREBAY_STATE_DIR where it is not given, else /var/lib/forebay
-    /// for root and ~/.local/state/forebay for others.
-    #[arg(long, value_name = "DIR", requires = "cache")]
-    pub(crate) state_dir: Option<PathBuf>,
-
-    /// A setting of what enters the cache and what leaves it, such as admission=second-miss; may be
-    /// repeated
-    ///
-    /// NAME is one of admission, endurance, sequential-cutoff, fill-width, purge, pin-max, class,
-    /// volume and pin.
-    #[arg(long = "set", value_name = "NAME=VALUE", requires = "cache")]
-    pub(crate) settings: Vec<String>,
-
-    /// Name of the volume, for the ready lines, statistics and the cache's record of it
-    #[arg(long, default_value = "volume", value_parser = volume_name)]
-    pub(crate) name: String,
-
-    /// Where to serve it: nbd+unix:///NAME?socket=PATH or nbd://HOST[:10809]/NAME; may be repeated
-    #[arg(long = "export", value_name = "URI", required = true)]
-    pub(crate) exports: Vec<ExportUri>,
-
-    /// Unix socket for forebay status, set, volume and miss-ratio, for the user who runs this alone
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) control: Option<PathBuf>,
-
-    /// Form of the statistics at the end; json is the last line on stdout
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    pub(crate) stats: Format,
 }
 
 /// `forebay target`.
@@ -283,6 +154,8 @@ Examples:
   forebay cache check /dev/nvme0n1
   forebay cache check cache.img --origin file:disk.img --volume disk --json")]
     Check(CheckArguments),
+    /// Give a running service another cache device
+    Replace(crate::control_verbs::ReplaceArguments),
 }
 
 /// `forebay cache format`.
@@ -409,23 +282,6 @@ fn cache_device(text: &str) -> Result<CacheAddress, String> {
         }
         parsed => parsed.map_err(|error| error.to_string()),
     }
-}
-
-fn generation(text: &str) -> Result<Generation, String> {
-    if text.is_empty() || text.chars().any(char::is_control) {
-        return Err("must not be empty and hold no control characters".to_owned());
-    }
-    Generation::new(text).map_err(|error| error.to_string())
-}
-
-fn volume_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err("must not be empty and hold no spaces or control characters".to_owned());
-    }
-    if text.len() > NAME_MAX {
-        return Err(format!("has {} bytes; must be at most {NAME_MAX}", text.len()));
-    }
-    Ok(text.to_owned())
 }
 
 /// The most that `--latency` may be: above it a demo shows nothing.

@@ -1,16 +1,16 @@
 //! `forebay`: the command, which is the daemon too.
 //!
 //! ```text
-//!   arguments ──▶ run      volume (origin, cache) ──▶ serve (NBD)
+//!   arguments ──▶ run      plan ──▶ cache, volumes ──▶ serve (NBD)
 //!             ├─▶ target   devices ──▶ an NVMe/TCP subsystem
 //!             ├─▶ nvme     discover, identify
 //!             ├─▶ replay   traces ──▶ hit ratios of simulated caches
 //!             ├─▶ cache    format, inspect, check
-//!             ├─▶ status, set, volume, miss-ratio    of a service that runs
+//!             ├─▶ status, set, volume, miss-ratio, cache replace    of a service that runs
 //!             └─▶ demo     target + volume + client in one process
 //! ```
 //! A file per verb. Standard output and standard error are written in [`output`] only. Absent:
-//! daemonising, log files and configuration files, which are a service manager's.
+//! daemonising and log files, which are a service manager's.
 
 mod arguments;
 mod cache;

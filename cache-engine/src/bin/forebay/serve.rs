@@ -1,23 +1,35 @@
 //! Serves volumes to NBD clients on one reactor until told to end, then ends in order: clients
 //! first, then what is in flight, then a last flush of each origin.
+//!
+//! ```text
+//!   poll ─▶ step: clients, cache, control socket ─▶ a change is asked for? ─▶ changes
+//!             ▲                                                                 │ takes a while:
+//!             └───────────────── serve_until ◀──────────────────────────────────┘ its turns
+//! ```
+//! Changes (volumes come and go, the cache device is replaced) take many turns of the reactor. Each
+//! of those turns serves everybody else, so that a device that is slow to open stalls nobody; and
+//! there is one change at a time.
+
+mod changes;
+mod opening;
 
 use std::path::Path;
 use std::time::Duration;
 
-use block_io::device::shared::SharedQueue;
-use block_io::reactor::{Port, Reactor, Task};
-use block_io::{BlockQueue, Completion, Request, RequestId, Timestamp};
+use block_io::reactor::{Port, Reactor, Task, Wait};
+use block_io::{Completion, DeviceError, Timestamp};
 use cache_engine::backend::BackendQueue;
 use cache_engine::cache::{Event, Statistics};
 use cache_engine::control::ControlDesk;
 use cache_engine::control::executor::Executor;
-use cache_engine::frontend::nbd::{NbdServer, ServerOptions, Transport};
+use cache_engine::frontend::nbd::{NbdServer, ServerOptions};
 
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
-use crate::served::Served;
-use crate::volume::{CacheReport, Volume};
+use crate::run::VolumeSummary;
+use crate::served::ExportedVolume;
+use crate::volume::{CacheReport, ServiceCache, Volume};
 
 /// How long the last flush may take: an origin that is gone must not keep the command from ending.
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
@@ -29,15 +41,19 @@ pub(crate) type StatisticsRequest = std::sync::mpsc::Sender<Vec<Statistics>>;
 pub(crate) struct NbdService {
     reactor: Reactor,
     server: NbdServer<Volume>,
-    volumes: Vec<SharedQueue<Volume>>,
-    /// Whether the loss of a volume's origin has been told.
-    fault_told: Vec<bool>,
-    control: Control<StatisticsRequest>,
+    cache: Option<ServiceCache>,
+    volumes: Vec<ExportedVolume>,
+    /// Whom it obeys; nobody until it serves.
+    control: Option<Control<StatisticsRequest>>,
     /// Where people ask; until the last client is gone.
     desk: Option<ControlDesk<BackendQueue, BackendQueue>>,
     stage: Stage,
-    /// The counters when the last client was gone.
-    at_close: Option<Vec<Statistics>>,
+    /// Whether a change is under way, which waits for events of its own.
+    is_changing: bool,
+    /// For deadlines of a change.
+    port: Port,
+    /// Opens devices, away from the reactor.
+    opener: opening::Opener,
     completions: Vec<Completion>,
 }
 
@@ -51,122 +67,133 @@ enum Stage {
 }
 
 impl NbdService {
-    /// A service without volumes that obeys `control`.
-    pub(crate) fn new(reactor: &Reactor, control: Control<StatisticsRequest>) -> Self {
+    /// A service without volumes, with a cache or none for them.
+    pub(crate) fn new(reactor: &Reactor, cache: Option<ServiceCache>) -> Self {
         Self {
             reactor: reactor.clone(),
             server: NbdServer::new(reactor, ServerOptions::default()),
+            cache,
             volumes: Vec::new(),
-            fault_told: Vec::new(),
-            control,
+            control: None,
             desk: None,
             stage: Stage::Serving,
-            at_close: None,
+            is_changing: false,
+            port: reactor.open_port(),
+            opener: opening::Opener::default(),
             completions: Vec::new(),
         }
     }
 
-    /// Serves `volume` under each of `names`.
-    ///
-    /// # Errors
-    /// When a name is taken.
-    pub(crate) fn add_volume<'name>(
-        &mut self,
-        volume: Volume,
-        names: impl IntoIterator<Item = &'name str>,
-    ) -> Result<(), Failure> {
-        let queue = SharedQueue::new(volume);
-        for name in names {
-            self.server.add_export(name, "", queue.another())?;
-        }
-        self.volumes.push(queue);
-        self.fault_told.push(false);
-        Ok(())
+    /// Obeys `control` from now on.
+    pub(crate) fn obey(&mut self, control: Control<StatisticsRequest>) {
+        self.control = Some(control);
     }
 
-    /// Accepts clients at `transport`, and returns where that is.
+    /// Lets people ask at the Unix socket `path`.
     ///
     /// # Errors
     /// When it cannot be listened at.
-    pub(crate) fn listen(&mut self, transport: &Transport) -> Result<Transport, Failure> {
-        Ok(self.server.listen(transport)?)
-    }
-
-    /// Lets people ask at the Unix socket `path`; `names` are the volumes', in the order of their
-    /// adding.
-    ///
-    /// # Errors
-    /// When it cannot be listened at.
-    pub(crate) fn open_control(&mut self, path: &Path, names: &[&str]) -> Result<(), Failure> {
-        let engine = |volume: &SharedQueue<Volume>| volume.with_queue(|one| one.engine());
-        let mut executor = Executor::new(self.volumes.iter().find_map(engine));
-        for (name, volume) in names.iter().zip(&self.volumes) {
-            let id = volume.with_queue(|one| one.id());
-            executor.add_volume(name, id, Box::new(Served(volume.another())))?;
+    pub(crate) fn open_control(&mut self, path: &Path) -> Result<(), Failure> {
+        let mut executor = Executor::new(self.cache.as_ref().map(|cache| cache.engine().clone()));
+        for volume in &self.volumes {
+            executor.add_volume(&volume.plan.name, volume.id(), volume.served())?;
         }
         self.desk = Some(ControlDesk::open(path, executor, &self.reactor)?);
         Ok(())
     }
 
-    fn poll_desk(&mut self, now: Timestamp) -> bool {
-        let Some(desk) = &mut self.desk else { return false };
-        for volume in &self.volumes {
-            for ticket in volume.with_queue(|volume| volume.tickets_done()) {
-                desk.event(&Event::Done(ticket));
-            }
+    /// The counters of each volume.
+    fn statistics(&self) -> Vec<Statistics> {
+        self.volumes.iter().map(ExportedVolume::statistics).collect()
+    }
+
+    /// What is told of each volume at the end.
+    pub(crate) fn summaries(&self) -> Vec<VolumeSummary> {
+        self.volumes.iter().map(ExportedVolume::summary).collect()
+    }
+
+    /// What the whole cache did; none where nothing is cached.
+    pub(crate) fn cache_report(&self) -> Option<CacheReport> {
+        self.cache.as_ref().map(ServiceCache::report)
+    }
+
+    /// Serves everybody as far as that can be done now. Returns whether anything happened.
+    fn step(&mut self, now: Timestamp) -> bool {
+        self.volumes.iter_mut().for_each(ExportedVolume::tell_fault);
+        let mut progress = self.server.poll(now);
+        // Whoever is exported is polled by the server.
+        for volume in self.volumes.iter_mut().filter(|volume| !volume.is_exported) {
+            progress |= volume.poll(now, &mut self.completions);
         }
-        let progress = desk.poll(now);
-        if desk.take_resized() {
-            self.server.refresh_exports();
+        progress |= self.poll_cache(now);
+        if let Some(desk) = &mut self.desk {
+            progress |= desk.poll(now);
+            if desk.take_resized() {
+                self.server.refresh_exports();
+            }
         }
         progress
     }
 
-    /// The counters of each volume: what clients asked for, not the service's own last flush.
-    pub(crate) fn statistics(&self) -> Vec<Statistics> {
-        let counters = |volume: &SharedQueue<Volume>| volume.with_queue(|one| one.statistics());
-        let all = self.volumes.iter().map(counters);
-        match &self.at_close {
-            Some(at_close) => all
-                .zip(at_close)
-                .map(|(now, before)| Statistics {
-                    flushes: before.flushes,
-                    origin_errors: before.origin_errors,
-                    ..now
-                })
-                .collect(),
-            None => all.collect(),
-        }
-    }
-
-    /// What the whole cache of the last volume did; none where nothing is cached.
-    pub(crate) fn cache_report(&self) -> Option<CacheReport> {
-        self.volumes.last()?.with_queue(|volume| volume.cache_report())
-    }
-
-    fn tell_notices(&self) {
-        for volume in &self.volumes {
-            volume.with_queue(|volume| volume.notices()).iter().for_each(output::notice);
-        }
-    }
-
-    fn tell_faults(&mut self) {
-        for (volume, told) in self.volumes.iter().zip(&mut self.fault_told) {
-            if !*told && let Some(fault) = volume.with_queue(|volume| volume.fault()) {
-                output::notice(format_args!("the origin is lost, its requests fail: {fault}"));
-                *told = true;
+    fn poll_cache(&mut self, now: Timestamp) -> bool {
+        let Some(cache) = &mut self.cache else { return false };
+        let (desk, is_changing) = (&mut self.desk, self.is_changing);
+        let (progress, done) = cache.poll(now, |event| match event {
+            Event::Done(ticket) => {
+                is_changing && desk.as_ref().is_none_or(|desk| !desk.waits_for(*ticket))
             }
+            Event::Replaced | Event::Stopped => is_changing,
+            _ => false,
+        });
+        if let Some(desk) = desk {
+            done.into_iter().for_each(|ticket| desk.event(&Event::Done(ticket)));
         }
+        if !is_changing {
+            cache.tell_loaded();
+        }
+        progress
     }
 
-    fn obey(&mut self, now: Timestamp) -> bool {
-        let mut progress = false;
-        while let Some(reply) = self.control.next_request() {
+    /// A turn of the reactor for a change that waits for something: serves everybody, and sleeps
+    /// until something happens or `deadline` unless there is more to do.
+    ///
+    /// # Errors
+    /// When the service is told to end, or the reactor fails.
+    fn serve_until(&mut self, deadline: Option<Timestamp>) -> Result<Timestamp, DeviceError> {
+        let now = self.reactor.now();
+        if self.control.as_ref().is_some_and(|control| control.is_over(now)) {
+            return Err(DeviceError::new("the service ends"));
+        }
+        let busy = self.step(now) || deadline.is_some_and(|deadline| deadline <= now);
+        if busy {
+            self.reactor.turn(Wait::No)?;
+        } else {
+            let timer = deadline.map(|deadline| self.port.timer(deadline, 0));
+            self.reactor.turn(Wait::ForEvent)?;
+            timer.into_iter().for_each(|timer| self.port.cancel(timer));
+        }
+        while self.port.next_event().is_some() {}
+        Ok(self.reactor.now())
+    }
+
+    /// Leaves volumes that nobody was served from as they were found, because the start failed.
+    pub(crate) fn give_up(&mut self, reactor: &Reactor) {
+        let is_idle =
+            |service: &Self| service.cache.as_ref().is_none_or(|cache| cache.engine().is_idle());
+        // The failure to be told is that of the start.
+        let _ = self.wait_for(FLUSH_GRACE, is_idle);
+        let _ = self.close(reactor);
+    }
+
+    fn poll_control(&mut self, now: Timestamp) -> bool {
+        let Some(control) = &self.control else { return false };
+        let (request, is_over) = (control.next_request(), control.is_over(now));
+        let progress = request.is_some();
+        if let Some(reply) = request {
             // Whoever asked may have gone meanwhile.
             let _ = reply.send(self.statistics());
-            progress = true;
         }
-        if self.control.is_over(now) {
+        if is_over {
             self.begin_close();
         }
         progress
@@ -180,15 +207,13 @@ impl NbdService {
     }
 
     fn begin_flush(&mut self) {
-        self.at_close = Some(self.statistics());
         self.desk = None;
         let port = self.reactor.open_port();
         port.timer(self.reactor.now() + FLUSH_GRACE, 0);
         for volume in &mut self.volumes {
-            if volume.geometry().read_only {
-                volume.with_queue(|volume| volume.flushed(true));
-            } else if volume.submit(Request::flush(RequestId(0))).is_err() {
-                output::notice("a volume was too busy for a last flush");
+            if !volume.begin_flush() {
+                let name = &volume.plan.name;
+                output::notice(format_args!("volume '{name}': too busy for a last flush"));
             }
         }
         self.stage = Stage::Flushing(port);
@@ -198,17 +223,12 @@ impl NbdService {
         let mut progress = false;
         for volume in &mut self.volumes {
             progress |= volume.poll(now, &mut self.completions);
-            for completion in self.completions.drain(..) {
-                volume.with_queue(|volume| volume.flushed(completion.result.is_ok()));
-                if let Err(error) = completion.result {
-                    output::notice(format_args!("the last flush failed: {error}"));
-                }
-            }
         }
+        progress |= self.poll_cache(now);
         let Stage::Flushing(port) = &self.stage else { return progress };
         let over = port.next_event().is_some();
-        let idle = |volume: &SharedQueue<Volume>| volume.with_queue(|volume| volume.is_idle());
-        let all_idle = self.volumes.iter().all(idle);
+        let all_idle = self.volumes.iter().all(|volume| volume.in_flight() == 0)
+            && self.cache.as_ref().is_none_or(|cache| cache.engine().is_idle());
         if over && !all_idle {
             output::notice(format_args!(
                 "requests in flight did not end within {} s; their outcome is unknown",
@@ -225,28 +245,24 @@ impl NbdService {
 
 impl Daemon for NbdService {
     fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
-        let closed = self
-            .volumes
-            .iter()
-            .try_for_each(|volume| volume.with_queue(|volume| volume.close(reactor)));
-        self.tell_notices();
-        closed
+        if let Some(cache) = &self.cache {
+            let left: Vec<_> = self.volumes.iter().filter_map(ExportedVolume::left).collect();
+            cache.stop(&left, reactor);
+        }
+        let close = |volume: &ExportedVolume| volume.with(|volume| volume.origin().close(reactor));
+        Ok(self.volumes.iter().try_for_each(close)?)
     }
 }
 
 impl Task for NbdService {
     fn poll(&mut self, now: Timestamp) -> bool {
-        let mut progress = self.obey(now);
+        let mut progress = self.poll_control(now);
         match &self.stage {
             Stage::Serving | Stage::Closing => {
-                self.tell_faults();
-                progress |= self.server.poll(now);
-                // Without a client nobody else does, and a cache has things to do by itself.
-                for volume in &mut self.volumes {
-                    progress |= volume.poll(now, &mut self.completions);
+                progress |= self.step(now);
+                if matches!(self.stage, Stage::Serving) {
+                    progress |= self.change();
                 }
-                self.tell_notices();
-                progress |= self.poll_desk(now);
                 if self.server.is_finished() {
                     self.begin_flush();
                     progress = true;

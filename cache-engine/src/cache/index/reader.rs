@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use block_io::huge_pages;
+use block_io::{huge_pages, processor};
 
 use super::super::atomics::{Ordering, fence};
 use super::super::block_map::BlockMap;
@@ -94,6 +94,14 @@ impl IndexReader {
         Some(Hit { slot: Slot::new(place.set, way), version })
     }
 
+    /// Asks for the memory that a [`lookup`](Self::lookup) of the line will look at.
+    #[inline]
+    pub(crate) fn prefetch(&self, line: LineNumber) {
+        let set = self.shared.map.set(line) as usize;
+        processor::prefetch(&self.shared.ways[set]);
+        self.shared.blocks.prefetch(set);
+    }
+
     /// A slot as it is now, for whoever reads it in its own way.
     pub(crate) fn hold(&self, slot: Slot) -> Hit {
         Hit { slot, version: self.shared.blocks.version(slot.set()) }
@@ -101,7 +109,7 @@ impl IndexReader {
 
     /// The set that a line belongs to.
     pub(crate) fn set_of(&self, line: LineNumber) -> u32 {
-        self.shared.map.place(line).set
+        self.shared.map.set(line)
     }
 
     /// Whether what was read from the slot since the lookup is the line's, and was valid when the

@@ -5,6 +5,8 @@
 //! use, by an exchange that fails if anything was changed meanwhile. What the owner loses by
 //! storing over such a note is one use.
 
+use block_io::processor;
+
 use super::super::atomics::{AtomicU64, Ordering};
 use super::super::entry::{Entry, FREQUENCY_MAX, OCCUPIED, Set, TAG_MASK, UNVERIFIED, WAYS};
 
@@ -29,15 +31,9 @@ impl Ways {
         self.find_masked(tag, OCCUPIED | TAG_MASK | UNVERIFIED)
     }
 
-    /// All ways are compared without a branch between them.
     fn find_masked(&self, tag: u32, mask: u32) -> Option<usize> {
-        let wanted = OCCUPIED | tag;
-        let mut matches = 0u32;
-        for (pair, word) in self.0.iter().enumerate() {
-            let [even, odd] = halves(word.load(Ordering::Relaxed));
-            matches |= u32::from(even & mask == wanted) << (2 * pair);
-            matches |= u32::from(odd & mask == wanted) << (2 * pair + 1);
-        }
+        let words = std::array::from_fn(|at| self.0[at].load(Ordering::Relaxed));
+        let matches = processor::equal_lanes(words, OCCUPIED | tag, mask);
         (matches != 0).then(|| matches.trailing_zeros() as usize)
     }
 

@@ -34,6 +34,10 @@ pub const EXTENTS_PER_PAGE: u32 = ((PAGE_SIZE - PAGE_HEADER) / 8) as u32;
 /// Sets that a cache has at the most: a slot's number is a `u32`.
 pub const SETS_MAX: u32 = 1 << 28;
 
+/// A device's bytes for each byte of its journal. The more the journal holds, the more records of
+/// a page of the line table are folded by one write of it.
+const JOURNAL_SHARE: u64 = 2048;
+
 /// Devices from this size on have their data aligned to a mebibyte, as erase units and RAID
 /// stripes like it; on smaller ones that would cost too much of them.
 const LARGE_DEVICE: u64 = 256 << 20;
@@ -79,7 +83,7 @@ impl Layout {
     pub fn for_device(capacity: u64, line_size: LineSize) -> Result<Self, DeviceError> {
         let extents = (capacity >> 24).clamp(256, 65536) as u32;
         let activity_pages = extents.div_ceil(EXTENTS_PER_PAGE - 1);
-        let journal_bytes = (capacity / 8192).clamp(128 << 10, 128 << 20);
+        let journal_bytes = (capacity / JOURNAL_SHARE).clamp(128 << 10, 512 << 20);
         let journal_blocks = (journal_bytes / PAGE_SIZE as u64) as u32 & !1;
         let activity_offset = 2 * SUPERBLOCK_REGION;
         let journal_offset = activity_offset + pages(2 * u64::from(activity_pages));

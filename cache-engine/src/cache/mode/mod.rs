@@ -19,6 +19,8 @@ use super::blocks::BlockSet;
 use super::config::CacheMode;
 use super::doubt;
 use super::fill::NO_FILL;
+use super::index::Slot;
+use super::line::LineNumber;
 use super::line_lock::PieceIndex;
 
 /// Starts a piece that holds its lock. Afterwards at least one device request is in flight for it,
@@ -63,33 +65,52 @@ impl Cache {
     /// flight. Whoever calls this holds the extent exclusively.
     fn forget(&mut self, extent: Extent) {
         for (line, part) in self.line_parts(extent) {
-            let slot = self.index.find(line);
-            self.forget_part(line, part, slot);
+            if let Some(slot) = self.index.find(line)
+                && self.forget_part(line, part, slot)
+            {
+                self.record_invalid(slot, line);
+            }
         }
     }
 
-    /// The same for a part of a line that may have a slot.
-    fn forget_part(&mut self, line: super::LineNumber, part: Extent, slot: Option<super::Slot>) {
-        let Some(slot) = slot else { return };
+    /// The same for a part of a line with a slot. True when it is still
+    /// [to be recorded](Self::record_invalid).
+    fn forget_part(&mut self, line: LineNumber, part: Extent, slot: Slot) -> bool {
         let touched = self.blocks_touched(part);
+        let entry = self.index.entry(slot);
         // What is left of an unverified line could not be told from what was written since.
-        let lost = if self.index.is_unverified(slot) { self.all_blocks() } else { touched };
-        if self.index.is_busy(slot) {
+        let lost = if entry.is_unverified() { self.all_blocks() } else { touched };
+        if entry.is_busy() {
             self.fills.exclude(line, touched);
         }
-        self.drop_blocks(slot, lost);
+        self.invalidate_blocks(slot, lost)
     }
 
     /// The blocks of the slot are not served any more, and what is kept about the line says so.
-    pub(super) fn drop_blocks(&mut self, slot: super::Slot, blocks: BlockSet) {
-        if self.index.valid(slot).overlaps(blocks) {
+    pub(super) fn drop_blocks(&mut self, slot: Slot, blocks: BlockSet) {
+        if self.invalidate_blocks(slot, blocks)
+            && let Some(line) = self.index.line_of(slot)
+        {
+            self.record_invalid(slot, line);
+        }
+    }
+
+    /// The blocks of the slot are not served any more. True when any was until now.
+    fn invalidate_blocks(&mut self, slot: Slot, blocks: BlockSet) -> bool {
+        let some = self.index.valid(slot).overlaps(blocks);
+        if some {
             self.index.invalidate(slot, blocks);
-            if self.index.valid(slot).is_empty() {
+            if self.index.valid(slot).is_empty() && self.index.is_unverified(slot) {
                 // What is stored from now on is of this run.
                 self.index.set_verified(slot);
             }
-            self.record(slot, BlockSet::EMPTY, &[0; super::blocks::BLOCKS_MAX]);
         }
+        some
+    }
+
+    /// Records that blocks of the slot's line are not valid any more.
+    pub(super) fn record_invalid(&mut self, slot: Slot, line: LineNumber) {
+        self.record(slot, line, BlockSet::EMPTY, &[]);
     }
 
     /// The origin has answered a piece that changes content.
@@ -109,7 +130,12 @@ impl Cache {
             }
             fill = next;
         }
-        if !self.is_unflushed(name, extent, result) {
+        let held = self.is_unflushed(name, extent, result);
+        if held && in_doubt {
+            // Held on to for the flush, and in doubt until the fence.
+            self.change_begun_again(extent);
+        }
+        if !held || in_doubt {
             self.change_ended(extent, in_doubt);
         }
         self.piece_progress(name, result);

@@ -15,8 +15,17 @@ pub(super) fn start(cache: &mut Cache, name: PieceIndex) {
     let extent = cache.pieces[name].extent;
     for (line, part) in cache.line_parts(extent) {
         let slot = cache.index.find(line);
-        cache.forget_part(line, part, slot);
-        cache.store_written(name, line, part, slot);
+        let owed = slot.is_some_and(|slot| cache.forget_part(line, part, slot));
+        // One record when the store has ended says both, where nothing of the extent is believed
+        // after a crash until then.
+        let later = owed && cache.pieces[name].is_named;
+        let stored = cache.store_written(name, line, part, slot, later);
+        if let Some(slot) = slot
+            && owed
+            && !(stored && later)
+        {
+            cache.record_invalid(slot, line);
+        }
     }
     write_around::write_origin(cache, name);
 }

@@ -28,7 +28,7 @@ pub(super) enum Purpose {
     Flush,
     ActivityRead { page: u32, copy: u32 },
     ActivityWrite { page: u32 },
-    JournalRead,
+    JournalRead { first: u64 },
     JournalWrite,
     SweepRead { first_page: u32 },
     SweepWrite { first_page: u32 },

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::pending::PLACES_MIN;
 use crate::cache::blocks::BlockSet;
 use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
@@ -35,6 +36,11 @@ pub(crate) struct PersistenceConfig {
     /// Extents that a page of the activity log names at the most, up to what it has places for:
     /// bounds what a crash drops.
     pub(crate) extents_per_page: usize,
+    /// Records that can wait at the least, in a cache that has so many slots.
+    pub(crate) pending_min: u64,
+    /// Slots that a part of a fold has room for at the most; at least those of a page of the line
+    /// table that are used.
+    pub(crate) part_places_max: usize,
     /// The format id of a cold start: random, and never used before. A warm start takes it when
     /// it finds that what is recorded can't be believed.
     pub(crate) fresh_format_id: FormatId,
@@ -48,6 +54,8 @@ impl PersistenceConfig {
             flush_interval: Duration::from_millis(10),
             give_up_after: Duration::from_secs(5),
             extents_per_page: PLACES,
+            pending_min: PLACES_MIN,
+            part_places_max: usize::MAX,
             fresh_format_id,
         }
     }
@@ -61,6 +69,20 @@ pub(crate) struct LoadedLine {
     /// checksums first. Its place in the set's queues may be another's too.
     pub(crate) entry: Entry,
     pub(crate) valid: BlockSet,
+}
+
+/// Whether a change may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The device names its extent: after a crash nothing of it is believed, whatever is recorded
+    /// of its lines until the change is over.
+    Named,
+    /// Nothing of its extent is recorded, or ever will be believed. What is not valid any more must
+    /// be recorded before the change begins.
+    Unnamed,
+    /// Not yet: [`activated`](super::Persistence::activated) will name the piece. Its extent is
+    /// named then, or the cache was given up.
+    Later,
 }
 
 /// What became of a change.

@@ -1,18 +1,20 @@
 //! Moving the older half of the journal into the line table, while the cache runs.
 //!
 //! ```text
-//!   half of the ring ──read back──▶ records by page ──4 lanes: read page, apply, write──▶ table
-//!                                                        all written ─▶ FLUSH ─▶ superblock's tail
+//!   half of the ring ──read back──▶ part: pages from … ──4 lanes: read, apply, write──▶ table
+//!          ▲                                                      │ all of the part written
+//!          └──────────────── the next part ◀──────────────────────┴─▶ last: FLUSH ─▶ tail
 //! ```
-//! The half is free only when the superblock says so: until then a crash replays it. Absent: when a
-//! fold begins, and the superblock; the owner sees to both.
+//! The half is read once for each part of the table that its records fit in memory for. It is free
+//! only when the superblock says so: until then a crash replays it. Absent: when a fold begins, and
+//! the superblock; the owner sees to both.
 
 use block_io::{Buffer, BufferPool};
 
 use super::device::{Device, Purpose};
 use super::journal::Reader;
-use super::runs::Runs;
-use crate::cache::metadata::journal_block::Record;
+use super::part::Part;
+use super::replay::Replay;
 use crate::cache::metadata::layout::Layout;
 use crate::cache::metadata::line_page::{self, Shape, Verdict};
 use crate::cache::metadata::{FormatId, PAGE_SIZE};
@@ -22,7 +24,9 @@ const LANES: usize = 4;
 
 enum Stage {
     Idle,
-    Reading(Reader),
+    /// A pass over the journal.
+    Reading,
+    /// The pages of a part.
     Applying,
     /// Until the flush of this ticket is done.
     Flushing(u64),
@@ -33,7 +37,6 @@ enum Stage {
 #[derive(Default)]
 struct Lane {
     page: u32,
-    records: Vec<Record>,
     /// What is being written; a lane without is reading, or idle.
     buffer: Option<Buffer>,
     busy: bool,
@@ -58,7 +61,7 @@ pub(super) struct Fold {
     shape: Shape,
     end: u64,
     stage: Stage,
-    runs: Runs,
+    replay: Option<Replay>,
     lanes: [Lane; LANES],
     pub(super) folds: u64,
 }
@@ -72,7 +75,7 @@ impl Fold {
             shape,
             end: 0,
             stage: Stage::Idle,
-            runs: Runs::new(shape.slots() as u32),
+            replay: None,
             lanes: Default::default(),
             folds: 0,
         }
@@ -83,9 +86,9 @@ impl Fold {
     }
 
     /// Begins to fold the blocks that `reader` is to read, up to `end`.
-    pub(super) fn begin(&mut self, reader: Reader, end: u64) {
-        (self.stage, self.end) = (Stage::Reading(reader), end);
-        self.runs = Runs::new(self.shape.slots() as u32);
+    pub(super) fn begin(&mut self, reader: Reader, part: Part, end: u64) {
+        (self.stage, self.end) = (Stage::Reading, end);
+        self.replay = Some(Replay::new(reader, part));
     }
 
     /// One past the last block of the fold.
@@ -95,6 +98,7 @@ impl Fold {
 
     pub(super) fn flushing(&mut self, ticket: u64) {
         self.stage = Stage::Flushing(ticket);
+        self.replay = None;
     }
 
     pub(super) fn recording(&mut self, ticket: u64) {
@@ -113,55 +117,48 @@ impl Fold {
 
     pub(super) fn finish(&mut self) {
         self.stage = Stage::Idle;
-        self.runs = Runs::new(self.shape.slots() as u32);
         self.folds += 1;
     }
 
     /// Sends what can be sent.
     pub(super) fn step(&mut self, device: &mut Device, pool: &BufferPool) -> Next {
-        match &mut self.stage {
-            Stage::Reading(reader) if reader.is_done() => {
-                let complete = reader.next() == self.end;
+        let Some(replay) = &mut self.replay else { return Next::Wait };
+        match self.stage {
+            Stage::Reading if replay.is_read() => {
                 self.stage = Stage::Applying;
-                if complete { self.step(device, pool) } else { Next::Damaged }
+                if replay.is_whole() { self.begin_pages(device, pool) } else { Next::Damaged }
             }
-            Stage::Reading(reader) => {
-                if reader.read(device, pool) {
-                    Next::Sent
-                } else {
-                    Next::Wait
-                }
-            }
+            Stage::Reading if replay.read(device, pool) => Next::Sent,
             Stage::Applying => self.begin_pages(device, pool),
-            Stage::Idle | Stage::Flushing(_) | Stage::Recording(_) => Next::Wait,
+            Stage::Idle | Stage::Reading | Stage::Flushing(_) | Stage::Recording(_) => Next::Wait,
         }
     }
 
     fn begin_pages(&mut self, device: &mut Device, pool: &BufferPool) -> Next {
+        let Some(replay) = &mut self.replay else { return Next::Wait };
         let mut next = Next::Wait;
         for (number, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.busy) {
-            let Some(page) = self.runs.next_page() else { break };
+            let Some(page) = replay.next_page() else { break };
             (lane.page, lane.busy) = (page, true);
-            lane.records.clear();
-            self.runs.take_page(page, |record| lane.records.push(*record));
-            if page >= self.layout.table_pages {
-                // A slot that this cache does not have; the record is nobody's.
-                lane.busy = false;
-                continue;
-            }
             let buffer = pool.allocate(PAGE_SIZE);
             let offset = self.layout.table_page_offset(page);
             device.read(Purpose::FoldRead { lane: number as u8 }, offset, buffer);
             next = Next::Sent;
         }
-        let is_done = self.runs.next_page().is_none() && self.lanes.iter().all(|lane| !lane.busy);
-        if is_done { Next::Flush } else { next }
+        if self.lanes.iter().any(|lane| lane.busy) {
+            return next;
+        }
+        if !replay.next_part() {
+            return Next::Flush;
+        }
+        self.stage = Stage::Reading;
+        self.step(device, pool)
     }
 
-    /// A read of the journal is over, and well.
-    pub(super) fn journal_read(&mut self, buffer: &Buffer) {
-        if let Stage::Reading(reader) = &mut self.stage {
-            reader.take(buffer, &mut self.runs);
+    /// A read of the journal is over; without a buffer it failed.
+    pub(super) fn journal_read(&mut self, first: u64, buffer: Option<&Buffer>) {
+        if let Some(replay) = &mut self.replay {
+            replay.take(first, buffer);
         }
     }
 
@@ -182,9 +179,10 @@ impl Fold {
             bytes.fill(0);
         }
         let first_slot = page * self.shape.slots() as u32;
-        for record in &lane.records {
+        let Some(replay) = &self.replay else { return };
+        replay.for_each(page, |record| {
             self.shape.apply(&mut bytes, (record.slot.0 - first_slot) as usize, record);
-        }
+        });
         line_page::seal(&mut bytes, self.format_id, page);
         buffer.copy_from_slice(&bytes);
         lane.buffer = Some(buffer.clone());

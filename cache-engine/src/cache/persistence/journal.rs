@@ -10,16 +10,23 @@
 //!
 //! Absent: which records go in (the owner chooses), and applying them (fold and sweep).
 
+use std::collections::VecDeque;
+
 use block_io::{Buffer, BufferPool};
 
 use super::device::{Device, Purpose};
-use super::runs::Runs;
+use super::part::Part;
 use crate::cache::metadata::journal_block::{self, Record, Writer};
 use crate::cache::metadata::layout::Layout;
 use crate::cache::metadata::{FormatId, PAGE_SIZE};
 
-/// Blocks in a read or write at the most.
+/// Blocks in a write at the most.
 const BLOCKS_AT_ONCE: u64 = 64;
+
+/// Reads on their way at the most, and blocks of each: half a mebibyte. What one read brings is
+/// taken at once, so it is not much.
+const READS_MAX: usize = 8;
+const READ_BLOCKS_MAX: u64 = 16;
 
 /// The ring while the cache runs.
 pub(super) struct Journal {
@@ -175,16 +182,28 @@ impl Journal {
     }
 }
 
-/// Reads a part of the ring, one read at a time, and keeps its records.
+/// A read of the journal on its way, or waiting for one before it.
+struct Ahead {
+    first: u64,
+    blocks: u64,
+    buffer: Option<Buffer>,
+}
+
+/// Reads a range of the ring, a few reads at a time, and hands its records to a part.
 pub(super) struct Reader {
     layout: Layout,
     format_id: FormatId,
     at_once: u64,
-    next: u64,
+    start: u64,
     end: u64,
-    reading: u64,
+    /// The first block that has not been taken, and the first that has not been asked for.
+    next: u64,
+    asked: u64,
+    ahead: VecDeque<Ahead>,
     run: u64,
     stopped: bool,
+    /// The records of a block, until it is known to be sound.
+    records: Vec<Record>,
 }
 
 impl Reader {
@@ -194,54 +213,109 @@ impl Reader {
         transfer_max: u32,
         blocks: std::ops::Range<u64>,
     ) -> Self {
-        let at_once = (u64::from(transfer_max) / PAGE_SIZE as u64).clamp(1, BLOCKS_AT_ONCE);
-        let (next, end) = (blocks.start, blocks.end);
-        Self { layout, format_id, at_once, next, end, reading: 0, run: 0, stopped: false }
+        let at_once = (u64::from(transfer_max) / PAGE_SIZE as u64).clamp(1, READ_BLOCKS_MAX);
+        Self {
+            layout,
+            format_id,
+            at_once,
+            start: blocks.start,
+            end: blocks.end,
+            next: blocks.start,
+            asked: blocks.start,
+            ahead: VecDeque::with_capacity(READS_MAX),
+            run: 0,
+            stopped: false,
+            records: Vec::new(),
+        }
     }
 
-    /// Sends the next read; false when there is nothing more to read.
+    /// Sends what can be sent; false when that is nothing.
     pub(super) fn read(&mut self, device: &mut Device, pool: &BufferPool) -> bool {
-        if self.is_done() || self.reading > 0 {
-            return false;
+        let before = self.asked;
+        while !self.stopped && self.asked < self.end && self.ahead.len() < READS_MAX {
+            let ring = u64::from(self.layout.journal_blocks);
+            let to_wrap = ring - self.asked % ring;
+            let (first, blocks) =
+                (self.asked, self.at_once.min(to_wrap).min(self.end - self.asked));
+            let buffer = pool.allocate(blocks as usize * PAGE_SIZE);
+            let offset = self.layout.journal_block_offset(first);
+            device.read(Purpose::JournalRead { first }, offset, buffer);
+            self.ahead.push_back(Ahead { first, blocks, buffer: None });
+            self.asked += blocks;
         }
-        let ring = u64::from(self.layout.journal_blocks);
-        let to_wrap = ring - self.next % ring;
-        self.reading = self.at_once.min(to_wrap).min(self.end - self.next);
-        let buffer = pool.allocate(self.reading as usize * PAGE_SIZE);
-        let offset = self.layout.journal_block_offset(self.next);
-        device.read(Purpose::JournalRead, offset, buffer);
-        true
+        self.asked > before
     }
 
-    /// Takes what was read, up to the first block that is not what it must be: the next in
-    /// sequence, and of no earlier run than the one before it.
-    pub(super) fn take(&mut self, buffer: &Buffer, runs: &mut Runs) {
+    /// Takes what was read at `first`, when it is its turn. Without a buffer, which is a read that
+    /// failed, the reading ends there.
+    pub(super) fn take(&mut self, first: u64, buffer: Option<&Buffer>, part: &mut Part) {
+        let Some(buffer) = buffer else {
+            self.stopped = true;
+            self.ahead.retain(|ahead| ahead.first != first);
+            return;
+        };
+        let ahead = self.ahead.iter_mut().find(|ahead| ahead.first == first);
+        if let Some(ahead) = ahead {
+            ahead.buffer = Some(buffer.clone());
+        }
+        while let Some(Ahead { blocks, buffer: Some(buffer), .. }) = self.ahead.front() {
+            let (blocks, buffer) = (*blocks as usize, buffer.clone());
+            self.ahead.pop_front();
+            for index in 0..blocks {
+                self.take_block(&buffer.slice(index * PAGE_SIZE, PAGE_SIZE), part);
+            }
+        }
+    }
+
+    /// Takes a block, if it is what it must be: the next in sequence, and of no earlier run than
+    /// the one before it.
+    fn take_block(&mut self, buffer: &Buffer, part: &mut Part) {
+        if self.stopped {
+            return;
+        }
         let mut bytes = [0; PAGE_SIZE];
-        let count = std::mem::take(&mut self.reading);
-        for index in 0..count as usize {
-            buffer.slice(index * PAGE_SIZE, PAGE_SIZE).copy_to_slice(&mut bytes);
-            let before = runs.mark();
-            let run =
-                journal_block::decode(&bytes, self.format_id, self.next, |record| runs.add(record));
-            let Some(run) = run.filter(|run| *run >= self.run) else {
-                runs.back_to(before);
-                self.stopped = true;
-                break;
-            };
-            self.run = run;
-            self.next += 1;
-        }
-        runs.end_run();
+        buffer.copy_to_slice(&mut bytes);
+        let records = &mut self.records;
+        records.clear();
+        let run = journal_block::decode(&bytes, self.format_id, self.next, |record| {
+            if part.covers(record.slot) {
+                records.push(*record);
+            }
+        });
+        let Some(run) = run.filter(|run| *run >= self.run) else {
+            self.stopped = true;
+            return;
+        };
+        records.iter().for_each(|record| part.add(record));
+        self.run = run;
+        self.next += 1;
     }
 
-    /// Whether everything up to the end, or up to the first bad block, was taken.
+    /// Whether everything up to the end, or up to the first bad block, was taken, and nothing is
+    /// on its way.
     pub(super) fn is_done(&self) -> bool {
-        self.stopped || self.next == self.end
+        self.ahead.is_empty() && (self.stopped || self.next == self.end)
+    }
+
+    /// Whether everything up to the end was taken.
+    pub(super) fn is_complete(&self) -> bool {
+        self.next == self.end
     }
 
     /// One past the last block that was taken.
     pub(super) fn next(&self) -> u64 {
         self.next
+    }
+
+    /// The range ends where the reading did.
+    pub(super) fn end_here(&mut self) {
+        self.end = self.next;
+    }
+
+    /// Begins anew.
+    pub(super) fn rewind(&mut self) {
+        (self.next, self.asked) = (self.start, self.start);
+        (self.run, self.stopped) = (0, false);
     }
 }
 

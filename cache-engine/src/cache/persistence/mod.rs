@@ -31,10 +31,11 @@ mod journal;
 mod key_map;
 mod ledger;
 mod opening;
+mod part;
 mod passes;
 mod pending;
 mod recorded;
-mod runs;
+mod replay;
 mod steps;
 mod sweep;
 
@@ -46,12 +47,11 @@ use super::entry::Entry;
 use super::index::Slot;
 use super::line::{LineMap, LineNumber};
 use super::metadata::PAGE_SIZE;
-use super::metadata::journal_block::Checksums;
 use super::metadata::layout::Layout;
 use super::metadata::superblock::{State, Superblock};
 
 pub use face::PersistenceStatistics;
-pub(crate) use face::{Change, LineChecksums, LoadedLine, PersistenceConfig, Start};
+pub(crate) use face::{Change, Leave, LineChecksums, LoadedLine, PersistenceConfig, Start};
 
 use activity::Activity;
 use device::{Device, Purpose};
@@ -136,6 +136,7 @@ impl Persistence {
     ) -> Self {
         let layout = superblock.layout;
         let slots = layout.sets as u64 * super::entry::WAYS as u64;
+        let blocks = BlockSet::all(layout.line_size).count() as usize;
         let format_id = superblock.format_id;
         let mut persistence = Self {
             layout,
@@ -148,7 +149,7 @@ impl Persistence {
             device: Device::new(),
             ledger: Ledger::new(superblock),
             activity: Activity::new(layout.activity_pages, config),
-            pending: Pending::new(slots),
+            pending: Pending::new(slots, blocks, config.pending_min),
             recorded: Recorded::new(slots),
             journal: Journal::new(layout, format_id, 0, config.transfer_max),
             fold: Fold::new(layout, format_id),
@@ -174,27 +175,38 @@ impl Persistence {
     }
 
     /// A change (write, discard, zeroes) of `extent`, which lies within one extent of 4 MiB, wants
-    /// to begin. True: it may. False: [`activated`](Self::activated) will name the piece. Either
-    /// way [`end_change`](Self::end_change) is owed when it is over.
+    /// to begin. Whatever the answer, [`end_change`](Self::end_change) is owed when it is over. One
+    /// that is `volatile` may be undone after it was answered, until it is said to be over.
     #[inline]
-    pub(crate) fn begin_change(&mut self, piece: u16, extent: Extent, now: Timestamp) -> bool {
+    pub(crate) fn begin_change(
+        &mut self,
+        piece: u16,
+        extent: Extent,
+        volatile: bool,
+        now: Timestamp,
+    ) -> Leave {
         let number = extent.offset >> EXTENT_SHIFT;
-        self.activity.begin(number, now.0) || self.begin_inactive(piece, number, now)
+        if self.activity.begin(number, now.0) {
+            return Leave::Named;
+        }
+        self.begin_inactive(piece, number, volatile, now)
     }
 
     #[cold]
-    fn begin_inactive(&mut self, piece: u16, number: u64, now: Timestamp) -> bool {
+    fn begin_inactive(&mut self, piece: u16, number: u64, volatile: bool, now: Timestamp) -> Leave {
         if self.phase == Phase::Dead {
-            return true;
+            return Leave::Unnamed;
         }
-        // Until everything is loaded, any extent may have lines recorded.
-        let wait = self.phase != Phase::Running || self.recorded.may_contain(number);
+        // Until everything is loaded, any extent may have lines recorded. And of a change that is
+        // undone later lines are recorded meanwhile, so the device has to name its extent first.
+        let wait = volatile || self.phase != Phase::Running || self.recorded.may_contain(number);
         self.activity.begin_inactive(number, now.0, wait.then_some(piece));
         self.work = true;
         if !wait {
             self.flush_due.get_or_insert(now + self.config.flush_interval);
+            return Leave::Unnamed;
         }
-        !wait
+        Leave::Later
     }
 
     /// A change that [`begin_change`](Self::begin_change) was told of is over.
@@ -236,7 +248,7 @@ impl Persistence {
         line: LineNumber,
         valid: BlockSet,
         changed: BlockSet,
-        checksums: &Checksums,
+        checksums: &[u32],
         now: Timestamp,
     ) {
         let mut entry = entry;
@@ -284,6 +296,16 @@ impl Persistence {
         self.work |= retry || self.giving_up.is_due(now);
     }
 
+    /// Whether [`tick`](Self::tick) has something to do: a loop asks this with every turn.
+    #[inline]
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        let retry = self.retire_after > self.now && self.retire_after <= now;
+        self.phase != Phase::Dead
+            && (self.flush_due.is_some_and(|due| due <= now)
+                || retry && self.activity.is_short()
+                || self.giving_up.is_due(now))
+    }
+
     /// When [`tick`](Self::tick) is to be called.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         if self.phase == Phase::Dead {
@@ -292,6 +314,13 @@ impl Persistence {
         let retry =
             (self.activity.is_short() && self.retire_after > self.now).then_some(self.retire_after);
         [self.flush_due, retry, self.giving_up.deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether any of what comes out of the machine may have changed since
+    /// [`requests`](Self::requests) was called last, so that it has to be asked.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.work || !self.device.requests.is_empty() || !self.checksums.is_empty()
     }
 
     /// What is to be sent to the cache device; take everything out, after each call.
@@ -466,6 +495,7 @@ impl Persistence {
 
     /// The device is disowned: no start with it will be warm.
     pub(crate) fn disowned(&mut self) {
+        self.work = true;
         if self.phase != Phase::Dead {
             self.die();
         }

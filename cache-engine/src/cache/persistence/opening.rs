@@ -13,7 +13,8 @@
 
 use super::device::{Device, Purpose};
 use super::journal::{Journal, Reader};
-use super::runs::Runs;
+use super::part::Part;
+use super::replay::Replay;
 use super::sweep::Sweep;
 use super::{Fold, Persistence, Phase, Start};
 use crate::cache::metadata::PAGE_SIZE;
@@ -44,8 +45,7 @@ pub(super) struct Opening {
     /// Copies of activity pages that were asked for, and that were read.
     asked: usize,
     read: usize,
-    reader: Option<Reader>,
-    runs: Option<Runs>,
+    replay: Option<Replay>,
     /// Something could not be read.
     unreadable: bool,
 }
@@ -63,8 +63,7 @@ impl Opening {
             pages: Vec::new(),
             asked: 0,
             read: 0,
-            reader: None,
-            runs: None,
+            replay: None,
             unreadable: false,
         }
     }
@@ -140,8 +139,8 @@ impl Persistence {
         }
         let end = tail + u64::from(self.layout.journal_blocks);
         let reader = Reader::new(self.layout, format_id, transfer_max, tail..end);
-        self.opening.reader = Some(reader);
-        self.opening.runs = Some(Runs::new(self.slots_per_page()));
+        let part = Part::new(&self.layout, self.config.part_places_max);
+        self.opening.replay = Some(Replay::new(reader, part));
         self.opening.pages = (0..self.layout.activity_pages).map(|_| Copies::default()).collect();
         self.phase = Phase::Reading;
         true
@@ -166,32 +165,32 @@ impl Persistence {
     fn read_records(&mut self) -> bool {
         let opening = &mut self.opening;
         opening.read_pages(&mut self.device, &self.pool, &self.layout);
-        let Some(reader) = &mut opening.reader else { return false };
-        if !reader.is_done() && !opening.unreadable {
-            reader.read(&mut self.device, &self.pool);
+        let Some(replay) = &mut opening.replay else { return false };
+        if !replay.is_read() {
+            replay.read(&mut self.device, &self.pool);
             return false;
         }
         if opening.read < 2 * opening.pages.len() {
             return false;
         }
-        let (tail, head) = (self.ledger.superblock().journal_tail, reader.next());
+        let (tail, head) = (self.ledger.superblock().journal_tail, replay.head());
         if !opening.is_believable(tail, head) {
             opening.cold = true;
             opening.unbelievable = true;
             opening.pages.clear();
-            (opening.reader, opening.runs) = (None, None);
+            opening.replay = None;
             self.phase = Phase::Opening;
             self.take_into_use();
             return true;
         }
         let pages: Vec<_> = opening.pages.drain(..).map(|copies| copies.newest).collect();
-        opening.reader = None;
-        let runs = opening.runs.take().expect("made together with the reader");
+        let Some(mut replay) = opening.replay.take() else { return false };
+        replay.end_here();
         self.journal.go_on(tail, head);
         self.activity.load(&pages);
         let format_id = self.ledger.superblock().format_id;
         let (transfer_max, unverified) = (self.config.transfer_max, self.opening.unverified);
-        self.sweep = Some(Sweep::new(self.layout, format_id, transfer_max, runs, unverified));
+        self.sweep = Some(Sweep::new(self.layout, format_id, transfer_max, replay, unverified));
         self.opening.superblock = None;
         self.phase = Phase::Sweeping;
         self.activity.release_active(&mut self.activated);
@@ -204,6 +203,11 @@ impl Persistence {
         let Some(sweep) = &mut self.sweep else { return false };
         if self.stopping == super::Stopping::No {
             sweep.read(&mut self.device, &self.pool);
+        }
+        if sweep.is_torn() {
+            // What was read of the journal before can't be read any more.
+            self.failed = true;
+            return false;
         }
         if !sweep.is_done() {
             return false;
@@ -253,22 +257,28 @@ impl Persistence {
         }
     }
 
-    pub(super) fn journal_read(&mut self, buffer: Option<&Buffer>) {
-        let Some(buffer) = buffer else {
+    /// A read of the journal is over; without a buffer it failed.
+    pub(super) fn journal_read(&mut self, first: u64, buffer: Option<&Buffer>) {
+        if buffer.is_none() {
             // A start does without what is recorded; a running cache must not.
             if self.phase == Phase::Reading {
                 self.opening.unreadable = true;
             } else {
                 self.failed = true;
             }
-            return;
-        };
-        if self.phase != Phase::Reading {
-            self.fold.journal_read(buffer);
-        } else if let (Some(reader), Some(runs)) =
-            (&mut self.opening.reader, &mut self.opening.runs)
-        {
-            reader.take(buffer, runs);
+        }
+        match self.phase {
+            Phase::Reading => {
+                if let Some(replay) = &mut self.opening.replay {
+                    replay.take(first, buffer);
+                }
+            }
+            Phase::Sweeping => {
+                if let Some(sweep) = &mut self.sweep {
+                    sweep.journal_read(first, buffer);
+                }
+            }
+            Phase::Opening | Phase::Running | Phase::Dead => self.fold.journal_read(first, buffer),
         }
     }
 }

@@ -11,17 +11,27 @@
 //! Absent: which extents are active.
 
 use super::key_map::KeyMap;
-use crate::cache::blocks::BlockSet;
+use crate::cache::blocks::{BLOCKS_MAX, BlockSet};
 use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
-use crate::cache::metadata::journal_block::{Checksums, Record};
+use crate::cache::metadata::journal_block::Record;
 
-/// One slot's record.
+/// Places of a large cache's table: about 1 MiB.
+const PLACES_MAX: u64 = 8192;
+
+/// Places of a small one's, if it has that many slots: what a client fills while one write of the
+/// journal is on its way. About 150 KiB.
+pub(super) const PLACES_MIN: u64 = 2048;
+
+/// One slot's record, but for its checksums.
 #[derive(Clone, Copy)]
 struct Place {
-    record: Record,
     /// Number of the line's extent.
     extent: u64,
+    slot: Slot,
+    entry: Entry,
+    valid: BlockSet,
+    changed: BlockSet,
     taken: bool,
     /// No flush has looked at the record.
     fresh: bool,
@@ -30,14 +40,11 @@ struct Place {
 }
 
 const EMPTY: Place = Place {
-    record: Record {
-        slot: Slot(0),
-        entry: Entry(0),
-        valid: BlockSet::EMPTY,
-        changed: BlockSet::EMPTY,
-        checksums: [0; 16],
-    },
     extent: 0,
+    slot: Slot(0),
+    entry: Entry(0),
+    valid: BlockSet::EMPTY,
+    changed: BlockSet::EMPTY,
     taken: false,
     fresh: false,
     listed: false,
@@ -58,18 +65,24 @@ pub(super) enum Added {
 pub(super) struct Pending {
     map: KeyMap,
     places: Box<[Place]>,
+    /// Of each place, by block of its line; those of blocks that have not changed mean nothing.
+    checksums: Box<[u32]>,
+    blocks: usize,
     free: Vec<u32>,
     /// Places that no flush has looked at.
     fresh: Vec<u32>,
 }
 
 impl Pending {
-    /// A table for a cache of `slots` slots.
-    pub(super) fn new(slots: u64) -> Self {
-        let capacity = (slots / 64).clamp(256, 8192) as usize;
+    /// A table for a cache of `slots` slots of `blocks` blocks: a place for one in 64 of them, or
+    /// for `least` of them, if there are so many.
+    pub(super) fn new(slots: u64, blocks: usize, least: u64) -> Self {
+        let capacity = (slots / 64).clamp(least.min(PLACES_MAX), PLACES_MAX).min(slots) as usize;
         Self {
             map: KeyMap::new(capacity),
             places: vec![EMPTY; capacity].into_boxed_slice(),
+            checksums: vec![0; capacity * blocks].into_boxed_slice(),
+            blocks,
             free: (0..capacity as u32).rev().collect(),
             fresh: Vec::with_capacity(capacity),
         }
@@ -97,37 +110,35 @@ impl Pending {
         !self.fresh.is_empty()
     }
 
-    /// Notes what is to be known of a slot; `changed` must be valid too.
+    /// Notes what is to be known of a slot; `changed` must be valid too, and `checksums` has those
+    /// of its blocks, by block of the line.
     pub(super) fn record(
         &mut self,
         slot: Slot,
         entry: Entry,
         extent: u64,
         [valid, changed]: [BlockSet; 2],
-        checksums: &Checksums,
+        checksums: &[u32],
     ) -> Added {
         let found = self.map.find(u64::from(slot.0));
         let Some(at) = found.or_else(|| self.free.pop()) else { return Added::Full };
         let place = &mut self.places[at as usize];
-        let record = &mut place.record;
-        if found.is_none() {
-            *record = Record { slot, entry, valid, changed, checksums: *checksums };
-            (place.extent, place.taken) = (extent, true);
-            self.map.insert(u64::from(slot.0), at);
-            self.freshen(at);
-            return Added::Fresh;
-        }
-        let same_line = record.entry.tag() == entry.tag();
-        let before = if same_line { record.changed } else { BlockSet::EMPTY };
-        record.changed = before.union(changed).intersection(valid);
-        (record.entry, record.valid) = (entry, valid);
+        let kept = &mut self.checksums[at as usize * self.blocks..][..self.blocks];
         for block in changed.iter() {
-            record.checksums[block] = checksums[block];
+            kept[block] = checksums[block];
         }
+        let same_line = found.is_some() && place.entry.tag() == entry.tag();
+        let before = if same_line { place.changed } else { BlockSet::EMPTY };
+        place.changed = before.union(changed).intersection(valid);
+        (place.entry, place.valid) = (entry, valid);
         if same_line {
             return Added::Merged;
         }
         place.extent = extent;
+        if found.is_none() {
+            (place.slot, place.taken) = (slot, true);
+            self.map.insert(u64::from(slot.0), at);
+        }
         self.freshen(at);
         Added::Fresh
     }
@@ -183,16 +194,19 @@ impl Pending {
     }
 
     /// The record in a place and its line's extent.
-    pub(super) fn get(&self, at: u32) -> (&Record, u64) {
-        let place = &self.places[at as usize];
-        (&place.record, place.extent)
+    pub(super) fn get(&self, at: u32) -> (Record, u64) {
+        let Place { slot, entry, valid, changed, extent, .. } = self.places[at as usize];
+        let mut checksums = [0; BLOCKS_MAX];
+        let kept = &self.checksums[at as usize * self.blocks..][..self.blocks];
+        checksums[..self.blocks].copy_from_slice(kept);
+        (Record { slot, entry, valid, changed, checksums }, extent)
     }
 
     /// Gives up a place: its record is on its way to the journal.
     pub(super) fn remove(&mut self, at: u32) {
         let place = &mut self.places[at as usize];
         (place.taken, place.fresh) = (false, false);
-        self.map.remove(u64::from(place.record.slot.0));
+        self.map.remove(u64::from(place.slot.0));
         self.free.push(at);
     }
 }
@@ -209,8 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn a_small_cache_has_thousands_of_places_and_none_has_more_than_slots() {
+        let places = |slots| Pending::new(slots, BLOCKS_MAX, PLACES_MIN).capacity();
+        // 16 lines of 64 KiB, 64 MiB in lines of 16 KiB, 1 GiB of them, 4 GiB, and 1 TiB.
+        let slots = [16, 4096, 65536, 1 << 18, 1 << 26];
+        assert_eq!(slots.map(places), [16, 2048, 2048, 4096, 8192]);
+        // Each slot has a place, so there is room whatever is recorded.
+        let mut pending = Pending::new(16, BLOCKS_MAX, PLACES_MIN);
+        for slot in (0..16).chain(0..16) {
+            let (entry, all) = (Entry::new(1, false), BlockSet(1));
+            let added = pending.record(Slot(slot), entry, 0, [all, all], &[0; 16]);
+            assert_ne!(added, Added::Full, "slot {slot}");
+        }
+    }
+
+    #[test]
     fn records_of_a_slot_become_one() {
-        let mut pending = Pending::new(1);
+        let mut pending = Pending::new(1, BLOCKS_MAX, PLACES_MIN);
         assert_eq!(record(&mut pending, 1, 0b0001, 0b0001, 7), Added::Fresh);
         assert_eq!(record(&mut pending, 1, 0b0111, 0b0110, 8), Added::Merged);
         let (merged, _) = pending.get(pending.next_taken(0).expect("one"));
@@ -227,7 +256,7 @@ mod tests {
 
     #[test]
     fn held_records_stay_until_they_are_free() {
-        let mut pending = Pending::new(1);
+        let mut pending = Pending::new(1, BLOCKS_MAX, PLACES_MIN);
         record(&mut pending, 1, 1, 1, 7);
         pending.hold_fresh(|extent| extent == 1);
         assert_eq!(pending.next_fresh(), None);

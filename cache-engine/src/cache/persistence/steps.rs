@@ -12,6 +12,7 @@ use block_io::{Buffer, Timestamp};
 use super::device::{Finished, Purpose};
 use super::fold::Next;
 use super::journal::Reader;
+use super::part::Part;
 use super::passes::Stage;
 use super::{LineChecksums, Persistence, Phase};
 use crate::cache::index::Slot;
@@ -132,7 +133,7 @@ impl Persistence {
     /// Moves a record into the journal's next write, if it has room.
     fn journal_record(&mut self, at: u32) -> bool {
         let (record, extent) = self.pending.get(at);
-        let written = self.journal.push(record);
+        let written = self.journal.push(&record);
         if written {
             self.recorded.add(extent);
             self.pending.remove(at);
@@ -206,7 +207,8 @@ impl Persistence {
             let format_id = self.ledger.superblock().format_id;
             let blocks = self.journal.tail()..end;
             let transfer_max = self.config.transfer_max;
-            self.fold.begin(Reader::new(self.layout, format_id, transfer_max, blocks), end);
+            let reader = Reader::new(self.layout, format_id, transfer_max, blocks);
+            self.fold.begin(reader, Part::new(&self.layout, self.config.part_places_max), end);
         }
         if let Some(flush) = self.fold.awaits_flush() {
             if self.device.is_flushed(flush) {
@@ -309,7 +311,7 @@ impl Persistence {
             | Purpose::SweepWrite { .. }
             | Purpose::FoldWrite { .. } => self.failed = true,
             Purpose::ActivityRead { page, copy } => self.activity_page_read(page, copy, read),
-            Purpose::JournalRead => self.journal_read(read),
+            Purpose::JournalRead { first } => self.journal_read(first, read),
             Purpose::SweepRead { first_page } => {
                 if let Some(sweep) = &mut self.sweep {
                     sweep.read_done(first_page, read.cloned());

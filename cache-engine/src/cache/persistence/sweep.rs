@@ -1,14 +1,15 @@
 //! Loading the line table at a start: page after page, the journal's records applied.
 //!
 //! ```text
-//!   table ──reads of 64 pages, 32 in flight──▶ chunks ──in order─▶ page ─▶ lines for the index
+//!   table ──reads of 64 pages, 4 to 32 ──────▶ chunks ──in order─▶ page ─▶ lines for the index
 //!                               the journal's records of the page ──┘  └─▶ written if changed
 //! ```
 //! A line of an extent that was active when the last run ended, or that was changed since this one
 //! began, is dropped, and the page is written back without it: only then may the extent be retired.
 //! A page that was cut short is written back too, so that it can't come back with what it knew.
 //! Nothing is processed before the engine asks for it, and nothing while 32 pages are on their way
-//! back, which bounds the memory.
+//! back; the reads in flight are a 64th of the table at the most, and the journal is read again
+//! for each part of the table that its records fit in memory for. That bounds the memory.
 //!
 //! Absent: moving the journal's tail when all is done, which is the owner's.
 
@@ -19,7 +20,7 @@ use block_io::{Buffer, BufferPool};
 use super::activity::Activity;
 use super::device::{Device, Purpose};
 use super::recorded::Recorded;
-use super::runs::Runs;
+use super::replay::Replay;
 use super::{LoadedLine, extent_of_line};
 use crate::cache::blocks::BlockSet;
 use crate::cache::entry::{Entry, WAYS};
@@ -29,7 +30,9 @@ use crate::cache::metadata::layout::Layout;
 use crate::cache::metadata::line_page::{self, PageBytes, Shape, Verdict};
 use crate::cache::metadata::{FormatId, PAGE_SIZE};
 
-const READS_MAX: usize = 32;
+/// Reads in flight: so many that they are a 64th of the table, within this range.
+const READS: std::ops::RangeInclusive<u32> = 4..=32;
+const READS_SHARE: u32 = 64;
 const PAGES_AT_ONCE: u32 = 64;
 const WRITES_MAX: usize = 32;
 
@@ -48,7 +51,8 @@ pub(super) struct Sweep {
     shape: Shape,
     at_once: u32,
     unverified: bool,
-    runs: Runs,
+    replay: Replay,
+    reads_max: usize,
     next_read: u32,
     chunks: VecDeque<Chunk>,
     next_page: u32,
@@ -71,19 +75,22 @@ impl Sweep {
         layout: Layout,
         format_id: FormatId,
         transfer_max: u32,
-        runs: Runs,
+        replay: Replay,
         unverified: bool,
     ) -> Self {
         let at_once = (transfer_max / PAGE_SIZE as u32).clamp(1, PAGES_AT_ONCE);
+        let reads = layout.table_pages / at_once / READS_SHARE;
+        let reads_max = reads.clamp(*READS.start(), *READS.end()) as usize;
         Self {
             layout,
             format_id,
             shape: Shape::new(layout.line_size),
             at_once,
             unverified,
-            runs,
+            replay,
+            reads_max,
             next_read: 0,
-            chunks: VecDeque::with_capacity(READS_MAX),
+            chunks: VecDeque::with_capacity(reads_max),
             next_page: 0,
             writes: Vec::with_capacity(WRITES_MAX),
             lines: Vec::with_capacity(layout.sets_per_page as usize * WAYS),
@@ -103,8 +110,24 @@ impl Sweep {
         self.next_page == self.layout.table_pages && self.writes.is_empty()
     }
 
+    /// Whether the journal is not any more what it was when the start read it.
+    pub(super) fn is_torn(&self) -> bool {
+        self.replay.is_read() && !self.replay.is_whole()
+    }
+
+    /// A read of the journal is over; without a buffer it failed.
+    pub(super) fn journal_read(&mut self, first: u64, buffer: Option<&Buffer>) {
+        self.replay.take(first, buffer);
+    }
+
     pub(super) fn read(&mut self, device: &mut Device, pool: &BufferPool) {
-        while self.chunks.len() < READS_MAX && self.next_read < self.layout.table_pages {
+        if self.next_page == self.replay.part_end() && self.replay.is_read() {
+            self.replay.next_part();
+        }
+        if !self.replay.is_read() {
+            self.replay.read(device, pool);
+        }
+        while self.chunks.len() < self.reads_max && self.next_read < self.layout.table_pages {
             let first_page = self.next_read;
             let pages = self.at_once.min(self.layout.table_pages - first_page);
             let buffer = pool.allocate(pages as usize * PAGE_SIZE);
@@ -140,10 +163,11 @@ impl Sweep {
         pool: &BufferPool,
     ) -> Option<(u32, &[LoadedLine])> {
         let chunk = self.chunks.front()?;
-        if !chunk.is_read || self.writes.len() == WRITES_MAX {
+        let page = self.next_page;
+        let is_known = self.replay.is_read() && page < self.replay.part_end();
+        if !chunk.is_read || !is_known || self.writes.len() == WRITES_MAX {
             return None;
         }
-        let page = self.next_page;
         let mut bytes = [0; PAGE_SIZE];
         let mut verdict = Verdict::Damaged;
         if let Some(buffer) = &chunk.buffer {
@@ -161,7 +185,7 @@ impl Sweep {
         self.damaged += u64::from(verdict == Verdict::Damaged);
         let mut changed = verdict == Verdict::Damaged;
         let (shape, first_slot) = (self.shape, page * self.shape.slots() as u32);
-        self.runs.take_page(page, |record| {
+        self.replay.for_each(page, |record| {
             changed = true;
             shape.apply(&mut bytes, (record.slot.0 - first_slot) as usize, record);
         });

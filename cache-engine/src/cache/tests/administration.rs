@@ -94,6 +94,30 @@ fn requests_beyond_the_new_end_are_answered() {
 }
 
 #[test]
+fn a_read_left_across_a_new_end_takes_nothing_from_behind_a_short_last_block() {
+    let mut rig = Rig::in_memory(small_lines(), 8);
+    let id = rig.add("a", SIZE);
+    // The read waits for the write, while the volume shrinks to the middle of its first block.
+    let write = rig.write(id, Extent::new(10 * LINE, LINE), 1);
+    let across = rig.read(id, 9 * LINE, 2 * LINE);
+    rig.cache.resize_volume(id, 9 * LINE + 2048).expect("it is there");
+    rig.collect();
+    // What there is of the last block is cached, and is all of it as far as anyone knows.
+    let short = rig.read(id, 9 * LINE, 2048);
+    rig.origin_answers(1);
+    while let Some(at) = rig.data_request() {
+        rig.device_answers(at, Ok(()));
+    }
+    rig.bytes(short);
+    rig.settle();
+    rig.reply(write);
+    let bytes = rig.bytes(across);
+    let last_block = content(b'a', Extent::new(9 * LINE, LINE));
+    assert!(bytes[..LINE as usize] == last_block, "bytes that nobody stored");
+    assert_eq!(rig.statistics(id).fills_dropped, 0, "the short block was stored");
+}
+
+#[test]
 fn nothing_read_before_an_invalidation_is_served_after_it() {
     let mut rig = Rig::in_memory(small_lines(), 8);
     let id = rig.add("a", SIZE);

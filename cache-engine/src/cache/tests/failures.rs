@@ -181,6 +181,64 @@ fn what_an_origin_may_have_lost_is_not_served() {
 }
 
 #[test]
+fn what_an_origin_has_not_flushed_it_may_lose_again_and_again() {
+    // Whatever a write was told: it may have been done, and be volatile.
+    for told in [Ok(()), Err(IoError::Media), Err(IoError::ConnectionLost)] {
+        let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+        let mut settings = volume(16 << 20);
+        settings.name = "volatile".into();
+        settings.geometry.volatile_cache = true;
+        let id = desk.cache.add_volume(settings).expect("room");
+        let read = |desk: &mut Desk, name: u64| {
+            let buffer = desk.pool.allocate(4096);
+            desk.cache.submit(NOW, id, Request::read(RequestId(name), 0, buffer)).expect("room");
+            desk.collect();
+            let is_hit = desk.origin.is_empty();
+            desk.settle(0);
+            desk.reply(RequestId(name)).result.expect("read");
+            is_hit
+        };
+        let buffer = desk.pool.allocate(4096);
+        desk.cache.submit(NOW, id, Request::write(RequestId(1), 0, buffer)).expect("room");
+        desk.collect();
+        desk.origin_answers(0, told);
+        desk.settle(0);
+        assert_eq!(desk.reply(RequestId(1)).result, told);
+        desk.cache.fence(id);
+        assert!(!read(&mut desk, 2) && read(&mut desk, 3), "{told:?}: it is cached anew");
+        desk.cache.fence(id);
+        assert!(!read(&mut desk, 4), "{told:?}: it may be gone now");
+        desk.cache.submit(NOW, id, Request::flush(RequestId(5))).expect("room");
+        desk.collect();
+        desk.settle(0);
+        desk.reply(RequestId(5)).result.expect("flushed");
+        desk.cache.fence(id);
+        assert!(read(&mut desk, 6), "{told:?}: it is durable");
+    }
+}
+
+#[test]
+fn a_write_that_an_origin_may_have_lost_a_part_of_fails() {
+    for (force, expected) in [(false, Err(IoError::ConnectionLost)), (true, Ok(()))] {
+        let mut desk = Desk::new(CacheMode::WriteThrough, 4);
+        let mut settings = volume(16 << 20);
+        settings.name = "volatile".into();
+        settings.geometry.volatile_cache = true;
+        let id = desk.cache.add_volume(settings).expect("room");
+        // One piece in each of two regions.
+        let buffer = desk.pool.allocate(8192);
+        let write = Request::write(RequestId(1), (1 << 20) - 4096, buffer);
+        desk.cache.submit(NOW, id, write.with_force_unit_access(force)).expect("room");
+        desk.collect();
+        assert_eq!(desk.origin.len(), 2);
+        desk.origin_answers(0, Ok(()));
+        desk.cache.fence(id);
+        desk.settle(0);
+        assert_eq!(desk.reply(RequestId(1)).result, expected);
+    }
+}
+
+#[test]
 fn an_origin_that_nobody_flushes_is_flushed_when_there_is_much_to_lose() {
     let mut desk = Desk::new(CacheMode::WriteAround, 4);
     let mut settings = volume(4 << 30);

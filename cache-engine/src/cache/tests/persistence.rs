@@ -44,6 +44,69 @@ fn page_request(rig: &Rig) -> Option<usize> {
     rig.of_device.iter().position(records)
 }
 
+/// Answers what the device is asked about records, but for the activity log.
+fn answer_all_but_activity(rig: &mut Rig) {
+    let layout = rig.superblock().layout;
+    let log = layout.activity_page_offset(0, 0)..layout.journal_offset;
+    let wanted = |request: &Request| {
+        matches!(Token::of(request.id), Token::Metadata { .. })
+            && (request.operation == Operation::Flush || !log.contains(&request.extent.offset))
+    };
+    while let Some(at) = rig.of_device.iter().position(wanted) {
+        rig.device_answers(at, Ok(()));
+    }
+}
+
+#[test]
+fn what_a_write_makes_invalid_is_recorded_at_once_unless_the_device_names_its_extent() {
+    let mut rig = Rig::on_device(small_lines(), 1);
+    let id = rig.add("a", SIZE);
+    assert!(!rig.is_hit(id, 0, LINE), "stored, and its record waits");
+    rig.write(id, Extent::new(0, LINE), b'w');
+    assert_eq!(
+        rig.of_origins.len(),
+        1,
+        "nothing is recorded of the extent: the write need not wait"
+    );
+    // Everything that waits is recorded, before the device names the extent.
+    let elsewhere = Extent::new(8 * LINE, LINE);
+    rig.cache.invalidate(id, elsewhere).expect("the volume is there");
+    rig.collect();
+    for _ in 0..10 {
+        rig.tick();
+        answer_all_but_activity(&mut rig);
+    }
+    let journal = rig.superblock().layout.journal_offset;
+    assert_ne!(rig.device.read(Extent::new(journal, 4)), [0; 4], "the journal was written");
+    rig.origin_answers(0);
+    assert_eq!(rig.of_origins.len(), 0);
+    // The store was not: the slot still holds what was there before.
+    rig.crash();
+    let id = rig.add("a", SIZE);
+    rig.load();
+    assert_eq!(rig.hits(id, 1), 0);
+}
+
+#[test]
+fn a_write_whose_store_fails_leaves_nothing_recorded_of_what_was_there() {
+    let mut rig = Rig::on_device(small_lines(), 1);
+    rig.add("a", SIZE);
+    rig.hits(VolumeId(0), 2);
+    rig.stop_and_start();
+    let id = rig.add("a", SIZE);
+    rig.load();
+    rig.put(id, Extent::new(LINE, LINE), b'v');
+    let write = rig.write(id, Extent::new(0, LINE), b'w');
+    let store = rig.data_request().expect("the extent is named, so that it begins at once");
+    rig.device_answers(store, Err(IoError::Media));
+    rig.settle();
+    assert_eq!(rig.reply(write).result, Ok(()));
+    rig.stop_and_start();
+    let id = rig.add("a", SIZE);
+    rig.load();
+    assert_eq!(rig.hits(id, 2), 1, "the other line");
+}
+
 #[test]
 fn a_line_of_before_a_crash_is_checked_once() {
     let (mut rig, id) = crashed();
@@ -51,6 +114,23 @@ fn a_line_of_before_a_crash_is_checked_once() {
     assert_eq!((rig.statistics(id).lines_verified, rig.hits(id, 8)), (8, 8));
     let statistics = rig.statistics(id);
     assert_eq!((statistics.lines_verified, statistics.checksum_mismatches), (8, 0));
+}
+
+#[test]
+fn who_waits_for_a_read_goes_on_when_its_checksums_come_last() {
+    let (mut rig, id) = crashed();
+    let extent = Extent::new(3 * LINE, LINE);
+    let read = rig.read(id, extent.offset, extent.length);
+    let write = rig.write(id, extent, 1);
+    let data = rig.data_request().expect("the line is read");
+    rig.device_answers(data, Ok(()));
+    let page = page_request(&rig).expect("its checksums are");
+    rig.device_answers(page, Ok(()));
+    rig.bytes(read);
+    let asked = rig.of_origins.len() + rig.of_device.len();
+    assert!(asked > 0, "the write waits, and nobody will ever wake it");
+    rig.settle();
+    assert_eq!(rig.reply(write).result, Ok(()));
 }
 
 #[test]

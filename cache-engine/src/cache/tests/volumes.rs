@@ -1,7 +1,11 @@
 //! Volumes beside each other, after each other, and on their return (invariant 20).
 
+use block_io::sim::Medium;
+
 use super::rig::{Rig, content, small_lines};
 use super::*;
+use crate::cache::Event;
+use crate::cache::metadata::{FormatId, Superblock};
 
 const SIZE: u64 = 1 << 20;
 
@@ -117,4 +121,32 @@ fn a_volume_grows_into_its_room_and_beyond() {
     }
     assert_ne!(rig.cache.span(id), Some(before), "it was moved");
     assert_eq!(rig.origins[0].read(Extent::new(0, 512)), content(b'a', Extent::new(0, 512)));
+}
+
+#[test]
+fn another_cache_device_takes_over_the_records_and_what_waits_for_them() {
+    let mut rig = Rig::on_device(small_lines(), 1);
+    let gone = rig.add("g", SIZE);
+    let stays = rig.add("s", SIZE);
+    let span = rig.cache.span(stays);
+    rig.cache.remove_volume(gone).expect("nothing is in flight");
+    rig.cache.detach();
+    rig.collect();
+    rig.settle();
+    assert!(rig.cache.is_detached());
+    // On its device nothing can be recorded any more.
+    let ticket = rig.cache.forget_volume(gone).expect("it is known");
+    rig.collect();
+    rig.settle();
+    assert!(!rig.events.contains(&Event::Done(ticket)), "it is on no device");
+    let superblock = Superblock::new(FormatId([77; 16]), rig.superblock().layout);
+    rig.device = Medium::default();
+    rig.device.write(superblock.offset(), &superblock.encode());
+    rig.cache.replace(superblock, 1 << 20, FormatId([78; 16])).expect("of the same size");
+    rig.collect();
+    rig.until(Event::Replaced);
+    rig.done(ticket);
+    let superblock = rig.superblock();
+    let records: Vec<_> = superblock.volumes().iter().map(|record| record.id).collect();
+    assert_eq!((records, rig.cache.span(stays)), (vec![stays], span));
 }

@@ -23,6 +23,7 @@ type Cached = CachedVolume<MemoryQueue, MemoryQueue>;
 /// A volume whose origin says that it has `size` bytes, and whose flushes end as the test wants.
 struct TestVolume {
     shared: SharedQueue<Cached>,
+    held: Rc<Cell<bool>>,
     size: Rc<Cell<u64>>,
     flush: Rc<Cell<Result<(), IoError>>>,
 }
@@ -63,6 +64,9 @@ impl ServedVolume for TestVolume {
     fn origin_size(&self) -> Result<u64, DeviceError> {
         Ok(self.size.get())
     }
+    fn hold(&mut self, held: bool) {
+        self.held.set(held);
+    }
 }
 
 /// A cache of 4 MiB with the volumes `pg` and `vm`, and `raw` beside it without one.
@@ -73,6 +77,8 @@ struct Place {
     /// Of each volume.
     clients: Vec<SharedQueue<Cached>>,
     size: Rc<Cell<u64>>,
+    /// Whether any of the volumes takes no requests.
+    held: Rc<Cell<bool>>,
     flush: Rc<Cell<Result<(), IoError>>>,
     asked: u32,
 }
@@ -92,6 +98,7 @@ impl Place {
         let mut executor = Executor::new(Some(engine.clone()));
         let size = Rc::new(Cell::new(SIZE));
         let flush = Rc::new(Cell::new(Ok(())));
+        let held = Rc::new(Cell::new(false));
         let mut clients = Vec::new();
         for name in ["pg", "vm", "raw"] {
             let settings = VolumeSettings {
@@ -106,10 +113,11 @@ impl Place {
             let shared = SharedQueue::new(volume);
             clients.push(shared.another());
             let (size, flush) = (Rc::clone(&size), Rc::clone(&flush));
-            let volume = Box::new(TestVolume { shared, size, flush });
+            let held = Rc::clone(&held);
+            let volume = Box::new(TestVolume { shared, held, size, flush });
             executor.add_volume(name, id, volume).expect("another name");
         }
-        Self { executor, engine, pool, clients, size, flush, asked: 0 }
+        Self { executor, engine, pool, clients, size, held, flush, asked: 0 }
     }
 
     /// Asks, and looks for an answer at once.
@@ -312,6 +320,41 @@ fn a_volume_takes_the_size_of_its_origin() {
         let message = place.refused(resize());
         assert!(message.contains(expected), "{message}");
     }
+}
+
+#[test]
+fn a_volume_is_resized_when_nothing_of_it_is_in_flight_and_held_until_then() {
+    let mut place = Place::new();
+    let buffer = place.pool.allocate(LINE as usize);
+    place.clients[0].submit(BlockRequest::read(RequestId(1), 0, buffer)).expect("room");
+    place.size.set(10 * LINE);
+    assert_eq!(place.ask(Request::Resize { volume: "pg".into() }), None);
+    assert!(place.held.get() && place.executor.under_way() == 1);
+    let mut ended = Vec::new();
+    while ended.is_empty() {
+        place.clients[0].poll(NOW, &mut ended);
+    }
+    let (answer, _) = place.wait();
+    assert_eq!(answer, Answer::Resized { before_bytes: SIZE, size_bytes: 10 * LINE });
+    assert!(!place.held.get(), "clients go on");
+}
+
+#[test]
+fn what_opens_devices_is_left_to_the_service_in_order_and_a_removed_volume_answers_nobody() {
+    let mut place = Place::new();
+    let remove = |volume: &str| Request::RemoveVolume { volume: volume.into(), forget: true };
+    assert_eq!(place.ask(remove("pg")), None);
+    assert_eq!(place.ask(remove("vm")), None);
+    let (change, first) = place.executor.next_change().expect("asked for");
+    assert_eq!(change, Change::RemoveVolume { volume: "pg".into(), forget: true });
+    assert_eq!(place.ask(Request::Flush { volume: "pg".into() }), None);
+    place.executor.remove_volume("pg");
+    place.executor.answer(first, Answer::Done {});
+    let (answer, _) = place.wait();
+    assert_eq!(answer, Answer::error("volume 'pg': was removed meanwhile"));
+    assert_eq!(place.wait().0, Answer::Done {});
+    assert_eq!(place.status().volumes.len(), 2);
+    assert_eq!(place.executor.under_way(), 1, "the other change");
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub(crate) fn run(verb: &CacheVerb) -> Result<(), Failure> {
         CacheVerb::Format(arguments) => format::run(arguments),
         CacheVerb::Inspect(arguments) => inspect::run(arguments),
         CacheVerb::Check(arguments) => check::run(arguments),
+        CacheVerb::Replace(arguments) => crate::control_verbs::replace(arguments),
     }
 }
 

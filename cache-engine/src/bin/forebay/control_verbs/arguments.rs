@@ -8,6 +8,7 @@ use cache_engine::cache::CacheMode;
 use cache_engine::control::model::Range;
 use clap::{Args, Subcommand};
 
+use super::change_arguments::{AddArguments, RemoveArguments};
 use super::lease::LeaseArguments;
 use crate::replay::CurveFile;
 
@@ -85,6 +86,10 @@ Examples:
         #[command(flatten)]
         socket: SocketArgument,
     },
+    /// Serve another volume, until the service ends
+    Add(AddArguments),
+    /// Serve a volume no more
+    Remove(RemoveArguments),
     /// Change what is cached of a volume, for requests from now on
     #[command(after_long_help = "\
 Examples:
@@ -133,6 +138,10 @@ Examples:
     /// renewal before the end moves it; one that comes later is another lease, on a cold cache.
     Lease(LeaseArguments),
     /// Take the size that a volume's origin has now
+    ///
+    /// Clients that are connected keep the size that they were told, for NBD has no way to tell
+    /// them another; those that connect from now on are told the new one. A volume that outgrows
+    /// its room in the cache starts cold.
     #[command(after_long_help = "\
 Examples:
   forebay volume resize pg")]

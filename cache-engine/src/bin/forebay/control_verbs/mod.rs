@@ -1,4 +1,5 @@
-//! The verbs that change and look at a service that runs: `status`, `set`, `volume`, `miss-ratio`.
+//! The verbs that change and look at a service that runs: `status`, `set`, `volume`, `miss-ratio`,
+//! `cache replace`.
 //!
 //! ```text
 //!   arguments ──▶ socket ──▶ ControlClient ──one request──▶ answer ──▶ table or JSON
@@ -6,19 +7,24 @@
 //! Absent: what the requests mean, which is [`cache_engine::control`].
 
 mod arguments;
+mod change_arguments;
 mod lease;
 mod miss_ratio;
 mod status;
 
 use std::path::PathBuf;
 
+use block_io::reactor::clock;
+use cache_engine::backend::address::Size;
 use cache_engine::control::client::{ControlClient, default_socket};
-use cache_engine::control::model::{Answer, Request, Settings};
+use cache_engine::control::model::{Added, Answer, NewVolume, Request, Settings};
 use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use arguments::{MissRatioArguments, SetArguments, StatusArguments, VolumeVerb};
 use arguments::{RangeArgument, SocketArgument};
+pub(crate) use change_arguments::ReplaceArguments;
+use change_arguments::{AddArguments, RemoveArguments};
 pub(crate) use lease::lease_time;
 
 use crate::failure::Failure;
@@ -47,6 +53,8 @@ pub(crate) fn set(arguments: &SetArguments) -> Result<(), Failure> {
 pub(crate) fn volume(verb: &VolumeVerb) -> Result<(), Failure> {
     let (socket, request, name, done) = match verb {
         VolumeVerb::List { socket, json } => return status::list(socket, *json),
+        VolumeVerb::Add(arguments) => return add(arguments),
+        VolumeVerb::Remove(arguments) => return remove(arguments),
         VolumeVerb::Lease(arguments) => return lease::run(arguments),
         VolumeVerb::Mode { volume, mode, socket } => {
             let request = Request::Mode { volume: volume.clone(), mode: mode.to_string() };
@@ -77,6 +85,81 @@ pub(crate) fn volume(verb: &VolumeVerb) -> Result<(), Failure> {
         answer => return Err(unexpected(&answer)),
     };
     output::print(format_args!("{}: {done}", table::printable(name)))
+}
+
+fn add(arguments: &AddArguments) -> Result<(), Failure> {
+    let begin = clock();
+    let volume = NewVolume {
+        name: arguments.volume.clone(),
+        origin: arguments.origin.clone(),
+        exports: arguments.exports.clone(),
+        mode: arguments.mode.map(|mode| mode.to_string()),
+        generation: arguments.generation.clone(),
+        encryption_key: arguments.encryption_key.clone(),
+        lease_until_ns: arguments.lease.map(|time| (begin + time).0),
+    };
+    match ask(&arguments.socket, &Request::AddVolume { volume })? {
+        Answer::Added(added) if arguments.json => output::print(json(&added)?),
+        Answer::Added(added) => output::print(added_text(&arguments.volume, &added)),
+        answer => Err(unexpected(&answer)),
+    }
+}
+
+fn added_text(name: &str, added: &Added) -> String {
+    let start = match (&added.start, &added.cold_reason) {
+        (None, _) => "without a cache".to_owned(),
+        (Some(start), None) => table::printable(start),
+        (Some(start), Some(why)) => {
+            format!("{}: {}", table::printable(start), table::printable(why))
+        }
+    };
+    let exports: Vec<_> = added.exports.iter().map(|export| table::printable(export)).collect();
+    format!("{}: is served at {}, {start}", table::printable(name), exports.join(" and "))
+}
+
+fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
+    let RemoveArguments { volume, forget, json, socket } = arguments;
+    let request = Request::RemoveVolume { volume: volume.clone(), forget: *forget };
+    let told = match forget {
+        true => "is served no more, and what was cached of it is given up",
+        false => "is served no more; what is cached of it stays for when it is added again",
+    };
+    done(socket, &request, *json, format_args!("{}: {told}", table::printable(volume)))
+}
+
+/// Gives a service another cache device.
+///
+/// # Errors
+/// When nobody answers, or the service refuses.
+pub(crate) fn replace(arguments: &ReplaceArguments) -> Result<(), Failure> {
+    let ReplaceArguments { device, size, force_format, json, socket } = arguments;
+    // The service may stand in another folder than whoever asks it.
+    let path = std::path::absolute(device)
+        .map_err(|error| Failure::because(device.display().to_string(), error))?;
+    let device = path.to_str().ok_or_else(|| {
+        Failure::Usage(format!("{}: the path of a device must be UTF-8", path.display()))
+    })?;
+    let request = Request::ReplaceCache {
+        device: device.to_owned(),
+        size: size.map(Size::bytes),
+        force_format: *force_format,
+    };
+    let told = format_args!("{}: is the cache device from now on", table::printable(device));
+    done(socket, &request, *json, told)
+}
+
+/// Asks for something that is done or refused, and tells that.
+fn done(
+    socket: &SocketArgument,
+    request: &Request,
+    as_json: bool,
+    told: impl std::fmt::Display,
+) -> Result<(), Failure> {
+    match ask(socket, request)? {
+        answer @ Answer::Done {} if as_json => output::print(json(&answer)?),
+        Answer::Done {} => output::print(told),
+        answer => Err(unexpected(&answer)),
+    }
 }
 
 /// Asks the service at the socket that is meant.

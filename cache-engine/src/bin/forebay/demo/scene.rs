@@ -10,17 +10,18 @@ use std::time::Duration;
 use block_io::reactor::{MailSender, Reactor, ReactorConfig};
 use cache_engine::backend::Backend;
 use cache_engine::backend::address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
-use cache_engine::backend::attachment::StateDirectory;
-use cache_engine::cache::{CacheConfig, CacheMode, LineSize, Statistics};
-use cache_engine::frontend::nbd::Transport;
+use cache_engine::cache::policy::PolicySettings;
+use cache_engine::cache::{CacheMode, LineSize, Statistics, Verification};
+use cache_engine::frontend::nbd::ExportAddress;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
 
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
+use crate::run::plan::{CachePlan, VolumePlan};
 use crate::serve::{NbdService, StatisticsRequest};
 use crate::target::TargetService;
-use crate::volume::{CacheSettings, Volume};
+use crate::volume::ServiceCache;
 
 /// The export of the origin alone.
 pub(super) const ORIGIN: &str = "origin";
@@ -136,27 +137,37 @@ fn volumes(
     reactor: &Reactor,
     control: Control<StatisticsRequest>,
 ) -> Result<NbdService, Failure> {
-    let cache = CacheSettings {
+    let cache = CachePlan {
         address: CacheAddress::File(settings.cache.clone()),
         size: Some(settings.cache_size),
         force_format: false,
-        mode: CacheMode::default(),
         // The workload's requests are of 4 KiB and far apart: larger lines would lie half empty.
         line_size: Some(LineSize::ALL[0]),
-        config: CacheConfig::default(),
-        name: CACHED.to_owned(),
-        lease: None,
-        generation: None,
-        state: StateDirectory::at(settings.cache.with_extension("state")),
-        key: None,
+        verification: Verification::default(),
+        policy: PolicySettings::default(),
+        state: Some(settings.cache.with_extension("state")),
     };
-    let mut service = NbdService::new(reactor, control);
+    let cache = ServiceCache::open(&cache, reactor)?;
+    let mut service = NbdService::new(reactor, Some(cache));
     // An association each, so that neither waits for the other's requests.
-    let alone = Volume::plain(&Backend::open(origin, reactor)?, reactor)?;
-    service.add_volume(alone, [ORIGIN])?;
-    let (cached, _) = Volume::cached(&Backend::open(origin, reactor)?, &cache, reactor)?;
-    service.add_volume(cached, [CACHED])?;
-    service.listen(&Transport::Unix(settings.socket.clone()))?;
+    for (name, is_cached) in [(ORIGIN, false), (CACHED, true)] {
+        let export = ExportAddress::unix(&settings.socket, name).to_string();
+        let export =
+            export.parse().map_err(|error| Failure::because("the demo's export", error))?;
+        let volume = VolumePlan {
+            name: name.to_owned(),
+            origin: origin.clone(),
+            exports: vec![export],
+            is_cached,
+            mode: CacheMode::default(),
+            generation: None,
+            key: None,
+            lease: None,
+        };
+        service.add_volume(&volume)?;
+        service.export(name)?;
+    }
+    service.obey(control);
     Ok(service)
 }
 

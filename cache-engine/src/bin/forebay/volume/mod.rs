@@ -1,11 +1,13 @@
 //! A volume as the command serves it: an origin alone, or with a cache in front.
 
+mod cache;
 mod cached;
 
-pub(crate) use cached::{CacheReport, CacheSettings};
+pub(crate) use cache::{CacheReport, ServiceCache, fresh_ids};
+pub(crate) use cached::Cached;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -14,20 +16,19 @@ use block_io::{
     BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Operation, Request, Timestamp,
 };
 use cache_engine::backend::{Backend, BackendQueue};
-use cache_engine::cache::{Statistics, Ticket, VolumeId};
-use cache_engine::volume::CacheEngine;
-
-use cached::Cached;
+use cache_engine::cache::{Statistics, VolumeId};
 
 use crate::failure::Failure;
 
 /// Requests in flight on an origin or a cache device; what exceeds it waits in the volume.
-const DEVICE_DEPTH: usize = 256;
+pub(crate) const DEVICE_DEPTH: usize = 256;
 
 /// A volume: its queue, and the device of its origin.
 pub(crate) struct Volume {
     origin: Backend,
     queue: VolumeQueue,
+    /// Whether new requests have to wait.
+    is_held: bool,
 }
 
 /// A volume's queue, whatever it is made of.
@@ -39,29 +40,33 @@ enum VolumeQueue {
 }
 
 impl Volume {
-    /// `origin` alone.
-    ///
-    /// # Errors
-    /// When it has no room for another queue.
-    pub(crate) fn plain(origin: &Backend, reactor: &Reactor) -> Result<Self, Failure> {
-        let queue = origin.open_queue(reactor, DEVICE_DEPTH)?;
-        let statistics = Statistics::default();
-        let queue = VolumeQueue::Plain(Box::new(CountedQueue { queue, statistics }));
-        Ok(Self { origin: origin.clone(), queue })
+    /// `origin` alone, through `queue`.
+    pub(crate) fn plain(origin: Backend, queue: BackendQueue) -> Self {
+        let queue = CountedQueue { queue, statistics: Statistics::default() };
+        Self { origin, queue: VolumeQueue::Plain(Box::new(queue)), is_held: false }
     }
 
-    /// `origin` with a cache in front, and what an operator should know about the cache.
-    ///
-    /// # Errors
-    /// When the cache's device cannot be opened or may not be used, or is too small.
-    pub(crate) fn cached(
-        origin: &Backend,
-        cache: &CacheSettings,
-        reactor: &Reactor,
-    ) -> Result<(Self, Vec<String>), Failure> {
-        let (cached, notices) = Cached::start(origin, cache, reactor)?;
-        let queue = VolumeQueue::Cached(Box::new(cached));
-        Ok((Self { origin: origin.clone(), queue }, notices))
+    /// `origin` with a cache in front.
+    pub(crate) fn cached(origin: Backend, cached: Cached) -> Self {
+        Self { origin, queue: VolumeQueue::Cached(Box::new(cached)), is_held: false }
+    }
+
+    /// The device of its origin.
+    pub(crate) fn origin(&self) -> &Backend {
+        &self.origin
+    }
+
+    /// How it is cached; none for an origin alone.
+    pub(crate) fn as_cached(&self) -> Option<&Cached> {
+        match &self.queue {
+            VolumeQueue::Plain(_) => None,
+            VolumeQueue::Cached(cached) => Some(cached),
+        }
+    }
+
+    /// Whether new requests have to wait.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     /// Counters since the start. An origin alone counts what it was asked for; nothing is cached.
@@ -72,109 +77,29 @@ impl Volume {
         }
     }
 
-    /// Whether its devices may be closed.
-    pub(crate) fn is_idle(&self) -> bool {
-        match &self.queue {
-            VolumeQueue::Plain(queue) => queue.in_flight() == 0,
-            VolumeQueue::Cached(cached) => cached.is_idle(),
-        }
-    }
-
     /// Why the origin answers no more; absent while it does.
     pub(crate) fn fault(&self) -> Option<String> {
         self.origin.fault()
     }
 
-    /// The cache in front; none for an origin alone.
-    pub(crate) fn engine(&self) -> Option<CacheEngine<BackendQueue, BackendQueue>> {
-        match &self.queue {
-            VolumeQueue::Plain(_) => None,
-            VolumeQueue::Cached(cached) => Some(cached.engine().clone()),
-        }
-    }
-
     /// Its number in the cache; none for an origin alone.
     pub(crate) fn id(&self) -> Option<VolumeId> {
-        match &self.queue {
-            VolumeQueue::Plain(_) => None,
-            VolumeQueue::Cached(cached) => Some(cached.id()),
-        }
+        self.as_cached().map(Cached::id)
     }
 
-    /// What was done since this was last asked, of what takes the cache a while.
-    pub(crate) fn tickets_done(&mut self) -> Vec<Ticket> {
-        match &mut self.queue {
-            VolumeQueue::Plain(_) => Vec::new(),
-            VolumeQueue::Cached(cached) => cached.tickets_done(),
-        }
-    }
-
-    /// Bytes that the origin has now.
+    /// Bytes that the origin has now; what it has grown by can be reached from now on.
     ///
     /// # Errors
-    /// When it has grown: its queues reach what was there when it was opened.
+    /// When it can't be asked, or has grown to a size that no device can have.
     pub(crate) fn origin_size(&self) -> Result<u64, DeviceError> {
-        let opened = self.origin.geometry().capacity;
-        match size_now(&self.origin)? {
-            size if size > opened => Err(DeviceError::new(format!(
-                "its origin has grown to {size} bytes, of which {opened} can be reached; serve it \
-                 anew to take all"
-            ))),
-            size => Ok(size),
-        }
-    }
-
-    /// What the whole cache did; none for an origin alone.
-    pub(crate) fn cache_report(&self) -> Option<CacheReport> {
-        match &self.queue {
-            VolumeQueue::Plain(_) => None,
-            VolumeQueue::Cached(cached) => Some(cached.report()),
-        }
-    }
-
-    /// What an operator should know by now.
-    pub(crate) fn notices(&mut self) -> Vec<String> {
-        match &mut self.queue {
-            VolumeQueue::Plain(_) => Vec::new(),
-            VolumeQueue::Cached(cached) => cached.notices().collect(),
-        }
-    }
-
-    /// The last flush has ended: whether all that was written is on the origin.
-    pub(crate) fn flushed(&mut self, in_order: bool) {
-        if let VolumeQueue::Cached(cached) = &mut self.queue {
-            cached.flushed(in_order);
-        }
-    }
-
-    /// Leaves the cache in order, and takes leave of whoever serves the origin.
-    ///
-    /// # Errors
-    /// When the reactor itself fails.
-    pub(crate) fn close(&mut self, reactor: &Reactor) -> Result<(), Failure> {
-        if let VolumeQueue::Cached(cached) = &mut self.queue {
-            cached.stop(&self.origin, reactor);
-        }
-        Ok(self.origin.close(reactor)?)
+        size_now(&self.origin)
     }
 }
 
 /// Bytes that an origin has, as it is asked now.
 fn size_now(origin: &Backend) -> Result<u64, DeviceError> {
     match origin {
-        Backend::File(device) => {
-            let metadata = device.metadata()?;
-            if metadata.is_file() {
-                return Ok(metadata.len());
-            }
-            // A block device has no length; its end is where seeking gets.
-            File::open(device.path()).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(
-                |error| {
-                    let path = device.path().display();
-                    DeviceError::with_source(format!("{path}: asking its size"), error)
-                },
-            )
-        }
+        Backend::File(device) => device.take_growth(),
         Backend::Delayed(device) => size_now(device.inner()),
         // A namespace tells of a change by itself.
         Backend::Memory(_) | Backend::Null(_) | Backend::NvmeTcp(_) => {
@@ -263,6 +188,9 @@ impl BlockQueue for Volume {
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
+        if self.is_held {
+            return Err(request);
+        }
         match &mut self.queue {
             VolumeQueue::Plain(queue) => queue.submit(request),
             VolumeQueue::Cached(cached) => cached.submit(request),

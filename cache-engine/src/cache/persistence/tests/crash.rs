@@ -14,6 +14,8 @@ use crate::cache::metadata::line_page::{self, Verdict};
 const SETS: u32 = 50;
 const EXTENTS: u64 = 40;
 const PIECES: usize = 8;
+/// Room in a part of a fold: for the slots of a page that are used, so that a fold takes parts.
+const PART_PLACES: usize = 84;
 
 type Content = (u64, u64);
 
@@ -66,7 +68,7 @@ impl Cache {
     fn new(seed: u64) -> Self {
         let slots = SETS as usize * 16;
         Self {
-            rig: Rig::start(Rig::format(SETS), Start::Warm),
+            rig: Rig::start_with(Rig::format(SETS), Start::Warm, PART_PLACES),
             random: Random::new(seed),
             ways: vec![Way::default(); slots],
             pieces: [Piece::Free; PIECES],
@@ -124,7 +126,8 @@ impl Cache {
             return;
         };
         let extent = Extent::new(line * 4096, 4096);
-        if self.rig.machine.begin_change(piece as u16, extent, self.rig.now) {
+        let leave = self.rig.machine.begin_change(piece as u16, extent, false, self.rig.now);
+        if leave != Leave::Later {
             self.send(piece, line);
         } else {
             self.pieces[piece] = Piece::Waiting(line);
@@ -369,7 +372,7 @@ impl Cache {
     fn restart(&mut self) {
         let mut disk = self.rig.disk.clone();
         disk.stamp += 1;
-        self.rig = Rig::start(disk, Start::Warm);
+        self.rig = Rig::start_with(disk, Start::Warm, PART_PLACES);
         self.ways.fill(Way::default());
         self.pieces = [Piece::Free; PIECES];
         self.in_doubt.clear();
@@ -445,7 +448,7 @@ fn run(seed: u64) {
         let expected = cache.crash();
         if cache.random.coin() {
             let mut found = Vec::new();
-            let rig = Rig::start(cache.rig.disk.clone(), Start::Warm);
+            let rig = Rig::start_with(cache.rig.disk.clone(), Start::Warm, PART_PLACES);
             let layout = rig.machine.layout;
             let mut rig = rig;
             found.extend(rig.load().iter().map(|loaded| line_of(&layout, loaded)));

@@ -1,6 +1,7 @@
 //! The machine on a disk of memory: one with a volatile cache, that loses power at any sector.
 
 mod crash;
+mod parts;
 mod rules;
 
 use block_io::sim::Random;
@@ -134,17 +135,23 @@ impl Rig {
     fn config(fresh: u8) -> PersistenceConfig {
         PersistenceConfig {
             extents_per_page: 16,
+            pending_min: 256,
             ..PersistenceConfig::new(64, 64 << 10, FormatId([fresh; 16]))
         }
     }
 
-    /// The machine of a disk, not stepped yet.
+    /// The machine of a disk, not stepped yet; a part of a fold has room for a page's slots.
     fn start(disk: Disk, start: Start) -> Self {
+        Self::start_with(disk, start, 21 * 16)
+    }
+
+    fn start_with(disk: Disk, start: Start, part_places_max: usize) -> Self {
         let superblock = disk.superblock();
         let map = map(&superblock.layout);
         let fresh = superblock.sequence as u8;
         let pool = BufferPool::heap();
-        let machine = Persistence::start(superblock, map, pool, start, Self::config(fresh | 128));
+        let config = PersistenceConfig { part_places_max, ..Self::config(fresh | 128) };
+        let machine = Persistence::start(superblock, map, pool, start, config);
         Self { machine, disk, in_flight: Vec::new(), now: Timestamp(0) }
     }
 
@@ -222,7 +229,7 @@ impl Rig {
     }
 
     fn begin(&mut self, piece: u16, extent: u64) -> bool {
-        self.machine.begin_change(piece, bytes_in(extent), self.now)
+        self.machine.begin_change(piece, bytes_in(extent), false, self.now) != Leave::Later
     }
 
     fn end(&mut self, extent: u64) {

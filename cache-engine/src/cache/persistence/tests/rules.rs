@@ -49,6 +49,20 @@ fn named(rig: &Rig, copy: u32) -> Option<(u64, Vec<u64>)> {
 }
 
 #[test]
+fn a_change_that_may_be_undone_later_waits_until_its_extent_is_named() {
+    let mut rig = warm();
+    // Nothing is recorded of either extent.
+    assert_eq!(rig.machine.begin_change(1, bytes_in(7), false, rig.now), Leave::Unnamed);
+    assert_eq!(rig.machine.begin_change(2, bytes_in(8), true, rig.now), Leave::Later);
+    rig.pass(1);
+    assert_eq!(*rig.machine.activated(), [2]);
+    // What is stored and recorded while the change may be undone is gone after a power cut.
+    recorded(&mut rig, 8, 3);
+    assert!(crashed(&rig).is_empty());
+    rig.end(8);
+}
+
+#[test]
 fn a_change_waits_until_the_device_names_its_extent() {
     let mut rig = warm();
     recorded(&mut rig, 3, 1);

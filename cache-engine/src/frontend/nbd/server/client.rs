@@ -8,6 +8,7 @@
 //! At most one receive and one send are under way. One receive brings as many small requests as
 //! fit into the staging buffer, and one send takes all replies made since the last.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -15,7 +16,8 @@ use block_io::device::shared::SharedQueue;
 use block_io::reactor::{Descriptor, Event, PIECES_MAX, Port, Reactor};
 use block_io::{BlockQueue, Buffer, Completion, Request, Timestamp};
 
-use crate::frontend::nbd::protocol::{Connection, Export, Limits};
+use super::{ExportNumber, Exports};
+use crate::frontend::nbd::protocol::{Connection, Limits};
 
 /// Bytes received at once beside a payload: sixteen writes of 4 KiB, or two thousand reads.
 const STAGING_LENGTH: usize = 64 << 10;
@@ -38,6 +40,8 @@ pub(super) struct Client<Queue: BlockQueue> {
     port: Port,
     socket: Descriptor,
     connection: Connection,
+    /// What it was offered.
+    exports: Rc<Exports>,
     /// A handle of its own to the export's queue, once there is an export.
     queue: Option<SharedQueue<Queue>>,
     staging: Buffer,
@@ -58,7 +62,7 @@ impl<Queue: BlockQueue> Client<Queue> {
     pub(super) fn new(
         reactor: &Reactor,
         socket: Descriptor,
-        exports: Rc<[Export]>,
+        exports: Rc<Exports>,
         limits: Limits,
         deadline: Timestamp,
     ) -> Self {
@@ -68,7 +72,8 @@ impl<Queue: BlockQueue> Client<Queue> {
         Self {
             port,
             socket,
-            connection: Connection::new(exports, pool.clone(), limits),
+            connection: Connection::new(Rc::clone(&exports.list), pool.clone(), limits),
+            exports,
             queue: None,
             staging: pool.allocate(STAGING_LENGTH),
             staged: 0..0,
@@ -87,6 +92,11 @@ impl<Queue: BlockQueue> Client<Queue> {
         self.staged = 0..0;
     }
 
+    /// The export that it has entered.
+    pub(super) fn export(&self) -> Option<ExportNumber> {
+        self.connection.export().map(|index| self.exports.numbers[index])
+    }
+
     /// Why it may be dropped, once it may.
     pub(super) fn ending(&self) -> Option<Ending> {
         let is_finished = self.connection.is_finished() && !self.is_sending;
@@ -95,7 +105,11 @@ impl<Queue: BlockQueue> Client<Queue> {
 
     /// Does what can be done now, and says whether it did anything. `exports` are the queues of
     /// all exports.
-    pub(super) fn poll(&mut self, now: Timestamp, exports: &[SharedQueue<Queue>]) -> bool {
+    pub(super) fn poll(
+        &mut self,
+        now: Timestamp,
+        exports: &BTreeMap<ExportNumber, SharedQueue<Queue>>,
+    ) -> bool {
         let mut progress = false;
         while let Some(event) = self.port.next_event() {
             self.handle(&event);
@@ -106,8 +120,7 @@ impl<Queue: BlockQueue> Client<Queue> {
         if self.ending.is_none() {
             progress |= self.take_staged();
             if self.queue.is_none() {
-                let entered = self.connection.export();
-                self.queue = entered.map(|index| exports[index].another());
+                self.enter(exports);
             }
             progress |= self.serve(now);
         }
@@ -116,6 +129,15 @@ impl<Queue: BlockQueue> Client<Queue> {
             progress |= self.receive();
         }
         progress
+    }
+
+    /// Uses the export's queue, once it has entered one that is there still.
+    fn enter(&mut self, exports: &BTreeMap<ExportNumber, SharedQueue<Queue>>) {
+        let Some(number) = self.export() else { return };
+        match exports.get(&number) {
+            Some(queue) => self.queue = Some(queue.another()),
+            None => self.close(),
+        }
     }
 
     fn handle(&mut self, event: &Event) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use block_io::DeviceError;
-use block_io::reactor::{Descriptor, socket};
+use block_io::reactor::{Descriptor, Port, Reactor, socket};
 
 use crate::frontend::nbd::address::Transport;
 
@@ -16,13 +16,15 @@ pub(super) struct Listener {
     /// Where it really listens.
     pub(super) bound: Transport,
     pub(super) socket: Descriptor,
+    /// For its accepts, which end with it.
+    pub(super) port: Port,
     /// Whether an accept, or a pause after one that failed, is under way.
     pub(super) is_waiting: bool,
     _file: Option<SocketFile>,
 }
 
 impl Listener {
-    pub(super) fn open(transport: &Transport) -> Result<Self, DeviceError> {
+    pub(super) fn open(reactor: &Reactor, transport: &Transport) -> Result<Self, DeviceError> {
         let (socket, bound, file) = match transport {
             Transport::Tcp { host, port } => {
                 let (socket, address) = socket::listen_tcp(resolve(host, *port)?)?;
@@ -34,7 +36,14 @@ impl Listener {
                 (socket, transport.clone(), SocketFile::at(path.clone()))
             }
         };
-        Ok(Self { asked: transport.clone(), bound, socket, is_waiting: false, _file: file })
+        Ok(Self {
+            asked: transport.clone(),
+            bound,
+            socket,
+            port: reactor.open_port(),
+            is_waiting: false,
+            _file: file,
+        })
     }
 }
 

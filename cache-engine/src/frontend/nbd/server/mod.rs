@@ -3,8 +3,9 @@
 //! ```text
 //!   Listener ──accept──▶ Client (socket, protocol::Connection) ──SharedQueue──▶ export's device
 //! ```
-//! Every export is found at every listener. All connections to an export share one queue, so a
-//! flush on any covers what all of them have written.
+//! Every export is found at every listener. Exports and listeners come and go while it serves. All
+//! connections to an export share one queue, so a flush on any covers what all of them have
+//! written.
 //!
 //! Bounds: [`ServerOptions`]; further clients wait in the listeners' backlogs.
 //! Absent: TLS, and telling clients that a device was resized.
@@ -15,6 +16,7 @@ mod listener;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -73,11 +75,14 @@ pub struct ServerStatistics {
 /// An NBD server of any number of devices, on one core.
 pub struct NbdServer<Queue: BlockQueue> {
     reactor: Reactor,
-    /// For accepts and the server's own timers; without it the server is closing.
+    /// For the server's own timer.
     port: Port,
     options: ServerOptions,
-    exports: Rc<[Export]>,
-    queues: Vec<SharedQueue<Queue>>,
+    exports: Rc<Exports>,
+    /// Of the exports, by number.
+    queues: BTreeMap<ExportNumber, SharedQueue<Queue>>,
+    /// Exports there ever were.
+    numbers: ExportNumber,
     listeners: Vec<Listener>,
     clients: Vec<Client<Queue>>,
     /// Whose turn it is to be polled first.
@@ -94,10 +99,19 @@ enum Stage {
     Finished,
 }
 
-/// What the events of the server's own port are about: a listener's index, or one of these.
-const GRACE_OVER: u64 = u64::MAX;
-/// Added to a listener's index when its pause is over.
-const PAUSE_OVER: u64 = 1 << 32;
+/// What tells an export from all others there ever were, of the same name too.
+type ExportNumber = u64;
+
+/// The exports as a client finds them.
+struct Exports {
+    list: Rc<[Export]>,
+    /// Of each of them.
+    numbers: Vec<ExportNumber>,
+}
+
+/// What the events of a listener's port are about.
+const ACCEPTED: u64 = 0;
+const PAUSE_OVER: u64 = 1;
 
 impl<Queue: BlockQueue> NbdServer<Queue> {
     /// A server without exports and listeners.
@@ -106,8 +120,9 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             reactor: reactor.clone(),
             port: reactor.open_port(),
             options,
-            exports: Rc::new([]),
-            queues: Vec::new(),
+            exports: Rc::new(Exports { list: Rc::new([]), numbers: Vec::new() }),
+            queues: BTreeMap::new(),
+            numbers: 0,
             listeners: Vec::new(),
             clients: Vec::new(),
             turn: 0,
@@ -136,7 +151,7 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
                 )));
             }
         }
-        if self.exports.iter().any(|export| export.name == name) {
+        if self.exports().iter().any(|export| export.name == name) {
             return Err(DeviceError::new(format!("export name '{name}': is taken")));
         }
         let export = Export {
@@ -144,9 +159,41 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             description: description.to_owned(),
             geometry: queue.geometry(),
         };
-        self.exports = self.exports.iter().cloned().chain([export]).collect();
-        self.queues.push(queue);
+        let list = self.exports().iter().cloned().chain([export]).collect();
+        let mut numbers = self.exports.numbers.clone();
+        numbers.push(self.numbers);
+        self.exports = Rc::new(Exports { list, numbers });
+        self.queues.insert(self.numbers, queue);
+        self.numbers += 1;
         Ok(())
+    }
+
+    /// Serves the export `name` no more: its clients' requests in flight are answered, further ones
+    /// are not taken. Where there is none of that name nothing happens.
+    pub fn remove_export(&mut self, name: &str) {
+        let Some(at) = self.exports().iter().position(|export| export.name == name) else { return };
+        let mut numbers = self.exports.numbers.clone();
+        let number = numbers.remove(at);
+        let others = self.exports().iter().filter(|export| export.name != name);
+        self.exports = Rc::new(Exports { list: others.cloned().collect(), numbers });
+        self.queues.remove(&number);
+        let of_it = |client: &&mut Client<Queue>| client.export() == Some(number);
+        self.clients.iter_mut().filter(of_it).for_each(Client::close);
+    }
+
+    /// Clients of exports that have been removed: whose requests are still being answered.
+    pub fn leaving(&self) -> usize {
+        self.clients.iter().filter(|client| self.is_leaving(client)).count()
+    }
+
+    /// Lets go of clients of exports that have been removed, answered or not.
+    pub fn drop_leaving(&mut self) {
+        let queues = &self.queues;
+        self.clients.retain(|client| client.export().is_none_or(|one| queues.contains_key(&one)));
+    }
+
+    fn is_leaving(&self, client: &Client<Queue>) -> bool {
+        client.export().is_some_and(|number| !self.queues.contains_key(&number))
     }
 
     /// Accepts clients at `transport`, and returns where that is: with TCP port 0 the system
@@ -159,19 +206,29 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         if let Some(listener) = self.listeners.iter().find(same) {
             return Ok(listener.bound.clone());
         }
-        let listener = Listener::open(transport)?;
+        let listener = Listener::open(&self.reactor, transport)?;
         let bound = listener.bound.clone();
         self.listeners.push(listener);
         Ok(bound)
     }
 
+    /// Accepts no more clients at `transport`, as it was asked to be listened at; those that are
+    /// connected stay.
+    pub fn stop_listening(&mut self, transport: &Transport) {
+        self.listeners.retain(|listener| listener.asked != *transport);
+    }
+
     /// Tells clients to come what the devices look like now; those that are connected were told
     /// before.
     pub fn refresh_exports(&mut self) {
-        let exports = self.exports.iter().zip(&self.queues);
-        self.exports = exports
-            .map(|(export, queue)| Export { geometry: queue.geometry(), ..export.clone() })
+        let exports = self.exports().iter().zip(&self.exports.numbers);
+        let list = exports
+            .map(|(export, number)| Export {
+                geometry: self.queues[number].geometry(),
+                ..export.clone()
+            })
             .collect();
+        self.exports = Rc::new(Exports { list, numbers: self.exports.numbers.clone() });
     }
 
     /// Stops accepting clients and requests. The task is finished when requests in flight are
@@ -181,10 +238,9 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             return;
         }
         self.stage = Stage::ShuttingDown;
-        // A new port drops the accepts with the old one.
-        self.port = self.reactor.open_port();
+        // Their accepts go with them.
         self.listeners.clear();
-        self.port.timer(self.reactor.now() + self.options.shutdown_grace, GRACE_OVER);
+        self.port.timer(self.reactor.now() + self.options.shutdown_grace, 0);
         self.clients.iter_mut().for_each(Client::close);
     }
 
@@ -195,27 +251,29 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
 
     /// The exports, in the order of their adding.
     pub fn exports(&self) -> &[Export] {
-        &self.exports
+        &self.exports.list
     }
 
     fn take_events(&mut self, now: Timestamp) -> bool {
         let mut progress = false;
-        while let Some(event) = self.port.next_event() {
+        if self.port.next_event().is_some() {
+            // The time of grace is over.
+            self.clients.clear();
+            self.stage = Stage::Finished;
             progress = true;
-            if event.token == GRACE_OVER {
-                self.clients.clear();
-                self.stage = Stage::Finished;
-                continue;
-            }
-            let index = (event.token % PAUSE_OVER) as usize;
-            let Some(listener) = self.listeners.get_mut(index) else { continue };
-            listener.is_waiting = false;
-            match (event.result, event.descriptor) {
-                (Ok(_), Some(socket)) => self.admit(socket, now),
-                (Ok(_), None) => {}
-                (Err(_), _) => {
-                    listener.is_waiting = true;
-                    self.port.timer(now + ACCEPT_PAUSE, event.token | PAUSE_OVER);
+        }
+        for index in 0..self.listeners.len() {
+            while let Some(event) = self.listeners[index].port.next_event() {
+                progress = true;
+                let listener = &mut self.listeners[index];
+                listener.is_waiting = false;
+                match (event.token, event.result, event.descriptor) {
+                    (ACCEPTED, Ok(_), Some(socket)) => self.admit(socket, now),
+                    (ACCEPTED, Err(_), _) => {
+                        listener.is_waiting = true;
+                        listener.port.timer(now + ACCEPT_PAUSE, PAUSE_OVER);
+                    }
+                    _ => {}
                 }
             }
         }
@@ -235,9 +293,8 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         let mut progress = false;
         let waiting = self.listeners.iter().filter(|listener| listener.is_waiting).count();
         let room = self.options.connections_max.saturating_sub(self.clients.len() + waiting);
-        let idle = self.listeners.iter_mut().enumerate().filter(|(_, one)| !one.is_waiting);
-        for (index, listener) in idle.take(room) {
-            self.port.accept(&listener.socket, index as u64);
+        for listener in self.listeners.iter_mut().filter(|one| !one.is_waiting).take(room) {
+            listener.port.accept(&listener.socket, ACCEPTED);
             listener.is_waiting = true;
             progress = true;
         }
@@ -265,13 +322,13 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
     /// Whether there is neither a client nor a request.
     fn is_idle(&self) -> bool {
         let idle = |queue: &SharedQueue<Queue>| queue.with_queue(|inner| inner.in_flight()) == 0;
-        self.clients.is_empty() && self.queues.iter().all(idle)
+        self.clients.is_empty() && self.queues.values().all(idle)
     }
 
     /// Requests of clients that are gone still have to be brought to their end.
     fn poll_queues(&mut self, now: Timestamp) -> bool {
         let mut progress = false;
-        for queue in &mut self.queues {
+        for queue in self.queues.values_mut() {
             progress |= queue.poll(now, &mut self.completions);
         }
         self.completions.clear();
@@ -303,7 +360,7 @@ impl<Queue: BlockQueue> Task for NbdServer<Queue> {
 impl<Queue: BlockQueue> std::fmt::Debug for NbdServer<Queue> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NbdServer")
-            .field("exports", &self.exports)
+            .field("exports", &self.exports())
             .field("stage", &self.stage)
             .field("statistics", &self.statistics())
             .finish_non_exhaustive()

@@ -1,0 +1,73 @@
+//! `forebay run`: volumes on one reactor, until a signal.
+//!
+//! ```text
+//!   arguments ─┬─▶ plan ─▶ cache, volumes ─▶ NbdService ─▶ summary
+//!   file ──────┘
+//! ```
+//! Absent: serving ([`crate::serve`]).
+
+mod arguments;
+mod configuration;
+mod export;
+pub(crate) mod plan;
+mod summary;
+
+use block_io::reactor::{self, Reactor, ReactorConfig};
+
+pub(crate) use arguments::RunArguments;
+pub(crate) use summary::VolumeSummary;
+
+use crate::arguments::Format;
+use crate::control::{Control, Daemon};
+use crate::failure::Failure;
+use crate::output;
+use crate::serve::NbdService;
+use crate::signals::Signals;
+use crate::volume::ServiceCache;
+use plan::Plan;
+use summary::Summary;
+
+/// Serves volumes until a signal and prints their statistics.
+///
+/// # Errors
+/// When a volume cannot be opened or served.
+pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let begin = reactor::clock();
+    let plan = match &arguments.config {
+        Some(path) => configuration::read(path, arguments.force_format, begin)?,
+        None => Plan::of_arguments(arguments, begin)?,
+    };
+    let reactor = Reactor::new(ReactorConfig::default())?;
+    let cache = plan.cache.as_ref().map(|cache| ServiceCache::open(cache, &reactor)).transpose()?;
+    let mut service = NbdService::new(&reactor, cache);
+    if let Err(failure) = start(&mut service, &plan, &reactor) {
+        service.give_up(&reactor);
+        return Err(failure);
+    }
+    service.run(&reactor)?;
+    let summary = Summary { volumes: service.summaries(), cache: service.cache_report() };
+    match arguments.stats {
+        Format::Table => output::print(summary.table()),
+        Format::Json => output::print(summary.json()),
+    }
+}
+
+fn start(service: &mut NbdService, plan: &Plan, reactor: &Reactor) -> Result<(), Failure> {
+    for volume in &plan.volumes {
+        service.add_volume(volume)?;
+    }
+    // From here on a signal ends the command in order; before, it just ends it.
+    service.obey(Control::Signals(Signals::new()?.watch(reactor)));
+    let mut ready = Vec::new();
+    for volume in &plan.volumes {
+        let places = service.export(&volume.name)?;
+        ready.extend(places.into_iter().map(|place| (volume.name.as_str(), place)));
+    }
+    if let Some(socket) = &plan.control {
+        service.open_control(socket)?;
+        if ready.is_empty() {
+            ready.push(("control", socket.display().to_string()));
+        }
+    }
+    ready.into_iter().try_for_each(|(name, place)| output::ready(name, place))
+}
