@@ -17,9 +17,8 @@
 
 use std::fmt;
 
-use block_io::{BlockQueue, BufferPool, DeviceError, Timestamp};
+use block_io::{BlockQueue, DeviceError, IoError, Request, RequestId, Timestamp};
 
-use super::exchange::Exchange;
 use super::{CacheEngine, CachedVolume};
 use crate::backend::attachment::StateDirectory;
 use crate::cache::cipher::{LineCipher, VolumeKey};
@@ -224,9 +223,20 @@ fn flush<Origin: BlockQueue>(
     if !origin.geometry().volatile_cache {
         return Ok(());
     }
-    let pool = BufferPool::heap();
-    let turn = || turn(Some(Timestamp::default()));
-    Exchange::new(origin, &pool, turn).flush(&format!("volume '{name}': flushing its origin"))
+    let failed = |error: IoError| {
+        DeviceError::with_source(format!("volume '{name}': flushing its origin failed"), error)
+    };
+    // The first poll has the right time: a connection would take the next one for a timeout.
+    let mut now = turn(Some(Timestamp::default()))?;
+    origin.submit(Request::flush(RequestId(0))).map_err(|_| failed(IoError::OutOfMemory))?;
+    let mut completions = Vec::new();
+    loop {
+        let progress = origin.poll(now, &mut completions);
+        if let Some(completion) = completions.pop() {
+            return completion.result.map_err(failed);
+        }
+        now = turn(progress.then_some(now))?;
+    }
 }
 
 fn settings(

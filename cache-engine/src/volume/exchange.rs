@@ -61,14 +61,6 @@ where
         Ok(())
     }
 
-    /// Makes durable what was written before.
-    ///
-    /// # Errors
-    /// When the device fails; what it is done for, `doing`, is named.
-    pub fn flush(&mut self, doing: &str) -> Result<(), DeviceError> {
-        self.one(doing, Request::flush(RequestId(0)))
-    }
-
     /// The parts of a buffer that the device takes at once, each with where it begins.
     fn chunks(&self, buffer: &Buffer) -> Vec<(u64, Buffer)> {
         let chunk = (self.queue.geometry().transfer_max as usize).min(buffer.len()).max(1);

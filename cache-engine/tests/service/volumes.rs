@@ -160,6 +160,26 @@ fn what_can_not_be_added_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_change_that_hangs_does_not_keep_the_service_from_ending() {
+    let machine = Machine::new(&["a"]);
+    let service = machine.start(&(machine.head("cache") + &machine.volumes(&["a"], "")));
+    service.fill("a", &content("a"));
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound");
+    let origin = format!("nvme+tcp://{address}/nqn.2014-08.org.example:silent");
+    let export = machine.export("x");
+    let adding = service.begin(&["volume", "add", "x", "--origin", &origin, "--export", &export]);
+    let (_connection, _) = silent.accept().expect("it connects");
+    service.stop();
+    let output = adding.wait_with_output().expect("it ends");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the service ends"), "{output:?}");
+    let mut service = machine.start(&(machine.head("cache") + &machine.volumes(&["a"], "")));
+    service.wait_until_it_says("the cache is warm");
+    assert_eq!(service.hits("a", &content("a")), LINES);
+    service.stop();
+}
+
+#[test]
 fn an_origin_that_does_not_answer_stalls_nobody() {
     let machine = Machine::new(&["a"]);
     let service = machine.start(&(machine.head("cache") + &machine.volumes(&["a"], "")));

@@ -160,3 +160,27 @@ fn refused_zeroing_falls_back_and_is_told() {
     assert!(queue.poll(Default::default(), &mut completions));
     assert_eq!(completions[0].result, Ok(()), "a discard may do nothing");
 }
+
+#[test]
+fn a_file_that_has_grown_is_used_to_its_new_end_once_that_is_taken() {
+    let (place, device) = coarse_device(1 << 20);
+    let reactor = reactor();
+    let mut queue = device.open_queue(&reactor, 4).expect("opens");
+    let file = File::options().write(true).open(place.path().join("file")).expect("there");
+    file.set_len(2 << 20).expect("longer");
+    let beyond = || Request::read(RequestId(1), (2 << 20) - 4096, reactor.pool().allocate(4096));
+    let read = |queue: &mut FileQueue| {
+        queue.submit(beyond()).expect("room");
+        finish(&reactor, queue)[0].result
+    };
+    assert!(read(&mut queue).is_err(), "nobody has been told");
+    assert_eq!(device.take_growth().expect("whole blocks"), 2 << 20);
+    assert_eq!(read(&mut queue), Ok(()));
+    assert_eq!((queue.geometry().capacity, device.geometry().capacity), (2 << 20, 2 << 20));
+    file.set_len((2 << 20) + 512).expect("longer");
+    let error = device.take_growth().expect_err("half a block").to_string();
+    assert!(error.contains("must be a positive multiple of 4096"), "{error}");
+    file.set_len(1 << 20).expect("shorter");
+    assert_eq!(device.take_growth().expect("asked"), 1 << 20);
+    assert_eq!(queue.geometry().capacity, 2 << 20, "what has shrunk is told, not taken");
+}

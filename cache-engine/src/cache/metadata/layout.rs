@@ -83,7 +83,7 @@ impl Layout {
     pub fn for_device(capacity: u64, line_size: LineSize) -> Result<Self, DeviceError> {
         let extents = (capacity >> 24).clamp(256, 65536) as u32;
         let activity_pages = extents.div_ceil(EXTENTS_PER_PAGE - 1);
-        let journal_bytes = (capacity / JOURNAL_SHARE).clamp(128 << 10, 512 << 20);
+        let journal_bytes = (capacity / JOURNAL_SHARE).clamp(128 << 10, 256 << 20);
         let journal_blocks = (journal_bytes / PAGE_SIZE as u64) as u32 & !1;
         let activity_offset = 2 * SUPERBLOCK_REGION;
         let journal_offset = activity_offset + pages(2 * u64::from(activity_pages));

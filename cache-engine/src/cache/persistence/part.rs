@@ -20,8 +20,11 @@ use crate::cache::metadata::journal_block::Record;
 use crate::cache::metadata::layout::Layout;
 use crate::cache::metadata::line_page::Shape;
 
-/// A cache's bytes for each byte of records: 2 MiB for 64 GiB.
+/// A cache's bytes for each byte of records, before [`SPARED`] is taken off: 1 MiB for 64 GiB.
 const CAPACITY_SHARE: u64 = 1 << 15;
+
+/// Bytes that a small cache can't spare beside its other tables: half of its share at the most.
+const SPARED: u64 = 1 << 20;
 
 /// No place.
 const NONE: u32 = u32::MAX;
@@ -55,13 +58,15 @@ pub(super) struct Part {
 
 impl Part {
     /// A part from the table's first page on. It has room for what a 32768th of the cache's
-    /// capacity holds, or for a page's slots, and for no more than `places_max` slots.
+    /// capacity holds, less a mebibyte or half of it, or for a page's slots, and for no more than
+    /// `places_max` slots.
     pub(super) fn new(layout: &Layout, places_max: usize) -> Self {
         let blocks = (layout.line_size.bytes() / BLOCK_SIZE) as usize;
         let stride = HEADER + blocks;
         let slots_per_page = Shape::new(layout.line_size).slots();
         let slots = slots_per_page * layout.table_pages as usize;
-        let share = (layout.capacity / CAPACITY_SHARE) as usize / (4 * stride);
+        let share = layout.capacity / CAPACITY_SHARE;
+        let share = share.saturating_sub(SPARED).max(share / 2) as usize / (4 * stride);
         let places = share.max(slots_per_page).min(slots).min(places_max);
         Self {
             slots_per_page: slots_per_page as u32,

@@ -16,12 +16,16 @@ use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
 use crate::cache::metadata::journal_block::Record;
 
-/// Places of a large cache's table: about 1 MiB.
+/// Places of a large cache's table, and its bytes at the most: that is less for large lines.
 const PLACES_MAX: u64 = 8192;
+const BYTES_MAX: u64 = 768 << 10;
 
 /// Places of a small one's, if it has that many slots: what a client fills while one write of the
 /// journal is on its way. About 150 KiB.
 pub(super) const PLACES_MIN: u64 = 2048;
+
+/// Places of any table: who drops lines waits for room for a set's beside the stores in flight.
+const PLACES_FEW: u64 = 256;
 
 /// One slot's record, but for its checksums.
 #[derive(Clone, Copy)]
@@ -73,11 +77,18 @@ pub(super) struct Pending {
     fresh: Vec<u32>,
 }
 
+/// Bytes that a place takes, with its share of the map and the lists.
+fn place_bytes(blocks: usize) -> u64 {
+    (size_of::<Place>() + 4 * blocks + 40) as u64
+}
+
 impl Pending {
     /// A table for a cache of `slots` slots of `blocks` blocks: a place for one in 64 of them, or
-    /// for `least` of them, if there are so many.
+    /// for `least` of them, if there are so many; and for [`PLACES_FEW`] whatever there is.
     pub(super) fn new(slots: u64, blocks: usize, least: u64) -> Self {
-        let capacity = (slots / 64).clamp(least.min(PLACES_MAX), PLACES_MAX).min(slots) as usize;
+        let most = (BYTES_MAX / place_bytes(blocks)).min(PLACES_MAX);
+        let least = least.min(slots.max(PLACES_FEW)).min(most);
+        let capacity = (slots / 64).clamp(least, most) as usize;
         Self {
             map: KeyMap::new(capacity),
             places: vec![EMPTY; capacity].into_boxed_slice(),
@@ -223,18 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn a_small_cache_has_thousands_of_places_and_none_has_more_than_slots() {
+    fn a_small_cache_has_thousands_of_places_and_the_smallest_can_drop_whole_sets() {
         let places = |slots| Pending::new(slots, BLOCKS_MAX, PLACES_MIN).capacity();
         // 16 lines of 64 KiB, 64 MiB in lines of 16 KiB, 1 GiB of them, 4 GiB, and 1 TiB.
         let slots = [16, 4096, 65536, 1 << 18, 1 << 26];
-        assert_eq!(slots.map(places), [16, 2048, 2048, 4096, 8192]);
-        // Each slot has a place, so there is room whatever is recorded.
+        assert_eq!(slots.map(places), [256, 2048, 2048, 4096, 8192]);
         let mut pending = Pending::new(16, BLOCKS_MAX, PLACES_MIN);
-        for slot in (0..16).chain(0..16) {
+        for slot in 0..16 {
             let (entry, all) = (Entry::new(1, false), BlockSet(1));
             let added = pending.record(Slot(slot), entry, 0, [all, all], &[0; 16]);
-            assert_ne!(added, Added::Full, "slot {slot}");
+            assert_eq!(added, Added::Fresh, "slot {slot}");
         }
+        assert!(pending.has_room_beside(64 + 16), "a set's lines beside 64 stores");
     }
 
     #[test]

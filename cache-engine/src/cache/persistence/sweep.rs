@@ -1,14 +1,14 @@
 //! Loading the line table at a start: page after page, the journal's records applied.
 //!
 //! ```text
-//!   table ──reads of 64 pages, 4 to 32 ──────▶ chunks ──in order─▶ page ─▶ lines for the index
+//!   table ──reads of 64 pages, 2 to 32 ──────▶ chunks ──in order─▶ page ─▶ lines for the index
 //!                               the journal's records of the page ──┘  └─▶ written if changed
 //! ```
 //! A line of an extent that was active when the last run ended, or that was changed since this one
 //! began, is dropped, and the page is written back without it: only then may the extent be retired.
 //! A page that was cut short is written back too, so that it can't come back with what it knew.
 //! Nothing is processed before the engine asks for it, and nothing while 32 pages are on their way
-//! back; the reads in flight are a 64th of the table at the most, and the journal is read again
+//! back; the reads in flight are a 128th of the table at the most, and the journal is read again
 //! for each part of the table that its records fit in memory for. That bounds the memory.
 //!
 //! Absent: moving the journal's tail when all is done, which is the owner's.
@@ -30,9 +30,9 @@ use crate::cache::metadata::layout::Layout;
 use crate::cache::metadata::line_page::{self, PageBytes, Shape, Verdict};
 use crate::cache::metadata::{FormatId, PAGE_SIZE};
 
-/// Reads in flight: so many that they are a 64th of the table, within this range.
-const READS: std::ops::RangeInclusive<u32> = 4..=32;
-const READS_SHARE: u32 = 64;
+/// Reads in flight: so many that they are a 128th of the table, within this range.
+const READS: std::ops::RangeInclusive<u32> = 2..=32;
+const READS_SHARE: u32 = 128;
 const PAGES_AT_ONCE: u32 = 64;
 const WRITES_MAX: usize = 32;
 

@@ -5,8 +5,10 @@
 //!   remove   withdraw the exports ─▶ clients end ─▶ last flush ─▶ leave ─▶ (forget) ─▶ close
 //!   replace  check ─▶ open ─▶ format ─▶ change over ─▶ record all volumes ─▶ the old one is closed
 //! ```
-//! Each step that waits takes turns that serve ([`NbdService::serve_until`]). When the service is
-//! told to end meanwhile a change is given up where it stands, and the end takes care of the rest.
+//! Each step that waits takes turns that serve ([`NbdService::serve_until`]); what this host notes
+//! of an attachment is a small file, written and synchronized between two turns. When the service
+//! is told to end meanwhile a change is given up where it stands, and the end takes care of the
+//! rest.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -202,17 +204,18 @@ impl NbdService {
     /// When one of them can't be listened at.
     pub(crate) fn export(&mut self, name: &str) -> Result<Vec<String>, DeviceError> {
         let at = self.find(name)?;
+        let exports = self.volumes[at].plan.exports.clone();
         let mut places = Vec::new();
-        for index in 0..self.volumes[at].plan.exports.len() {
-            let volume = &mut self.volumes[at];
-            let export = volume.plan.exports[index].clone();
-            let earlier = &volume.plan.exports[..index];
-            if !earlier.iter().any(|other| other.name() == export.name()) {
-                self.server.add_export(export.name(), "", volume.serve())?;
-            }
-            let bound = self.server.listen(export.transport()).map_err(|error| {
+        for (index, export) in exports.iter().enumerate() {
+            let failed = |error| {
                 DeviceError::with_source(format!("volume '{name}': export {export}"), error)
-            })?;
+            };
+            let address = self.resolve_export(export.transport()).map_err(failed)?;
+            if !exports[..index].iter().any(|other| other.name() == export.name()) {
+                let queue = self.volumes[at].serve();
+                self.server.add_export(export.name(), "", queue).map_err(failed)?;
+            }
+            let bound = self.server.listen_at(export.transport(), address).map_err(failed)?;
             places.push(export.at(&bound));
         }
         Ok(places)

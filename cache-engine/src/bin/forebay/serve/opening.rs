@@ -4,16 +4,18 @@
 //! One thread at a time. One that hangs (a file on a server that is gone) keeps further devices
 //! from being opened, and nobody from being served.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread::JoinHandle;
 
 use block_io::device::file::{FileDevice, OpenOptions};
-use block_io::reactor::{Reactor, Wait};
+use block_io::reactor::{Mailbox, Reactor, Wait};
 use block_io::{DeviceError, Timestamp};
 use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
 use cache_engine::backend::key_source::KeySource;
 use cache_engine::backend::{Backend, connect_options};
 use cache_engine::cache::cipher::VolumeKey;
+use cache_engine::frontend::nbd::Transport;
+use cache_engine::frontend::nbd::server::resolve;
 use cache_engine::volume::attach::Turn;
 use nvme_fabric::driver::NvmeTcpDevice;
 
@@ -40,7 +42,7 @@ impl Opener {
         &mut self,
         reactor: &Reactor,
         work: impl FnOnce() -> Outcome + Send + 'static,
-    ) -> Result<block_io::reactor::Mailbox<Outcome>, DeviceError> {
+    ) -> Result<Mailbox<Outcome>, DeviceError> {
         if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return Err(DeviceError::new(
                 "a device that was to be opened before does not answer; end the service if it \
@@ -61,7 +63,7 @@ impl Opener {
 
 /// Waits for what a thread found out.
 fn wait_for<Outcome: Send>(
-    mailbox: &block_io::reactor::Mailbox<Outcome>,
+    mailbox: &Mailbox<Outcome>,
     turn: &mut Turn<'_>,
 ) -> Result<Outcome, DeviceError> {
     loop {
@@ -135,6 +137,26 @@ impl super::NbdService {
         };
         let mailbox = self.opener.begin(&self.reactor.clone(), work)?;
         wait_for(&mailbox, &mut |deadline| self.serve_until(deadline))?.map(Backend::File)
+    }
+
+    /// Looks up the name of the host that an export is to be served at, if it is one.
+    ///
+    /// # Errors
+    /// When it is unknown, or the service ends meanwhile.
+    pub(super) fn resolve_export(
+        &mut self,
+        transport: &Transport,
+    ) -> Result<Option<SocketAddr>, DeviceError> {
+        match transport {
+            Transport::Tcp { host, .. } if host.parse::<IpAddr>().is_err() => {
+                let of_thread = transport.clone();
+                let work = move || resolve(&of_thread);
+                let mailbox = self.opener.begin(&self.reactor.clone(), work)?;
+                wait_for(&mailbox, &mut |deadline| self.serve_until(deadline))?
+            }
+            // No name is looked up for these.
+            transport => resolve(transport),
+        }
     }
 
     /// As [`serve_until`](Self::serve_until), for a connection's driver.

@@ -24,10 +24,15 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn open(reactor: &Reactor, transport: &Transport) -> Result<Self, DeviceError> {
+    pub(super) fn open(
+        reactor: &Reactor,
+        transport: &Transport,
+        address: Option<SocketAddr>,
+    ) -> Result<Self, DeviceError> {
         let (socket, bound, file) = match transport {
             Transport::Tcp { host, port } => {
-                let (socket, address) = socket::listen_tcp(resolve(host, *port)?)?;
+                let address = address.map_or_else(|| first_address(host, *port), Ok)?;
+                let (socket, address) = socket::listen_tcp(address)?;
                 let bound = Transport::Tcp { host: host.clone(), port: address.port() };
                 (socket, bound, None)
             }
@@ -55,8 +60,20 @@ impl Drop for Listener {
     }
 }
 
+/// The address that will be listened at, where there is one. Blocks for as long as looking up a
+/// host's name takes; a thread of its own can do it.
+///
+/// # Errors
+/// When the host is unknown.
+pub fn resolve(transport: &Transport) -> Result<Option<SocketAddr>, DeviceError> {
+    match transport {
+        Transport::Tcp { host, port } => first_address(host, *port).map(Some),
+        Transport::Unix(_) => Ok(None),
+    }
+}
+
 /// The first address of a host.
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, DeviceError> {
+fn first_address(host: &str, port: u16) -> Result<SocketAddr, DeviceError> {
     let mut addresses = (host, port).to_socket_addrs().map_err(|error| {
         DeviceError::with_source(format!("host '{host}': looking up its address"), error)
     })?;

@@ -17,6 +17,7 @@ mod listener;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use super::protocol::{Export, Limits};
 
 use client::{Client, Ending};
 use listener::Listener;
+
+pub use listener::resolve;
 
 /// Bytes in a name or a description. //= NBD proto.md "Values"
 const STRING_MAX: usize = 4096;
@@ -202,11 +205,23 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
     /// # Errors
     /// When the host is unknown or the address cannot be listened at.
     pub fn listen(&mut self, transport: &Transport) -> Result<Transport, DeviceError> {
+        self.listen_at(transport, None)
+    }
+
+    /// As [`listen`](Self::listen), with what [`resolve`] has found already: no name is looked up.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub fn listen_at(
+        &mut self,
+        transport: &Transport,
+        address: Option<SocketAddr>,
+    ) -> Result<Transport, DeviceError> {
         let same = |listener: &&Listener| listener.asked == *transport;
         if let Some(listener) = self.listeners.iter().find(same) {
             return Ok(listener.bound.clone());
         }
-        let listener = Listener::open(&self.reactor, transport)?;
+        let listener = Listener::open(&self.reactor, transport, address)?;
         let bound = listener.bound.clone();
         self.listeners.push(listener);
         Ok(bound)

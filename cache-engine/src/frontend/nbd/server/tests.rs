@@ -16,6 +16,8 @@ use super::{NbdServer, ServerOptions, ServerStatistics};
 use crate::frontend::nbd::address::Transport;
 use crate::frontend::nbd::protocol::tests::wire::{go, option, request, simple};
 
+mod exports;
+
 const SIZE: u64 = 64 << 20;
 
 /// A queue whose requests stay in flight for as many polls as `delay` says.
