@@ -13,7 +13,8 @@ use std::rc::Rc;
 
 use block_io::sim::{DiskFaults, Random, SimDisk, SimQueue, Timer, World};
 use block_io::{
-    BlockDevice, BlockQueue, BufferPool, Completion, DeviceError, Extent, Request, Timestamp,
+    BlockDevice, BlockQueue, BufferPool, Completion, DeviceError, Extent, Request, RequestId,
+    Timestamp,
 };
 use cache_engine::cache::cipher::{LineCipher, VolumeKey};
 use cache_engine::cache::metadata::probe::Probe;
@@ -21,13 +22,13 @@ use cache_engine::cache::metadata::{
     FormatId, Generation, IdentityKind, OriginIdentity, Superblock, VolumeRecord,
 };
 use cache_engine::cache::{Cache, CacheMode, Event, Ticket, VolumeSettings};
-use cache_engine::volume::exchange::Exchange;
 use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 
 use super::counts::Counts;
 use super::crash_images::{Recording, RecordingQueue};
 use super::guest::{GuestCore, GuestCounts};
 use super::host_clock::HostClock;
+use super::lease::was_leased;
 use super::setup::{SETTINGS, Setup, any_mode};
 
 /// What the host knows outside the cache device.
@@ -349,9 +350,12 @@ impl Engine {
         if queue.geometry().volatile_cache {
             let faults = origin.faults();
             origin.set_faults(DiskFaults::default());
-            let pool = BufferPool::heap();
-            let mut exchange = Exchange::new(&mut queue, &pool, turn(&self.world));
-            exchange.flush("a start").expect("a sound device can be flushed");
+            queue.submit(Request::flush(RequestId(0))).expect("nothing else is in flight");
+            let mut answers = Vec::new();
+            while !queue.poll(self.world.now(), &mut answers) {
+                self.world.advance();
+            }
+            assert_eq!(answers[0].result, Ok(()), "a sound device can be flushed");
             origin.set_faults(faults);
         }
         queue
@@ -472,7 +476,7 @@ fn open_or_format(
 ) -> Superblock {
     let probe = cache_device::open(queue, pool, turn(world)).expect("a sound device can be read");
     match probe {
-        Probe::Ours(superblock) if !host.disowned.get() && !is_leased(&superblock) => *superblock,
+        Probe::Ours(superblock) if !host.disowned.get() && !was_leased(&superblock) => *superblock,
         _ => {
             host.disowned.set(false);
             format(world, setup, queue, format_id)
@@ -485,11 +489,6 @@ fn format(world: &World, setup: &Setup, queue: &mut SimQueue, format_id: FormatI
     let options = cache_device::FormatOptions { line_size, force_format, format_id };
     let formatted = cache_device::format(queue, &BufferPool::heap(), options, turn(world));
     formatted.expect("a sound device can be written")
-}
-
-/// Whether the run before ended under a lease that was not given back: a start is cold then.
-fn is_leased(superblock: &Superblock) -> bool {
-    superblock.volumes().iter().any(|volume| volume.flags & VolumeRecord::LEASED != 0)
 }
 
 fn turn(world: &World) -> impl FnMut() -> Result<Timestamp, DeviceError> {

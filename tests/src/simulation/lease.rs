@@ -25,6 +25,7 @@ use block_io::{
     BlockDevice, BlockQueue, BufferPool, Completion, Geometry, Request, RequestId, Timestamp,
 };
 use cache_engine::cache::LeaseStanding;
+use cache_engine::cache::metadata::{Superblock, VolumeRecord};
 use cache_engine::volume::CachedVolume;
 
 use super::engine::{Engine, Host, Queue};
@@ -71,6 +72,11 @@ pub(super) fn with_clock(
     slow_ppm: u64,
 ) -> Result<Outcome, String> {
     Run::new(scenario, seed, pool, trace, Some(slow_ppm)).finish(operations)
+}
+
+/// Whether the run before ended under a lease that was not given back: a start is cold then.
+pub(super) fn was_leased(superblock: &Superblock) -> bool {
+    superblock.volumes().iter().any(|volume| volume.flags & VolumeRecord::LEASED != 0)
 }
 
 impl Engine {

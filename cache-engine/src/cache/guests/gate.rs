@@ -5,7 +5,8 @@
 //!   owner   close: epoch + 1 ─▶ change mode, range, key, device ─▶ open: epoch + 1
 //! ```
 //! A deadline stands beside: whoever reads a clock that has reached it serves nothing, whether the
-//! owner has noticed or not. It moves while the gate is open, when the volume's lease is renewed.
+//! owner has noticed or not. It moves while the gate is open, when the volume's lease is renewed: a
+//! later one is for those who enter from then on, an earlier one for everybody.
 //!
 //! The epoch is odd while the gate is open. It is raised before anything is done that relies on
 //! nobody serving hits, so that a guest that saw something of what was done sees the epoch too, and
@@ -59,7 +60,8 @@ impl Gate {
     /// A guest's last step: whether what it read since it entered may be served.
     pub(super) fn still(&self, pass: Pass, now: Timestamp) -> bool {
         fence(Ordering::Acquire);
-        self.epoch.load(Ordering::Relaxed) == pass.epoch && now < pass.until
+        let until = pass.until.0.min(self.until.load(Ordering::Relaxed));
+        self.epoch.load(Ordering::Relaxed) == pass.epoch && now.0 < until
     }
 
     /// Size of the volume in bytes.
@@ -140,6 +142,9 @@ mod tests {
         gate.set_deadline(Timestamp(20));
         assert!(gate.still(pass, Timestamp(9)), "what is under way goes on");
         assert!(gate.enter(Timestamp(19)).is_some() && gate.enter(Timestamp(20)).is_none());
+        let pass = gate.enter(Timestamp(11)).expect("before the end");
+        gate.set_deadline(Timestamp(15));
+        assert!(gate.still(pass, Timestamp(14)) && !gate.still(pass, Timestamp(15)), "shortened");
     }
 }
 
@@ -155,31 +160,49 @@ mod interleavings {
     struct Shared {
         gate: Gate,
         device: [AtomicU32; 2],
+        /// The clock of all cores.
+        time: AtomicU64,
     }
 
-    /// What a guest serves of a volume of one word.
-    fn serve(shared: &Shared) -> Option<(u64, u32)> {
-        let pass = shared.gate.enter(Timestamp(1))?;
+    impl Shared {
+        fn time(&self) -> Timestamp {
+            Timestamp(self.time.load(Ordering::Acquire))
+        }
+    }
+
+    /// What a guest serves of a volume of one word: from where, what, and when.
+    fn serve(shared: &Shared) -> Option<(u64, u32, u64)> {
+        let pass = shared.gate.enter(shared.time())?;
         let read = shared.device[pass.base as usize].load(Ordering::Relaxed);
-        shared.gate.still(pass, Timestamp(1)).then_some((pass.base, read))
+        let now = shared.time();
+        shared.gate.still(pass, now).then_some((pass.base, read, now.0))
     }
 
     fn explore(
         owner: impl Fn(&Shared) + Copy + Sync + Send + 'static,
         right: impl Fn(u64, u32) -> bool + Copy + Sync + Send + 'static,
     ) {
+        explore_until(u64::MAX, owner, move |base, read, _| right(base, read));
+    }
+
+    /// The same under a lease.
+    fn explore_until(
+        end: u64,
+        owner: impl Fn(&Shared) + Copy + Sync + Send + 'static,
+        right: impl Fn(u64, u32, u64) -> bool + Copy + Sync + Send + 'static,
+    ) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
         builder.check(move || {
             let device = [AtomicU32::new(10), AtomicU32::new(0)];
-            let shared = Arc::new(Shared { gate: Gate::new(), device });
-            shared.gate.set_deadline(Timestamp(u64::MAX));
+            let shared = Arc::new(Shared { gate: Gate::new(), device, time: AtomicU64::new(1) });
+            shared.gate.set_deadline(Timestamp(end));
             shared.gate.publish(true, 0, 1);
             let guests = Arc::clone(&shared);
             let guest = thread::spawn(move || {
                 for _ in 0..2 {
-                    if let Some((base, read)) = serve(&guests) {
-                        assert!(right(base, read), "{read} at {base}");
+                    if let Some((base, read, now)) = serve(&guests) {
+                        assert!(right(base, read, now), "{read} at {base} when it is {now}");
                     }
                 }
             });
@@ -207,5 +230,42 @@ mod interleavings {
             shared.device[0].store(99, Ordering::Relaxed);
         };
         explore(owner, |base, read| read == 10 + base as u32);
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_in_time_goes_on_to_its_new_end_and_not_past_it() {
+        let owner = |shared: &Shared| {
+            shared.gate.set_deadline(Timestamp(20));
+            shared.time.store(15, Ordering::Release);
+            shared.time.store(20, Ordering::Release);
+            // The owner has not noticed when others change what is behind the line.
+            shared.device[0].store(99, Ordering::Release);
+        };
+        explore_until(10, owner, |_, _, now| now < 20);
+    }
+
+    #[test]
+    fn what_was_read_under_a_lease_that_is_over_is_not_served_under_the_next() {
+        let owner = |shared: &Shared| {
+            shared.time.store(10, Ordering::Release);
+            shared.gate.publish(false, 0, 1);
+            // The lines of before go, and others come.
+            shared.device[0].store(11, Ordering::Relaxed);
+            shared.gate.set_deadline(Timestamp(30));
+            shared.gate.publish(true, 0, 1);
+        };
+        explore_until(10, owner, |_, read, now| match read {
+            10 => now < 10,
+            _ => read == 11 && now < 30,
+        });
+    }
+
+    #[test]
+    fn a_lease_that_is_shortened_ends_for_those_who_are_in_too() {
+        let owner = |shared: &Shared| {
+            shared.gate.set_deadline(Timestamp(10));
+            shared.time.store(10, Ordering::Release);
+        };
+        explore_until(20, owner, |_, _, now| now < 10);
     }
 }

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use block_io::sim::Medium;
+
 use super::super::LeaseStanding;
 use super::super::guests::Guest;
-use super::super::metadata::VolumeRecord;
+use super::super::metadata::{FormatId, Generation, Superblock, VolumeRecord};
 use super::rig::{Rig, content, small_lines};
 use super::*;
-use crate::cache::Event;
+use crate::cache::outbox::Token;
+use crate::cache::{Event, Ticket};
 
 const SIZE: u64 = 1 << 20;
 const LENGTH: Duration = Duration::from_secs(10);
@@ -319,4 +322,112 @@ fn a_lease_that_ends_before_its_lines_are_loaded_loads_none() {
     rig.rest();
     assert!(matches!(rig.cache.lease(id), Some(LeaseStanding::Held(_))));
     assert_eq!(rig.hits(id, 200), 0);
+}
+
+/// Whatever is asked of lines that a run before left is compared with the end when their bytes and
+/// checksums have come.
+#[test]
+fn a_line_that_is_being_verified_at_the_end_is_not_served() {
+    const LINES: u64 = 600;
+    let mut rig = Rig::on_device(small_lines(), 2048);
+    let id = rig.add("a", 16 << 20);
+    rig.hits(id, LINES);
+    rig.rest();
+    rig.crash();
+    let id = rig.add("a", 16 << 20);
+    rig.load();
+    let end = renew(&mut rig, id, LENGTH);
+    rig.settle();
+    assert_eq!(rig.cache.lease(id), Some(LeaseStanding::Held(end)));
+    let names: Vec<_> = (0..40).map(|line| rig.read(id, line * LINE, LINE)).collect();
+    let is_check = |one: &Request| matches!(Token::of(one.id), Token::Verification { .. });
+    let checks = rig.of_device.iter().filter(|one| is_check(one)).count();
+    assert!(checks > 20, "{checks} lines are being verified");
+    rig.now = end;
+    write_elsewhere(&mut rig, id, Extent::new(0, LINES * LINE));
+    answer_all(&mut rig);
+    for (line, name) in names.into_iter().enumerate() {
+        let extent = Extent::new(line as u64 * LINE, LINE);
+        assert!(rig.bytes(name) == content(b'!', extent), "line {line}");
+    }
+    assert_eq!(rig.statistics(id).lines_verified, 0);
+}
+
+#[test]
+fn whoever_records_a_leased_volume_anew_keeps_the_mark() {
+    let mut rig = Rig::on_device(small_lines(), 8);
+    let id = rig.add("a", SIZE);
+    let end = renew(&mut rig, id, LENGTH);
+    rig.settle();
+    assert!(is_marked(&rig));
+    let record = rig.record(id, "a");
+    assert_eq!(record.flags, 0, "whoever makes it knows of no lease");
+    assert!(is_marked(&rig));
+    rig.now = end;
+    rig.rest();
+    rig.record(id, "a");
+    assert!(is_marked(&rig), "nor is it taken back when the lease is over");
+}
+
+/// Another device takes the place of the one there is.
+fn replace(rig: &mut Rig) {
+    let superblock = Superblock::new(FormatId([77; 16]), rig.superblock().layout);
+    rig.device = Medium::default();
+    rig.device.write(superblock.offset(), &superblock.encode());
+    rig.cache.replace(superblock, 1 << 20, FormatId([78; 16])).expect("of the same size");
+    rig.collect();
+}
+
+fn detach(rig: &mut Rig) {
+    rig.cache.detach();
+    rig.collect();
+    rig.settle();
+    assert!(rig.cache.is_detached());
+}
+
+#[test]
+fn a_lease_that_waits_for_a_device_counts_when_the_next_device_knows_of_it() {
+    let mut rig = Rig::on_device(small_lines(), 8);
+    let id = rig.add("a", SIZE);
+    // So that the one device has counted more changes than the other will.
+    (0..20).for_each(|_| drop(rig.record(id, "a")));
+    rig.rest();
+    detach(&mut rig);
+    let end = renew(&mut rig, id, LENGTH);
+    assert_eq!(
+        rig.cache.lease(id),
+        Some(LeaseStanding::Waiting(end)),
+        "nothing can tell the device"
+    );
+    replace(&mut rig);
+    assert_eq!(rig.cache.lease(id), Some(LeaseStanding::Waiting(end)));
+    assert_eq!(rig.superblock().volumes().len(), 0, "it is not on the device yet");
+    rig.settle();
+    assert!(is_marked(&rig));
+    assert_eq!(rig.cache.lease(id), Some(LeaseStanding::Held(end)));
+    assert_eq!((rig.hits(id, 8), rig.hits(id, 8)), (0, 8));
+}
+
+#[test]
+fn a_volume_that_was_left_and_is_still_there_is_marked_on_the_next_device() {
+    let mut rig = Rig::on_device(small_lines(), 8);
+    let id = rig.add("a", SIZE);
+    let end = renew(&mut rig, id, LENGTH);
+    rig.settle();
+    let leave = |rig: &mut Rig| -> Option<Ticket> {
+        let left = rig.cache.record_left(rig.now, id, Generation::default()).expect("room");
+        rig.collect();
+        left
+    };
+    let ticket = leave(&mut rig).expect("it is held");
+    rig.done(ticket);
+    assert!(!is_marked(&rig), "it was left while the lease was held");
+    detach(&mut rig);
+    replace(&mut rig);
+    rig.until(Event::Replaced);
+    assert!(is_marked(&rig), "it goes on, under a lease");
+    rig.now = end;
+    assert_eq!(leave(&mut rig), None, "it is over: the mark stays");
+    rig.rest();
+    assert!(is_marked(&rig));
 }
