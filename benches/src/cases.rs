@@ -4,9 +4,9 @@
 //! The cache is the product's: its default policies, and persistent, opened over a superblock and
 //! loaded before anything is measured; its records go to memory. The cases `…_in_memory` are the
 //! same without records. Data costs the devices nothing and is not copied; the checksums of what is
-//! stored are computed, since that is the engine's work. A round is one batch of requests in flight,
-//! and one tick of a clock on which a request takes 10 µs, so that timers run as in a cache that
-//! serves 100 000 requests a second ([`crate::rounds`]).
+//! stored are computed, since that is the engine's work. A round is one batch of requests in
+//! flight, and one tick of a clock on which a request takes 10 µs, so that timers run as in a cache
+//! that serves 100 000 requests a second ([`crate::rounds`]).
 //!
 //! Absent: time, and any verdict on a number.
 

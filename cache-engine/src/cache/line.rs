@@ -84,7 +84,7 @@ impl LineMap {
 
     /// The set of a line alone.
     pub(crate) fn set(&self, line: LineNumber) -> u32 {
-        (u128::from(self.scramble(line.0)) * u128::from(self.sets) >> self.bits) as u32
+        ((u128::from(self.scramble(line.0)) * u128::from(self.sets)) >> self.bits) as u32
     }
 
     /// Set and tag of a line.

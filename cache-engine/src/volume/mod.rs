@@ -131,12 +131,17 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> Engine<Origin, CacheDevice> {
         progress
     }
 
-    /// Moves every device on. Returns whether anything happened.
-    fn poll(&mut self, now: Timestamp) -> bool {
+    /// Moves every device on, or of the origins only that of one volume. Returns whether anything
+    /// happened.
+    fn poll(&mut self, now: Timestamp, only: Option<VolumeId>) -> bool {
         self.now = now;
         let cache = &mut self.cache;
         let mut progress = self.cache_device.poll(now, |done| cache.complete(now, done));
-        for side in self.sides.iter_mut().flatten() {
+        let sides = match only {
+            Some(id) => self.sides.get_mut(usize::from(id.0)..=usize::from(id.0)),
+            None => Some(&mut self.sides[..]),
+        };
+        for side in sides.into_iter().flatten().flatten() {
             progress |= side.origin.poll(now, |done| cache.complete(now, done));
         }
         progress |= cache.tick(now);
@@ -263,7 +268,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
     /// Moves every device on, for times without a volume to poll. Returns whether anything
     /// happened.
     pub fn poll(&self, now: Timestamp) -> bool {
-        self.0.borrow_mut().poll(now)
+        self.0.borrow_mut().poll(now, None)
     }
 
     /// Whether nothing is in flight, stores into the cache included: the devices may be closed.
@@ -281,6 +286,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
 const ARRIVED_MAX: usize = 16;
 
 /// One cached volume.
+///
+/// Its polls move the cache device and its own origin on: every volume is to be polled.
 ///
 /// What is submitted is taken into the cache with the next poll, or when several requests have
 /// come together, so that memory which the lookups need is on its way for all of them at once.
@@ -366,7 +373,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> BlockQueue for CachedVolume<Or
         let mut engine = self.engine.0.borrow_mut();
         engine.now = now;
         let mut progress = engine.take_in(self.id, &mut self.arrived);
-        progress |= engine.poll(now);
+        progress |= engine.poll(now, Some(self.id));
         let replies = &mut side(&mut engine.sides, self.id).replies;
         progress |= !replies.is_empty();
         completions.append(replies);

@@ -27,9 +27,8 @@ use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 use super::counts::Counts;
 use super::crash_images::{Recording, RecordingQueue};
 use super::guest::{GuestCore, GuestCounts};
-use super::host_clock::HostClock;
-use super::lease::was_leased;
 use super::setup::{SETTINGS, Setup, any_mode};
+use super::{host_clock::HostClock, lease::was_leased};
 
 /// What the host knows outside the cache device.
 #[derive(Debug, Default)]
@@ -159,9 +158,7 @@ impl Engine {
                 Event::LeaseHeld(_) | Event::LeaseOver(_) => {}
             }
         }
-        let now = self.clock.at(self.world.now());
-        let due = self.engine.next_deadline().filter(|due| *due > now);
-        let deadline = due.map(|due| self.clock.when(due));
+        let deadline = self.clock.deadline(self.engine.next_deadline(), self.world.now());
         if deadline != self.timer.as_ref().map(Timer::deadline) {
             self.timer = deadline.map(|due| self.world.timer(due));
         }
@@ -252,10 +249,15 @@ impl Engine {
 
     /// Lines go only for others from now on.
     pub(super) fn purge_nothing(&mut self) {
+        self.set_policy("purge", "never");
+    }
+
+    /// Another value of a setting that fits any cache.
+    pub(super) fn set_policy(&mut self, name: &str, value: &str) {
         self.engine.change(|cache| {
             let mut settings = cache.policy().clone();
-            settings.change("purge", "never").expect("a value that there is");
-            cache.set_policy(&settings).expect("less than was set");
+            settings.change(name, value).expect("a value that there is");
+            cache.set_policy(&settings).expect("it fits");
         });
     }
 
@@ -350,12 +352,11 @@ impl Engine {
         if queue.geometry().volatile_cache {
             let faults = origin.faults();
             origin.set_faults(DiskFaults::default());
-            queue.submit(Request::flush(RequestId(0))).expect("nothing else is in flight");
-            let mut answers = Vec::new();
-            while !queue.poll(self.world.now(), &mut answers) {
+            queue.submit(Request::flush(RequestId(0))).expect("nothing is in flight");
+            let mut done = Vec::new();
+            while !queue.poll(self.world.now(), &mut done) {
                 self.world.advance();
             }
-            assert_eq!(answers[0].result, Ok(()), "a sound device can be flushed");
             origin.set_faults(faults);
         }
         queue
@@ -422,8 +423,8 @@ impl Engine {
         let queue = cache_device.open_queue(&self.world, 16).expect("of this world");
         let id = volume.id();
         let guest = self.engine.change(|cache| cache.admit_guest(id)).expect("it is there");
-        let now = self.clock.at(self.world.now());
-        self.guests[number] = Some(GuestCore::new(guest, queue, id, now));
+        self.guests[number] =
+            Some(GuestCore::new(guest, queue, id, self.clock.at(self.world.now())));
     }
 
     /// Stops using the cache device.

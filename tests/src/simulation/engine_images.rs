@@ -156,7 +156,9 @@ fn serve(image: &CrashImage, origins: &[Medium]) -> Result<Counts, String> {
     let mut done: Vec<(usize, Completion)> = Vec::new();
     // What the sweep of the records has not come to yet is a miss.
     engine.load();
-    for round in ["first", "second"] {
+    for (round, admission) in [("first", "never"), ("second", "always")] {
+        // What is stored takes the places of lines that are to be looked at.
+        engine.set_policy("admission", admission);
         let places = (0..PLACES).map(|place| Extent::new(place * PLACE_DISTANCE, PLACE_LENGTH));
         for extent in places.flat_map(|place| place.split(READ)) {
             let buffer = pool.allocate(extent.length as usize);

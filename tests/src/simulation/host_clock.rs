@@ -19,6 +19,11 @@ impl HostClock {
         Timestamp(self.begin.0 + time.0 - lost as u64)
     }
 
+    /// The true time of a deadline that it has not shown yet at `time`.
+    pub(super) fn deadline(self, shown: Option<Timestamp>, time: Timestamp) -> Option<Timestamp> {
+        shown.filter(|shown| *shown > self.at(time)).map(|shown| self.when(shown))
+    }
+
     /// A true time at which it shows as much, at most two nanoseconds after the first.
     pub(super) fn when(self, shown: Timestamp) -> Timestamp {
         let passed = u128::from(shown.0.saturating_sub(self.begin.0)) * u128::from(MILLION);

@@ -115,16 +115,7 @@ impl<'scenario> Run<'scenario> {
         };
         let cache_device = SimDisk::new(&world, "cache 0", cache_geometry);
         cache_device.set_faults((scenario.cache_device)(&mut random));
-        let hot = (random.below(4096), random.range(64..=800));
-        let places: Vec<Places> = (0..volumes)
-            .map(|_| {
-                let cached = setup.cached_bytes();
-                match scenario.warm || random.chance(150) {
-                    true => Places::spread(&mut random, cached / volumes as u64, hot),
-                    false => Places::compact(&mut random, cached, hot),
-                }
-            })
-            .collect();
+        let places = draw_places(&mut random, scenario, volumes, setup.cached_bytes());
         let rules: Vec<VolumeRules> = places
             .iter()
             .map(|places| VolumeRules {
@@ -543,4 +534,19 @@ impl<'scenario> Run<'scenario> {
 fn checked_at_once(part: Extent) -> impl Iterator<Item = Extent> {
     let starts = (part.offset..part.end()).step_by(CHECKED_AT_ONCE);
     starts.map(move |start| Extent::new(start, (part.end() - start).min(CHECKED_AT_ONCE as u64)))
+}
+
+/// Where clients go on each of so many volumes, of which so many bytes are cached together.
+fn draw_places(
+    random: &mut Random,
+    scenario: &Scenario,
+    volumes: usize,
+    cached: u64,
+) -> Vec<Places> {
+    let hot = (random.below(4096), random.range(64..=800));
+    let draw = |_| match scenario.warm || random.chance(150) {
+        true => Places::spread(random, cached / volumes as u64, hot),
+        false => Places::compact(random, cached, hot),
+    };
+    (0..volumes).map(draw).collect()
 }

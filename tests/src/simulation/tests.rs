@@ -150,7 +150,7 @@ fn the_engine_serves_what_the_origin_has_after_a_power_cut_at_any_moment() {
         }
         // Images of which nothing is served again prove nothing.
         let CheckedImages { images, warm, warm_lines, .. } = together;
-        assert!(images > 800 && warm * 2 > images && warm_lines > 4 * warm as u64, "{together:?}");
+        assert!(images > 800 && warm * 5 > images && warm_lines > 3 * warm as u64, "{together:?}");
     }
 }
 

@@ -102,6 +102,17 @@ pub(crate) fn decode(
     bytes: &[u8; PAGE_SIZE],
     format_id: FormatId,
     sequence: u64,
+    take: impl FnMut(&Record),
+) -> Option<u64> {
+    decode_part(bytes, format_id, sequence, 0..u64::MAX, take)
+}
+
+/// The same, but only records of `slots` are handed to `take`; the others cost next to nothing.
+pub(crate) fn decode_part(
+    bytes: &[u8; PAGE_SIZE],
+    format_id: FormatId,
+    sequence: u64,
+    slots: std::ops::Range<u64>,
     mut take: impl FnMut(&Record),
 ) -> Option<u64> {
     let ours = u32_at(bytes, 0) == MAGIC
@@ -119,18 +130,16 @@ pub(crate) fn decode(
         }
         let changed = BlockSet(u16_at(rest, 10));
         let end = RECORD + 4 * changed.count() as usize;
-        let mut checksums = [0; BLOCKS_MAX];
-        let fields = rest.get(RECORD..end)?.chunks_exact(4);
-        for (field, block) in fields.zip(changed.iter()) {
-            checksums[block] = u32_at(field, 0);
+        let fields = rest.get(RECORD..end)?;
+        let slot = Slot(u32_at(rest, 0));
+        if slots.contains(&u64::from(slot.0)) {
+            let mut checksums = [0; BLOCKS_MAX];
+            for (field, block) in fields.chunks_exact(4).zip(changed.iter()) {
+                checksums[block] = u32_at(field, 0);
+            }
+            let (entry, valid) = (Entry(u32_at(rest, 4)), BlockSet(u16_at(rest, 8)));
+            take(&Record { slot, entry, valid, changed, checksums });
         }
-        take(&Record {
-            slot: Slot(u32_at(rest, 0)),
-            entry: Entry(u32_at(rest, 4)),
-            valid: BlockSet(u16_at(rest, 8)),
-            changed,
-            checksums,
-        });
         rest = &rest[end..];
     }
     Some(u64_at(bytes, 28))

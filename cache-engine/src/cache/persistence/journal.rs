@@ -277,11 +277,10 @@ impl Reader {
         buffer.copy_to_slice(&mut bytes);
         let records = &mut self.records;
         records.clear();
-        let run = journal_block::decode(&bytes, self.format_id, self.next, |record| {
-            if part.covers(record.slot) {
+        let run =
+            journal_block::decode_part(&bytes, self.format_id, self.next, part.slots(), |record| {
                 records.push(*record);
-            }
-        });
+            });
         let Some(run) = run.filter(|run| *run >= self.run) else {
             self.stopped = true;
             return;

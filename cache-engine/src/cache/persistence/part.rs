@@ -20,11 +20,15 @@ use crate::cache::metadata::journal_block::Record;
 use crate::cache::metadata::layout::Layout;
 use crate::cache::metadata::line_page::Shape;
 
-/// A cache's bytes for each byte of records, before [`SPARED`] is taken off: 1 MiB for 64 GiB.
+/// A cache's bytes for each byte of records.
 const CAPACITY_SHARE: u64 = 1 << 15;
 
-/// Bytes that a small cache can't spare beside its other tables: half of its share at the most.
-const SPARED: u64 = 1 << 20;
+/// Bytes of records at the least, which are those of a cache of 32 GiB: a smaller one reads its
+/// journal fewer times.
+const BYTES_MIN: u64 = 1 << 20;
+
+/// Places for a word of 64 bits of the slots that were seen.
+const SEEN_SHARE: usize = 4;
 
 /// No place.
 const NONE: u32 = u32::MAX;
@@ -49,6 +53,9 @@ pub(super) struct Part {
     free: u32,
     /// The first place of each page of the table.
     heads: Vec<u32>,
+    /// Bits of the slots that were taken, by a hash: a slot whose bit is not set has no place, and
+    /// its page need not be searched for it.
+    seen: Vec<u64>,
     /// The part's pages, and the first that has not been asked for.
     from: u32,
     end: u32,
@@ -58,15 +65,15 @@ pub(super) struct Part {
 
 impl Part {
     /// A part from the table's first page on. It has room for what a 32768th of the cache's
-    /// capacity holds, less a mebibyte or half of it, or for a page's slots, and for no more than
-    /// `places_max` slots.
+    /// capacity holds, less a mebibyte, and a mebibyte at the least; or for a page's slots, and for
+    /// no more than `places_max` slots.
     pub(super) fn new(layout: &Layout, places_max: usize) -> Self {
         let blocks = (layout.line_size.bytes() / BLOCK_SIZE) as usize;
         let stride = HEADER + blocks;
         let slots_per_page = Shape::new(layout.line_size).slots();
         let slots = slots_per_page * layout.table_pages as usize;
         let share = layout.capacity / CAPACITY_SHARE;
-        let share = share.saturating_sub(SPARED).max(share / 2) as usize / (4 * stride);
+        let share = share.saturating_sub(BYTES_MIN).max(BYTES_MIN) as usize / (4 * stride);
         let places = share.max(slots_per_page).min(slots).min(places_max);
         Self {
             slots_per_page: slots_per_page as u32,
@@ -76,6 +83,7 @@ impl Part {
             used: 0,
             free: NONE,
             heads: vec![NONE; layout.table_pages as usize],
+            seen: vec![0; (places / SEEN_SHARE + 1).next_power_of_two()],
             from: 0,
             end: layout.table_pages,
             cursor: 0,
@@ -104,12 +112,28 @@ impl Part {
         self.end = self.heads.len() as u32;
         // No page from there on has records: those that had some were given up.
         (self.used, self.free) = (0, NONE);
+        self.seen.fill(0);
     }
 
-    /// Whether records of this slot are taken. Those of slots that the cache does not have are
-    /// nobody's.
-    pub(super) fn covers(&self, slot: Slot) -> bool {
-        (self.from..self.end).contains(&(slot.0 / self.slots_per_page))
+    /// The slots whose records are taken. Those of slots that the cache does not have are nobody's.
+    pub(super) fn slots(&self) -> std::ops::Range<u64> {
+        let first = |page: u32| u64::from(page) * u64::from(self.slots_per_page);
+        first(self.from)..first(self.end)
+    }
+
+    fn covers(&self, slot: Slot) -> bool {
+        self.slots().contains(&u64::from(slot.0))
+    }
+
+    /// Notes the slot; false when it was certainly not noted before.
+    fn see(&mut self, slot: Slot) -> bool {
+        let bits = self.seen.len() * 64;
+        let hash = u64::from(slot.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let bit = hash as usize & (bits - 1);
+        let (word, bit) = (&mut self.seen[bit / 64], 1 << (bit % 64));
+        let before = *word & bit != 0;
+        *word |= bit;
+        before
     }
 
     /// Takes a record that is newer than all before it.
@@ -118,7 +142,7 @@ impl Part {
             return;
         }
         let page = (record.slot.0 / self.slots_per_page) as usize;
-        let mut at = self.heads[page];
+        let mut at = if self.see(record.slot) { self.heads[page] } else { NONE };
         while at != NONE {
             let numbers = self.numbers(at);
             if numbers[SLOT] == record.slot.0 {
@@ -336,13 +360,13 @@ mod tests {
     }
 
     #[test]
-    fn its_memory_is_a_32768th_of_the_capacity() {
+    fn its_memory_is_a_32768th_of_the_capacity_less_a_mebibyte() {
         for line_size in LineSize::ALL {
-            for capacity in [64 << 30, 1u64 << 40] {
+            for (capacity, expected) in [(8 << 30, 1), (64 << 30, 1), (1u64 << 40, 31)] {
                 let layout = Layout::for_device(capacity, line_size).expect("fits");
                 let part = Part::new(&layout, usize::MAX);
-                let bytes = 4 * part.places.len() as u64;
-                assert!(bytes <= capacity >> 15 && bytes > (capacity >> 15) - 80, "{layout:?}");
+                let (bytes, expected) = (4 * part.places.len() as u64, expected << 20);
+                assert!(bytes <= expected && bytes > expected - 80, "{layout:?}: {bytes}");
                 assert_eq!(part.heads.len() as u32, layout.table_pages);
             }
         }

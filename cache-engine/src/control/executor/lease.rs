@@ -18,8 +18,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         self.now = now;
     }
 
-    pub(super) fn lease(&mut self, name: &str, until: Timestamp, reply: Reply) {
-        match self.try_lease(name, until) {
+    pub(super) fn lease(&mut self, name: &str, until_ns: u64, reply: Reply) {
+        match self.try_lease(name, Timestamp(until_ns)) {
             Ok((answer, Some(ticket))) => self.wait(ticket, reply, answer, None),
             Ok((answer, None)) => self.answers.push_back((reply, answer)),
             Err(message) => self.answers.push_back((reply, Answer::error(message))),

@@ -337,3 +337,17 @@ fn another_cache_device_knows_of_the_lease() {
         }
     }
 }
+
+#[test]
+fn what_an_origin_had_not_flushed_is_durable_before_anything_of_it_is_cached() {
+    let mut host = Host::new();
+    let geometry = Geometry { volatile_cache: true, ..Geometry::new(8 << 20) };
+    host.origins[0] = SimDisk::new(&host.world, "volatile", geometry);
+    let mut queue = host.origins[0].open_queue(&host.world, 1).expect("opens");
+    queue.submit(Request::write(RequestId(1), 0, host.pool.allocate(4096))).expect("room");
+    while host.world.advance() {}
+    assert!(host.origins[0].has_volatile_content(), "of whoever had it before");
+    let engine = host.open();
+    host.attach(&engine, 0, "one").expect("attaches");
+    assert!(!host.origins[0].has_volatile_content());
+}

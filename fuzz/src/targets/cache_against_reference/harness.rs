@@ -489,20 +489,28 @@ fn open(
     if !persistent {
         return Cache::in_memory(config.clone(), space, pool.clone()).expect("sound sizes");
     }
-    let capacity = device.content().len() as u64;
-    if format {
-        let layout = Layout::for_device(capacity, config.line_size).expect("large enough");
-        let superblock = Superblock::new(format_id(starts, 1), layout);
-        let activity = layout.activity_offset..layout.journal_offset;
-        device.overwrite(0, &vec![0; 2 * SUPERBLOCK_REGION as usize]);
-        device.overwrite(activity.start, &vec![0; (activity.end - activity.start) as usize]);
-        device.overwrite(superblock.offset(), &superblock.encode());
-    }
-    let region = SUPERBLOCK_REGION as usize;
-    let (first, rest) = device.content().split_at(region);
-    let superblock = newest(first, &rest[..region]).expect("one is whole");
+    // Garbage at the front of a device is somebody else's for the cache: it has to be formatted.
+    let found = if format { None } else { superblock(device) };
+    let superblock = found.unwrap_or_else(|| formatted(config, device, starts));
     let fresh = format_id(starts, 2);
     Cache::open(config.clone(), superblock, TRANSFER_MAX, fresh, pool.clone()).expect("it fits")
+}
+
+fn superblock(device: &Device) -> Option<Superblock> {
+    let region = SUPERBLOCK_REGION as usize;
+    let (first, rest) = device.content().split_at(region);
+    newest(first, &rest[..region]).ok()
+}
+
+fn formatted(config: &CacheConfig, device: &mut Device, starts: u32) -> Superblock {
+    let capacity = device.content().len() as u64;
+    let layout = Layout::for_device(capacity, config.line_size).expect("large enough");
+    let superblock = Superblock::new(format_id(starts, 1), layout);
+    let activity = layout.journal_offset - layout.activity_offset;
+    device.overwrite(0, &vec![0; 2 * SUPERBLOCK_REGION as usize]);
+    device.overwrite(layout.activity_offset, &vec![0; activity as usize]);
+    device.overwrite(superblock.offset(), &superblock.encode());
+    superblock
 }
 
 /// One that no other start has.
