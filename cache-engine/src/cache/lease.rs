@@ -14,10 +14,10 @@
 //!
 //! A crash can come at the very end of a lease, and a process that was suspended can be killed
 //! before it sees that the end is over. So the device says of a volume that it is leased
-//! ([`VolumeRecord::LEASED`]) before the first hit is served under a lease; only leaving it in order
-//! while it is held takes that back. A start finds the mark, and is cold. Whoever records a volume
-//! need not think of it: the mark is the cache's own, put into every record of a volume that is
-//! there.
+//! ([`VolumeRecord::LEASED`]) before the first hit is served under a lease; only leaving it in
+//! order while it is held takes that back. A start finds the mark, and is cold. Whoever records a
+//! volume need not think of it: the mark is the cache's own, put into every record of a volume that
+//! is there.
 //!
 //! The first call of any kind with a `now` at or after the end notices it. A driver's `now` must be
 //! read after whatever it brings has arrived, as a reactor's is: then a request that came after the
@@ -233,10 +233,10 @@ impl Cache {
     }
 
     /// Records that a volume is left in order and how its origin was found: nothing of it is in
-    /// flight, and nothing may be from now on until it is taken out. [`Event::Done`] tells when that
-    /// is durable. None where there is no record of it; and where it needs a lease and none is held,
-    /// because somebody else may have written by now, so that the next start has to be cold. The
-    /// generation must have been found before `now`.
+    /// flight, and nothing may be from now on until it is taken out. [`Event::Done`] tells when
+    /// that is durable. None where there is no record of it; and where it needs a lease and none is
+    /// held, because somebody else may have written by now, so that the next start has to be cold.
+    /// The generation must have been found before `now`.
     ///
     /// # Errors
     /// When the record makes no sense beside the others.

@@ -10,7 +10,6 @@ use super::super::guests::Guest;
 use super::super::metadata::{FormatId, Generation, Superblock, VolumeRecord};
 use super::rig::{Rig, content, small_lines};
 use super::*;
-use crate::cache::outbox::Token;
 use crate::cache::{Event, Ticket};
 
 const SIZE: u64 = 1 << 20;
@@ -322,40 +321,6 @@ fn a_lease_that_ends_before_its_lines_are_loaded_loads_none() {
     rig.rest();
     assert!(matches!(rig.cache.lease(id), Some(LeaseStanding::Held(_))));
     assert_eq!(rig.hits(id, 200), 0);
-}
-
-/// Whatever is asked of lines that a run before left is compared with the end when their bytes and
-/// checksums have come.
-#[test]
-fn a_line_that_is_being_verified_at_the_end_is_not_served() {
-    const LINES: u64 = 600;
-    let mut rig = Rig::on_device(small_lines(), 2048);
-    let id = rig.add("a", 16 << 20);
-    rig.hits(id, LINES);
-    rig.rest();
-    rig.crash();
-    let id = rig.add("a", 16 << 20);
-    rig.load();
-    let end = renew(&mut rig, id, LENGTH);
-    rig.settle();
-    assert_eq!(rig.cache.lease(id), Some(LeaseStanding::Held(end)));
-    let names: Vec<_> = (0..40).map(|line| rig.read(id, line * LINE, LINE)).collect();
-    let is_check = |one: &Request| matches!(Token::of(one.id), Token::Verification { .. });
-    // Their checksums come, and then, at the end, their bytes.
-    while let Some(at) = rig.of_device.iter().position(|one| !is_check(one)) {
-        rig.device_answers(at, Ok(()));
-        rig.tick();
-    }
-    let checks = rig.of_device.len();
-    assert!(checks > 20, "{checks} lines are being verified");
-    rig.now = end;
-    write_elsewhere(&mut rig, id, Extent::new(0, LINES * LINE));
-    answer_all(&mut rig);
-    for (line, name) in names.into_iter().enumerate() {
-        let extent = Extent::new(line as u64 * LINE, LINE);
-        assert!(rig.bytes(name) == content(b'!', extent), "line {line}");
-    }
-    assert_eq!(rig.statistics(id).lines_verified, 0);
 }
 
 #[test]

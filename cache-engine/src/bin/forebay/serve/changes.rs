@@ -80,8 +80,8 @@ impl NbdService {
             || plan.lease.is_some();
         if self.cache.is_none() && unused {
             return Err(DeviceError::new(format!(
-                "volume '{name}': mode, generation, encryption-key and lease mean nothing without a \
-                 cache"
+                "volume '{name}': mode, generation, encryption-key and lease mean nothing without \
+                 a cache"
             )));
         }
         let cache = self.cache.as_ref().map(|cache| cache.address());
