@@ -163,7 +163,7 @@ impl Cache {
 
     /// Drops what is cached of `extent` of a volume, because somebody else may have changed the
     /// origin there. Nothing that was read from the origin before this call is served after
-    /// [`Event::Done`].
+    /// [`Event::Done`](super::Event::Done).
     ///
     /// # Errors
     /// When there is no such volume.
