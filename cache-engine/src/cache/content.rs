@@ -185,13 +185,13 @@ impl Cache {
     fn end_verifications(&mut self) {
         while let Some(done) = self.verifications.next_done() {
             let (name, line, slot) = (done.piece, done.line, done.hit.slot);
-            let unchanged = self.index.still(done.hit);
+            let volume = self.volume_of(name);
+            let unchanged = self.index.still(done.hit) && self.is_leased(volume);
             let right = unchanged && self.is_right(slot, &done.bytes, &done.checksums);
             if unchanged && !right {
                 self.drop_blocks(slot, self.all_blocks());
             }
             let (number, part) = self.wanted_of_line(name, line);
-            let volume = self.volume_of(name);
             match (right, done.bytes) {
                 (true, Some(bytes)) => {
                     self.index.set_verified(slot);

@@ -3,7 +3,6 @@
 
 use block_io::{BufferPool, DeviceError, Extent, IoError, Request};
 
-use super::administration::Then;
 use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
 use super::fill::Ended;
@@ -16,6 +15,7 @@ use super::outbox::{Event, Ticket, Token};
 use super::persistence::{
     Change, Leave, Persistence, PersistenceConfig, PersistenceStatistics, Start,
 };
+use super::sweeps::Then;
 use super::unflushed::EXTENTS_MAX;
 use super::volumes::Span;
 use super::{Cache, CacheSpace, mode};
@@ -128,11 +128,12 @@ impl Cache {
 
     /// Records a volume, or what has changed about it. [`Event::Done`] tells when it is durable:
     /// only then may the volume be served, because a crash would bring back what was recorded
-    /// before.
+    /// before. That it is used under a lease is recorded too, whatever the flags say.
     ///
     /// # Errors
     /// When the record makes no sense beside the others.
     pub fn record_volume(&mut self, record: VolumeRecord) -> Result<Ticket, DeviceError> {
+        let record = self.with_mark(record);
         self.change_superblock(|superblock| superblock.put_volume(record))
     }
 
@@ -198,7 +199,7 @@ impl Cache {
         self.keeper.as_ref().map(|keeper| keeper.statistics())
     }
 
-    fn change_superblock(
+    pub(super) fn change_superblock(
         &mut self,
         change: impl FnOnce(&mut Superblock) -> Result<(), DeviceError>,
     ) -> Result<Ticket, DeviceError> {

@@ -177,10 +177,11 @@ impl Cache {
         };
         let pool = self.pool.clone();
         let mut keeper = Persistence::start(superblock, map, pool, Start::Cold, keeping);
-        if !self.recordings.is_empty() {
+        if !self.recordings.is_empty() || self.awaits_lease() {
             // They counted the old device's superblocks.
             let durable = keeper.update_superblock(|_| {});
             self.recordings.iter_mut().for_each(|recording| recording.of_superblock = durable);
+            self.marks_moved(durable);
         }
         self.keeper = Some(Box::new(keeper));
         let ids: Vec<_> = self.volumes.ids().collect();
@@ -200,7 +201,8 @@ impl Cache {
     /// What is recorded of the volumes that are there.
     fn records_of_volumes(&self) -> Vec<VolumeRecord> {
         let records = self.superblock().into_iter().flat_map(|superblock| superblock.volumes());
-        records.filter(|record| self.volumes.get(record.id).is_some()).cloned().collect()
+        let there = records.filter(|record| self.volumes.get(record.id).is_some());
+        there.cloned().map(|record| self.with_mark(record)).collect()
     }
 
     /// Lets requests begin that waited for the gate.

@@ -13,11 +13,12 @@
 //!
 //! Absent: devices. The origin of a volume is its number in the outbox.
 
-use block_io::{DeviceError, Extent, Geometry};
+use block_io::{DeviceError, Extent, Geometry, Timestamp};
 
 use super::cipher::LineCipher;
 use super::config::{CacheMode, VOLUMES_MAX, VolumeId};
 use super::doubt::Doubt;
+use super::lease::Lease;
 use super::statistics::Statistics;
 use super::unflushed::Unflushed;
 
@@ -42,6 +43,9 @@ pub(crate) struct Volume {
     /// Pieces are cut at multiples of this power of two.
     pub(crate) piece_max: u64,
     pub(crate) mode: CacheMode,
+    /// Before this what is cached may be served; see [`super::lease`].
+    pub(crate) lease_end: Timestamp,
+    pub(crate) lease: Lease,
     pub(crate) doubt: Doubt,
     pub(crate) unflushed: Unflushed,
     pub(crate) cipher: Option<Box<LineCipher>>,
@@ -291,6 +295,8 @@ mod tests {
             geometry: Geometry::new(capacity),
             piece_max: 1 << 20,
             mode: CacheMode::default(),
+            lease_end: super::super::lease::FOREVER,
+            lease: Lease::default(),
             doubt: Doubt::default(),
             unflushed: Unflushed::default(),
             cipher: None,

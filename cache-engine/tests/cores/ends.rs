@@ -2,9 +2,10 @@
 
 use std::sync::mpsc::Receiver;
 
+use block_io::reactor::clock;
 use block_io::{Buffer, BufferPool, Completion, IoError, Request, RequestId, Timestamp};
-use cache_engine::cache::Event;
 use cache_engine::cache::metadata::FormatId;
+use cache_engine::cache::{Event, LeaseStanding};
 use cache_engine::volume::cache_device::{FormatOptions, format};
 
 use super::*;
@@ -170,6 +171,34 @@ fn a_removed_volume_answers_with_an_error_though_its_number_is_anothers() {
         removed.expect("nothing is in flight");
         let next = stage.engine.change(|cache| cache.add_volume(settings()));
         assert_eq!(next.expect("room"), id);
+    });
+}
+
+#[test]
+fn a_guest_that_sees_a_lease_end_before_its_owner_does_tells_it() {
+    let end = Timestamp(clock().0 + 3_600_000_000_000);
+    let guest = |guest: &mut Guest| {
+        guest.ask(1, Some(7)).0.expect("the origin is there");
+        guest.wait_until_idle();
+        guest.step();
+        assert_eq!(guest.ask(1, None), (Ok(()), vec![7; LINE]));
+        // An hour has passed, by this core's reading; the owner sleeps.
+        guest.volume.poll(end, &mut guest.answers);
+        let request = Request::read(RequestId(1), LINE as u64, guest.buffer(99));
+        guest.volume.submit(request).expect("room");
+        assert_eq!(guest.answer(), (Ok(()), vec![7; LINE]));
+        guest.step();
+    };
+    play(guest, |step, stage| {
+        let id = stage.volume.with_queue(|volume| volume.id());
+        if step == 0 {
+            let held = stage.engine.change(|cache| cache.set_lease(clock(), id, Some(end)));
+            assert_eq!(held.expect("there"), LeaseStanding::Held(end));
+        } else {
+            assert_eq!(stage.engine.cache().lease(id), Some(LeaseStanding::Over));
+            let statistics = stage.engine.cache().statistics(id).expect("there");
+            assert_eq!(statistics.read_hits, 1, "before the end");
+        }
     });
 }
 

@@ -28,6 +28,7 @@ use super::counts::Counts;
 use super::crash_images::{Recording, RecordingQueue};
 use super::guest::{GuestCore, GuestCounts};
 use super::setup::{SETTINGS, Setup, any_mode};
+use super::{host_clock::HostClock, lease::was_leased};
 
 /// What the host knows outside the cache device.
 #[derive(Debug, Default)]
@@ -54,13 +55,13 @@ impl Host {
     }
 }
 
-type Queue = RecordingQueue<SimQueue>;
+pub(super) type Queue = RecordingQueue<SimQueue>;
 
 /// The engine, running.
 pub(super) struct Engine {
-    engine: CacheEngine<SimQueue, Queue>,
+    pub(super) engine: CacheEngine<SimQueue, Queue>,
     /// Absent while it is taken out.
-    volumes: Vec<Option<CachedVolume<SimQueue, Queue>>>,
+    pub(super) volumes: Vec<Option<CachedVolume<SimQueue, Queue>>>,
     /// Other cores, one a volume.
     guests: Vec<Option<GuestCore>>,
     completions: Vec<Completion>,
@@ -68,6 +69,7 @@ pub(super) struct Engine {
     host: Rc<Host>,
     setup: Setup,
     timer: Option<Timer>,
+    pub(super) clock: HostClock,
     loaded: bool,
     degraded: bool,
     stopped: bool,
@@ -113,6 +115,7 @@ impl Engine {
             host: Rc::clone(host),
             setup: setup.clone(),
             timer: None,
+            clock: HostClock::default(),
             loaded: false,
             degraded: false,
             stopped: false,
@@ -152,9 +155,10 @@ impl Engine {
                 Event::Done(ticket) => self.done.push(ticket),
                 Event::Stopped => self.stopped = true,
                 Event::Replaced => self.take_new_device(),
+                Event::LeaseHeld(_) | Event::LeaseOver(_) => {}
             }
         }
-        let deadline = self.engine.next_deadline().filter(|due| *due > self.world.now());
+        let deadline = self.clock.deadline(self.engine.next_deadline(), self.world.now());
         if deadline != self.timer.as_ref().map(Timer::deadline) {
             self.timer = deadline.map(|due| self.world.timer(due));
         }
@@ -419,7 +423,8 @@ impl Engine {
         let queue = cache_device.open_queue(&self.world, 16).expect("of this world");
         let id = volume.id();
         let guest = self.engine.change(|cache| cache.admit_guest(id)).expect("it is there");
-        self.guests[number] = Some(GuestCore::new(guest, queue, id));
+        self.guests[number] =
+            Some(GuestCore::new(guest, queue, id, self.clock.at(self.world.now())));
     }
 
     /// Stops using the cache device.
@@ -472,7 +477,7 @@ fn open_or_format(
 ) -> Superblock {
     let probe = cache_device::open(queue, pool, turn(world)).expect("a sound device can be read");
     match probe {
-        Probe::Ours(superblock) if !host.disowned.get() => *superblock,
+        Probe::Ours(superblock) if !host.disowned.get() && !was_leased(&superblock) => *superblock,
         _ => {
             host.disowned.set(false);
             format(world, setup, queue, format_id)

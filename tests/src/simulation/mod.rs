@@ -20,6 +20,8 @@ pub mod crash_images;
 mod engine;
 mod engine_images;
 mod guest;
+mod host_clock;
+mod lease;
 mod membership;
 mod outages;
 mod outcome;

@@ -17,6 +17,7 @@ use block_io::{Buffer, BufferPool, Completion, Extent, Geometry, IoError, Reques
 
 use super::changes::{AnothersWrite, Shrunk};
 use super::engine::{Engine, Host};
+use super::lease::run_leases;
 use super::membership::{Member, Replacement};
 use super::outages::Outage;
 use super::outcome::Outcome;
@@ -47,6 +48,9 @@ pub fn run(
     pool: &BufferPool,
     trace: Option<&Trace>,
 ) -> Outcome {
+    if scenario.leases {
+        return run_leases(scenario, seed, operations, pool, trace);
+    }
     Run::new(scenario, seed, pool, trace).run(operations)
 }
 

@@ -10,9 +10,10 @@
 //! Everything else goes to the owner. A hit starts and ends on the guest's core; the owner waits
 //! for none.
 //!
-//! Guests may serve where the owner would in place: not in pass-through, not while anything of the
-//! volume is in doubt, not from a device that was given up, not when the run is ending; and never
-//! what has to be decrypted or checked.
+//! Guests may serve where the owner would in place: not after the end of the volume's lease, by
+//! their own reading of the clock that all cores share; not in pass-through, not while anything of
+//! the volume is in doubt, not from a device that was given up, not when the run is ending; and
+//! never what has to be decrypted or checked.
 //!
 //! Absent: the way to the owner ([`crate::volume::cores`]).
 
@@ -20,13 +21,14 @@ mod gate;
 
 use std::sync::Arc;
 
-use block_io::{DeviceError, Extent, Geometry, IoError};
+use block_io::{DeviceError, Extent, Geometry, IoError, Timestamp};
 
 use super::Cache;
 use super::atomics::{AtomicU64, Ordering, fence};
 use super::blocks::BlockSet;
 use super::config::{CacheMode, LineSize, VolumeId};
 use super::index::{Hit, IndexReader};
+use super::lease::NEVER;
 use super::line::LineNumber;
 use super::statistics::Statistics;
 use gate::{Gate, Pass};
@@ -144,14 +146,14 @@ impl Guest {
     }
 
     /// Whether hits may be served in place now.
-    pub fn is_open(&self) -> bool {
-        self.gate.enter().is_some()
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.gate.enter(now).is_some()
     }
 
     /// Where on the cache device the bytes of a read can be found, if they can be served in place.
     /// When they were read, ask whether they [may be served](Self::serve).
-    pub fn lookup(&self, extent: Extent) -> Option<(GuestHit, u64)> {
-        let pass = self.gate.enter()?;
+    pub fn lookup(&self, now: Timestamp, extent: Extent) -> Option<(GuestHit, u64)> {
+        let pass = self.gate.enter(now)?;
         let line_bytes = self.line_size.bytes();
         let end = extent.offset.checked_add(extent.length)?;
         // Base and size may be of different times; what comes of that is not served.
@@ -166,9 +168,10 @@ impl Guest {
         Some((GuestHit { pass, hit, length: extent.length }, place))
     }
 
-    /// Whether what was read for a hit is right, and counts it. If not, the owner has to be asked.
-    pub fn serve(&self, hit: GuestHit) -> bool {
-        let right = self.index.still(hit.hit) && self.gate.still(hit.pass);
+    /// Whether what was read for a hit by then is right, and counts it. If not, the owner has to be
+    /// asked.
+    pub fn serve(&self, now: Timestamp, hit: GuestHit) -> bool {
+        let right = self.index.still(hit.hit) && self.gate.still(hit.pass, now);
         if right {
             Counters::add(&self.counters.hits, 1);
             Counters::add(&self.counters.bytes, hit.length);
@@ -286,7 +289,11 @@ impl Cache {
             let open = !given_up
                 && volume.mode != CacheMode::PassThrough
                 && volume.doubt.is_empty()
+                && volume.lease_end != NEVER
                 && !self.sees_blocks_whole(id);
+            if open {
+                hosted.gate.set_deadline(volume.lease_end);
+            }
             hosted.gate.publish(open, volume.base(), volume.geometry.capacity);
             hosted.gate.set_given_up(self.health.is_degraded());
         }

@@ -173,7 +173,8 @@ impl Rig {
         id
     }
 
-    fn record(&mut self, id: VolumeId, name: &str) {
+    /// Records a volume, and returns what was asked to be recorded.
+    pub(super) fn record(&mut self, id: VolumeId, name: &str) -> VolumeRecord {
         let span = self.cache.span(id).expect("it has one");
         let record = VolumeRecord {
             id,
@@ -187,9 +188,10 @@ impl Rig {
             key_check: [0; 16],
             flags: 0,
         };
-        let ticket = self.cache.record_volume(record).expect("room");
+        let ticket = self.cache.record_volume(record.clone()).expect("room");
         self.collect();
         self.done(ticket);
+        record
     }
 
     pub(super) fn done(&mut self, ticket: Ticket) {

@@ -79,6 +79,8 @@ pub struct RemoteVolume<CacheDevice> {
     returns: Returns,
     /// Something was left in the owner's mailbox and not announced.
     unannounced: bool,
+    /// As of the last poll.
+    now: Timestamp,
 }
 
 impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
@@ -120,6 +122,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
             arrived: Vec::with_capacity(depth),
             returns: Returns::default(),
             unannounced: false,
+            now: reactor.now(),
         })
     }
 
@@ -166,7 +169,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
             return Err(Refusal::NoHit(request));
         };
         let looked_up = match request.operation {
-            Operation::Read if is_right => guest.lookup(request.extent),
+            Operation::Read if is_right => guest.lookup(self.now, request.extent),
             _ => None,
         };
         let Some((hit, place)) = looked_up else { return Err(Refusal::NoHit(request)) };
@@ -206,6 +209,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
             force_unit_access: request.force_unit_access,
             buffer,
             failed,
+            now: self.now,
         });
         match self.sender.leave(message) {
             Ok(()) => self.unannounced = true,
@@ -224,7 +228,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
         let Way::Hit(hit) = way else { unreachable!("only hits are sent to the cache device") };
         self.hits -= 1;
         let guest = self.guest.as_ref().expect("it made the hit");
-        if completion.result.is_ok() && guest.serve(hit) {
+        if completion.result.is_ok() && guest.serve(self.now, hit) {
             self.completions.push(Completion { id, ..completion });
         } else {
             let failed = completion.result.err();
@@ -330,6 +334,7 @@ impl<CacheDevice: BlockQueue> BlockQueue for RemoteVolume<CacheDevice> {
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
+        self.now = now;
         let mut arrived = std::mem::take(&mut self.arrived);
         let mut progress = match &mut self.cache_device {
             Some(cache_device) => cache_device.poll(now, &mut arrived),

@@ -38,7 +38,7 @@ pub use guest::RemoteVolume;
 pub use owner::{Hosting, Invitation, RemoteServer, Renewal};
 
 use block_io::reactor::MailSender;
-use block_io::{Extent, IoError, Operation, RemoteBuffer, RequestId};
+use block_io::{Extent, IoError, Operation, RemoteBuffer, RequestId, Timestamp};
 
 /// Messages that one side takes from the other in one poll.
 const MESSAGES_A_POLL: usize = 64;
@@ -60,6 +60,8 @@ struct RemoteRequest {
     buffer: Option<RemoteBuffer>,
     /// Why the cache device could not be read in place.
     failed: Option<IoError>,
+    /// The guest's reading of the clock that all cores share.
+    now: Timestamp,
 }
 
 /// From the owner.

@@ -25,6 +25,9 @@ pub trait Hosting: BlockQueue {
 
     /// A guest could not read from the cache device what it had looked up.
     fn guest_read_failed(&self, extent: Extent, error: IoError);
+
+    /// A guest has seen that it is so late; see [`Cache::observe`](crate::cache::Cache::observe).
+    fn guest_time(&self, now: Timestamp);
 }
 
 impl<Origin: BlockQueue, CacheDevice: BlockQueue> Hosting for CachedVolume<Origin, CacheDevice> {
@@ -38,6 +41,10 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> Hosting for CachedVolume<Origi
 
     fn guest_read_failed(&self, extent: Extent, error: IoError) {
         self.engine().change(|cache| cache.guest_read_failed(self.id(), extent, error));
+    }
+
+    fn guest_time(&self, now: Timestamp) {
+        self.engine().change(|cache| cache.observe(now));
     }
 }
 
@@ -204,13 +211,16 @@ impl<Volume: Hosting> RemoteServer<Volume> {
                     continue;
                 }
             };
-            let RemoteRequest { id, operation, extent, force_unit_access, buffer, failed } = remote;
+            let RemoteRequest { id, operation, extent, force_unit_access, buffer, failed, now } =
+                remote;
             let buffer = buffer.map(|buffer| buffer.open(&self.lent));
             let request = Request { id, operation, extent, force_unit_access, buffer };
             if self.membership.as_ref().is_some_and(Membership::is_over) {
                 self.answer(request.complete(Err(IoError::Cancelled)));
                 continue;
             }
+            // This core's reading may be older than the guest's, who saw a lease end.
+            self.volume.with_queue(|volume| volume.guest_time(now));
             if let Some(error) = failed {
                 self.volume.with_queue(|volume| volume.guest_read_failed(extent, error));
             }

@@ -89,8 +89,16 @@ fn open_origin(
 ) -> Result<Backend, Failure> {
     let origin = match address {
         OriginAddress::File(path) => {
+            // A shared lock: refused while a cache has the file, which locks it for itself.
             let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-            Backend::File(FileDevice::open(path, options)?)
+            let device = FileDevice::open(path, options)?;
+            if !device.metadata_when_opened().is_file() {
+                output::notice(format_args!(
+                    "--origin {address}: a block device can't be locked for reading: nothing keeps \
+                     others from writing to it meanwhile, which would be told as damage"
+                ));
+            }
+            Backend::File(device)
         }
         other => Backend::open(other, reactor)?,
     };

@@ -163,6 +163,7 @@ fn volumes(
             mode: CacheMode::default(),
             generation: None,
             key: None,
+            lease: None,
         };
         service.add_volume(&volume)?;
         service.export(name)?;

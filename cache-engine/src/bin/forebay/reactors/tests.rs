@@ -49,6 +49,7 @@ fn reason(breakage: Breakage) -> String {
         mode: None,
         generation: None,
         encryption_key: None,
+        lease_until_ns: None,
     };
     service.add_volume(&VolumePlan::of_words(&words).expect("sound")).expect("it is memory");
     service.export("v").expect("listens");

@@ -1,6 +1,7 @@
 //! The grammar of `forebay run`. Only parsing: what a combination means is [`super::plan`]'s.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
 use cache_engine::cache::metadata::Generation;
@@ -10,6 +11,7 @@ use clap::Args;
 use super::export::ExportUri;
 use super::plan::{generation, volume_name};
 use crate::arguments::Format;
+use crate::control_verbs::lease_time;
 
 /// `forebay run`.
 #[derive(Debug, Args)]
@@ -49,7 +51,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "FILE")]
     #[arg(conflicts_with_all = [
         "origin", "cache", "cache_size", "mode", "line_size", "generation", "verify",
-        "encryption_key", "state_dir", "settings", "name", "exports", "control",
+        "encryption_key", "state_dir", "settings", "name", "exports", "control", "lease",
     ])]
     pub(crate) config: Option<PathBuf>,
 
@@ -96,6 +98,17 @@ pub(crate) struct RunArguments {
     /// most 64 bytes.
     #[arg(long, value_name = "TEXT", requires = "cache", value_parser = generation)]
     pub(crate) generation: Option<Generation>,
+
+    /// Use the cache only while a lease on the origin is held: for this long from the start, such
+    /// as 30s, and for as long as forebay volume lease renews it
+    ///
+    /// For origins that other hosts can write to. Without the lease requests go to the origin, and
+    /// what was cached is dropped. 0s waits for the first lease. Whoever asks for the lease takes
+    /// from the time what has passed since it was asked for, and what clocks may differ by over its
+    /// length. After a crash under a lease the cache starts cold.
+    #[arg(long, value_name = "TIME", requires_all = ["origin", "cache", "control"])]
+    #[arg(value_parser = lease_time)]
+    pub(crate) lease: Option<Duration>,
 
     /// When what the cache device returns is compared with checksums: never, after-unclean-stop or
     /// always

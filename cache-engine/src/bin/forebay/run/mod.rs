@@ -14,7 +14,7 @@ mod summary;
 
 use std::num::NonZero;
 
-use block_io::reactor::{Reactor, ReactorConfig};
+use block_io::reactor::{self, Reactor, ReactorConfig};
 
 pub(crate) use arguments::RunArguments;
 pub(crate) use summary::VolumeSummary;
@@ -34,9 +34,10 @@ use summary::Summary;
 /// # Errors
 /// When a volume cannot be opened or served.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let begin = reactor::clock();
     let mut plan = match &arguments.config {
-        Some(path) => configuration::read(path, arguments.force_format)?,
-        None => Plan::of_arguments(arguments)?,
+        Some(path) => configuration::read(path, arguments.force_format, begin)?,
+        None => Plan::of_arguments(arguments, begin)?,
     };
     check_reactors(arguments)?;
     if let Some(cache) = &mut plan.cache {

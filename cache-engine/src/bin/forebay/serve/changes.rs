@@ -74,10 +74,14 @@ impl NbdService {
                  descriptors are its own"
             )));
         }
-        let unused = words.mode.is_some() || words.generation.is_some() || plan.key.is_some();
+        let unused = words.mode.is_some()
+            || words.generation.is_some()
+            || plan.key.is_some()
+            || plan.lease.is_some();
         if self.cache.is_none() && unused {
             return Err(DeviceError::new(format!(
-                "volume '{name}': mode, generation and encryption-key mean nothing without a cache"
+                "volume '{name}': mode, generation, encryption-key and lease mean nothing without \
+                 a cache"
             )));
         }
         let cache = self.cache.as_ref().map(|cache| cache.address());
@@ -155,7 +159,7 @@ impl NbdService {
             key: key.as_ref(),
         };
         let turn = &mut |deadline| self.serve_until(deadline);
-        let (volume, start) = attach::attach(&engine, queue, options, turn)?;
+        let (volume, start) = attach::attach_leased(&engine, queue, options, plan.lease, turn)?;
         match &start {
             VolumeStart::Warm if self.control.is_none() => {
                 self.cache.iter_mut().for_each(|cache| cache.expect_warmth());

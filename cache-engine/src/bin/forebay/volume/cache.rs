@@ -192,6 +192,12 @@ impl ServiceCache {
                 )),
                 Event::Disown => self.disown_at = Some(now),
                 Event::Done(ticket) => done.push(ticket),
+                Event::LeaseOver(id) => self.tell_of(
+                    id,
+                    "no lease is held: all its requests go to \
+                     the origin, and nothing that is cached of it is used any more",
+                ),
+                Event::LeaseHeld(id) => self.tell_of(id, "a lease is held: the cache is used"),
                 Event::Stopped | Event::Replaced => {}
             }
         }
@@ -199,6 +205,13 @@ impl ServiceCache {
         let deadline = self.engine.next_deadline();
         self.alarm.set(deadline.into_iter().chain(self.disown_at).min());
         (progress, done)
+    }
+
+    fn tell_of(&self, id: VolumeId, what: &str) {
+        let cache = self.engine.cache();
+        // It may have been taken out since.
+        let Some(name) = cache.volume_name(id) else { return };
+        output::notice(format_args!("{}: volume '{name}': {what}", self.address));
     }
 
     fn disown(&mut self, now: Timestamp) {

@@ -150,6 +150,12 @@ impl Hosting for Volume {
             cached.volume.guest_read_failed(extent, error);
         }
     }
+
+    fn guest_time(&self, now: Timestamp) {
+        if let Some(cached) = self.as_cached() {
+            cached.volume.guest_time(now);
+        }
+    }
 }
 
 /// A device's queue that counts what it is asked for.
