@@ -67,6 +67,7 @@ pub(super) struct Engine {
     world: World,
     host: Rc<Host>,
     setup: Setup,
+    pool: BufferPool,
     timer: Option<Timer>,
     loaded: bool,
     degraded: bool,
@@ -86,23 +87,23 @@ impl Engine {
         setup: &Setup,
         origins: &[SimDisk],
         cache_device: &SimDisk,
-        host: &Rc<Host>,
+        (host, pool): (&Rc<Host>, &BufferPool),
         recording: Option<&Recording>,
     ) -> Self {
         let mut queue = cache_device.open_queue(world, setup.cache_depth).expect("of this world");
-        let pool = BufferPool::heap();
         let (id, fresh) = host.next_ids();
         // A device that can't be read at all is no cache; what goes wrong later is the matter.
         let faults = cache_device.faults();
         cache_device.set_faults(DiskFaults::default());
-        let superblock = open_or_format(world, setup, &mut queue, &pool, (host, id));
+        let superblock = open_or_format(world, setup, &mut queue, pool, (host, id));
         let queue = match recording {
             Some(recording) => recording.queue(queue),
             None => RecordingQueue::silent(queue),
         };
         let transfer_max = queue.geometry().transfer_max;
-        let cache = Cache::open(setup.config.clone(), superblock, transfer_max, fresh, pool)
-            .expect("the sizes are possible");
+        let cache =
+            Cache::open(setup.config.clone(), superblock, transfer_max, fresh, pool.clone())
+                .expect("the sizes are possible");
         cache_device.set_faults(faults);
         let mut engine = Self {
             volumes: origins.iter().map(|_| None).collect(),
@@ -112,6 +113,7 @@ impl Engine {
             world: world.clone(),
             host: Rc::clone(host),
             setup: setup.clone(),
+            pool: pool.clone(),
             timer: None,
             loaded: false,
             degraded: false,
@@ -437,7 +439,7 @@ impl Engine {
         let depth = self.setup.cache_depth;
         let mut queue = cache_device.open_queue(&self.world, depth).expect("of this world");
         let (format_id, fresh) = self.host.next_ids();
-        let superblock = format(&self.world, &self.setup, &mut queue, format_id);
+        let superblock = format(&self.world, &self.setup, &mut queue, (&self.pool, format_id));
         let queue = RecordingQueue::silent(queue);
         self.engine.replace_device(queue, superblock, fresh).expect("of the same size");
     }
@@ -475,15 +477,20 @@ fn open_or_format(
         Probe::Ours(superblock) if !host.disowned.get() => *superblock,
         _ => {
             host.disowned.set(false);
-            format(world, setup, queue, format_id)
+            format(world, setup, queue, (pool, format_id))
         }
     }
 }
 
-fn format(world: &World, setup: &Setup, queue: &mut SimQueue, format_id: FormatId) -> Superblock {
+fn format(
+    world: &World,
+    setup: &Setup,
+    queue: &mut SimQueue,
+    (pool, format_id): (&BufferPool, FormatId),
+) -> Superblock {
     let (line_size, force_format) = (setup.config.line_size, true);
     let options = cache_device::FormatOptions { line_size, force_format, format_id };
-    let formatted = cache_device::format(queue, &BufferPool::heap(), options, turn(world));
+    let formatted = cache_device::format(queue, pool, options, turn(world));
     formatted.expect("a sound device can be written")
 }
 

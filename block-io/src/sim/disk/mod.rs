@@ -25,7 +25,7 @@ pub use medium::Medium;
 
 use super::{Random, World};
 use crate::{
-    BlockDevice, BlockQueue, Completion, DeviceError, Extent, Geometry, Request, Timestamp,
+    BlockDevice, BlockQueue, Buffer, Completion, DeviceError, Extent, Geometry, Request, Timestamp,
 };
 use state::State;
 
@@ -126,6 +126,12 @@ impl SimDisk {
     /// The bytes in `extent` as a read would see them now.
     pub fn content(&self, extent: Extent) -> Vec<u8> {
         self.state.borrow().content.read(extent)
+    }
+
+    /// Whether a read of `extent` would see now what is in `buffer`, which is as long.
+    pub fn has_content(&self, extent: Extent, buffer: &Buffer) -> bool {
+        extent.length == buffer.len() as u64
+            && self.state.borrow().content.current().is_same(extent, buffer)
     }
 
     /// The bytes in `extent` if all that is volatile were lost.
