@@ -8,7 +8,6 @@
 //!
 //! Absent: whose word that is (identity and generations have tests of their own).
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use block_io::sim::{DiskFaults, Random, SimDisk, SimQueue, Timer, World};
@@ -27,32 +26,8 @@ use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 use super::counts::Counts;
 use super::crash_images::{Recording, RecordingQueue};
 use super::guest::{GuestCore, GuestCounts};
+use super::host::Host;
 use super::setup::{SETTINGS, Setup, any_mode};
-
-/// What the host knows outside the cache device.
-#[derive(Debug, Default)]
-pub(super) struct Host {
-    starts: Cell<u32>,
-    /// The cache device is not to be believed.
-    disowned: Cell<bool>,
-}
-
-impl Host {
-    /// The origin is not what the cache device knows: it is not to be believed.
-    pub(super) fn disown(&self) {
-        self.disowned.set(true);
-    }
-
-    /// Format ids that nobody has used: for a device that is formatted, and for a cold start.
-    fn next_ids(&self) -> (FormatId, FormatId) {
-        self.starts.set(self.starts.get() + 1);
-        let mut id = [0; 16];
-        id[..4].copy_from_slice(&self.starts.get().to_le_bytes());
-        let mut fresh = id;
-        fresh[15] = 0x80;
-        (FormatId(id), FormatId(fresh))
-    }
-}
 
 type Queue = RecordingQueue<SimQueue>;
 
@@ -148,7 +123,7 @@ impl Engine {
                 Event::Loaded => self.loaded = true,
                 Event::Degraded(_) => self.degraded = true,
                 Event::Disown => {
-                    self.host.disowned.set(true);
+                    self.host.disown();
                     self.engine.change(Cache::disowned);
                 }
                 Event::Done(ticket) => self.done.push(ticket),
@@ -186,7 +161,9 @@ impl Engine {
                 progress |= guest.poll(now, volume, &mut self.completions, &mut self.guest_counts);
             }
             progress |= volume.poll(now, &mut self.completions);
-            done.extend(self.completions.drain(..).map(|completion| (number, completion)));
+            if !self.completions.is_empty() {
+                done.extend(self.completions.drain(..).map(|completion| (number, completion)));
+            }
         }
         self.hear();
         progress
@@ -452,7 +429,7 @@ impl Engine {
     fn take_new_device(&mut self) {
         self.replaced = true;
         (self.degraded, self.loaded) = (false, false);
-        self.host.disowned.set(false);
+        self.host.believe();
     }
 }
 
@@ -474,9 +451,9 @@ fn open_or_format(
 ) -> Superblock {
     let probe = cache_device::open(queue, pool, turn(world)).expect("a sound device can be read");
     match probe {
-        Probe::Ours(superblock) if !host.disowned.get() => *superblock,
+        Probe::Ours(superblock) if !host.is_disowned() => *superblock,
         _ => {
-            host.disowned.set(false);
+            host.believe();
             format(world, setup, queue, (pool, format_id))
         }
     }

@@ -20,7 +20,8 @@ use block_io::{BufferPool, Completion, Extent, Geometry, Request, RequestId};
 
 use super::counts::Counts;
 use super::crash_images::{BadImage, CrashImage, ImagePlan, Recording};
-use super::engine::{Engine, Host};
+use super::engine::Engine;
+use super::host::Host;
 use super::setup::Setup;
 
 /// Places that clients go to, each in an extent of its own.

@@ -16,7 +16,8 @@ use block_io::sim::{
 use block_io::{Buffer, BufferPool, Completion, Extent, Geometry, IoError, Request, RequestId};
 
 use super::changes::{AnothersWrite, Shrunk};
-use super::engine::{Engine, Host};
+use super::engine::Engine;
+use super::host::Host;
 use super::membership::{Member, Replacement};
 use super::outages::Outage;
 use super::outcome::Outcome;

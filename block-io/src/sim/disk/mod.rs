@@ -227,14 +227,16 @@ impl BlockQueue for SimQueue {
     fn poll(&mut self, _: Timestamp, completions: &mut Vec<Completion>) -> bool {
         let mut state = self.state.borrow_mut();
         let queue = state.queue(self.id);
-        let progress = !queue.done.is_empty();
+        if queue.done.is_empty() {
+            return false;
+        }
         for done in &queue.done {
             if let Some(index) = queue.in_flight.iter().position(|id| *id == done.id) {
                 queue.in_flight.swap_remove(index);
             }
         }
         completions.append(&mut queue.done);
-        progress
+        true
     }
 
     fn in_flight(&self) -> usize {
