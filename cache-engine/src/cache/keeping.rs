@@ -280,7 +280,10 @@ impl Cache {
         if !self.keeper.as_ref().is_some_and(|keeper| keeper.is_starved()) {
             return;
         }
-        let ids: Vec<_> = self.volumes.ids().collect();
+        // Mostly none: the flushes are on their way.
+        let volumes = &self.volumes;
+        let wants = |id: &VolumeId| volumes[*id].unflushed.wants_own_flush(1);
+        let ids: Vec<_> = volumes.ids().filter(wants).collect();
         for id in ids {
             if self.volumes[id].unflushed.begin_own_flush(1) {
                 self.send_own_flush(id);

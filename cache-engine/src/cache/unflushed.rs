@@ -63,9 +63,14 @@ impl Unflushed {
         self.epoch - 1
     }
 
-    /// Whether there is so much that it is time for a flush of our own; it is begun then.
+    /// Whether there is so much that it is time for a flush of our own.
+    pub(crate) fn wants_own_flush(&self, least: usize) -> bool {
+        self.own.is_none() && self.extents.len() >= least.max(1)
+    }
+
+    /// The same; it is begun then.
     pub(crate) fn begin_own_flush(&mut self, least: usize) -> bool {
-        if self.own.is_some() || self.extents.len() < least.max(1) {
+        if !self.wants_own_flush(least) {
             return false;
         }
         self.own = Some(self.begin_flush());

@@ -28,7 +28,8 @@ use cache_engine::cache::LeaseStanding;
 use cache_engine::cache::metadata::{Superblock, VolumeRecord};
 use cache_engine::volume::CachedVolume;
 
-use super::engine::{Engine, Host, Queue};
+use super::engine::{Engine, Queue};
+use super::host::Host;
 use super::host_clock::HostClock;
 use super::outcome::Outcome;
 use super::scenario::Scenario;
@@ -222,8 +223,14 @@ impl<'scenario> Run<'scenario> {
         if self.engine.is_none() {
             let origins = std::slice::from_ref(&self.origin);
             let device = &self.cache_device;
-            let mut engine =
-                Engine::start(&self.world, &self.setup, origins, device, &self.host, None);
+            let mut engine = Engine::start(
+                &self.world,
+                &self.setup,
+                origins,
+                device,
+                (&self.host, &self.pool),
+                None,
+            );
             engine.clock = self.clock;
             engine.cache_everything();
             if self.has_guest {

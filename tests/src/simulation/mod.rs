@@ -20,6 +20,7 @@ pub mod crash_images;
 mod engine;
 mod engine_images;
 mod guest;
+mod host;
 mod host_clock;
 mod lease;
 mod membership;
