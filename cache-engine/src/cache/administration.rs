@@ -52,8 +52,6 @@ pub(crate) struct Sweep {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Then {
     Nothing,
-    /// A volume may be given the range.
-    Release(Span),
     /// The superblock may forget the volume whose lines these were.
     Forget(VolumeId),
 }
@@ -162,8 +160,7 @@ impl Cache {
         } else {
             self.orphans = self.index.occupied();
             self.policy.volume_detached(id);
-            self.volumes.leave(span);
-            self.drop_range(span.base..span.base + span.length, Then::Release(span));
+            self.drop_range(span.base..span.base + span.length, Then::Nothing);
         }
         self.volumes_changed();
         Ok(span)
@@ -225,9 +222,7 @@ impl Cache {
             self.publish_gates();
             self.policy.volume_detached(id);
             self.orphans = self.index.occupied();
-            self.volumes.leave(span);
-            let whole = span.base..span.base + span.length;
-            return Ok(self.drop_range(whole, Then::Release(span)));
+            return Ok(self.drop_range(span.base..span.base + span.length, Then::Nothing));
         }
         self.volumes[id].geometry.capacity = capacity;
         self.publish_gates();
@@ -484,10 +479,6 @@ impl Cache {
             let Some(Sweep { ticket, then, .. }) = self.sweeps.pop_front() else { return };
             match then {
                 Then::Nothing => self.outbox.events.push(Event::Done(ticket)),
-                Then::Release(span) => {
-                    self.volumes.release(span);
-                    self.outbox.events.push(Event::Done(ticket));
-                }
                 Then::Forget(id) => self.forget_record(id, ticket),
             }
         }

@@ -11,9 +11,7 @@ use block_io::{
 };
 use cache_engine::cache::metadata::layout::SUPERBLOCK_REGION;
 use cache_engine::cache::metadata::superblock::newest;
-use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
-};
+use cache_engine::cache::metadata::{FormatId, IdentityKind, Layout, OriginIdentity, Superblock};
 use cache_engine::cache::{
     Cache, CacheConfig, CacheMode, CacheSpace, Event, LineSize, Ticket, VolumeId, VolumeSettings,
 };
@@ -281,19 +279,8 @@ impl Harness {
         let id = self.cache.add_volume(settings).expect("room for two");
         self.volumes[number].id = Some(id);
         if self.persistent {
-            let span = self.cache.span(id).expect("it was just added");
-            let record = VolumeRecord {
-                id,
-                identity: OriginIdentity::new(IdentityKind::Assigned, &name).expect("a text"),
-                name,
-                size: full,
-                base: span.base,
-                span: span.length,
-                generation: Generation::default(),
-                attach_epoch: 0,
-                key_check: [0; 16],
-                flags: 0,
-            };
+            let identity = OriginIdentity::new(IdentityKind::Assigned, &name).expect("a text");
+            let record = self.cache.volume_record(id, identity).expect("it was just added");
             self.cache.record_volume(record).expect("room for two");
         }
         self.empty_outbox();
