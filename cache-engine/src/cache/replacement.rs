@@ -6,7 +6,9 @@
 //!            └─ nothing in flight ─▶ new index, new keeper, gate open ─▶ Event::Replaced
 //! ```
 //! The gate is shut for as long as the requests take that are with the origin already. No request
-//! fails and none is lost. The new device starts cold: nothing that it held is looked at.
+//! fails and none is lost. The new device starts cold: nothing that it held is looked at. Guests
+//! leave the old device by themselves, and find nothing on the new one until they are admitted
+//! anew.
 //!
 //! Absent: another line size; locks and pieces under way are made for the one there is.
 
@@ -42,9 +44,12 @@ impl Cache {
         self.hear_keeper();
     }
 
-    /// Whether nothing is in flight on the cache device, and nothing will be.
+    /// Whether nothing is in flight on the cache device, and nothing will be, on any core.
     pub fn is_detached(&self) -> bool {
-        let idle = self.hits.len() == 0 && self.fills.len() == 0 && self.cache_reads == 0;
+        let idle = self.hits.len() == 0
+            && self.fills.len() == 0
+            && self.cache_reads == 0
+            && self.guests.have_left_device();
         let dead = self.keeper.as_ref().is_none_or(|keeper| keeper.is_dead() && keeper.is_idle());
         self.health.is_degraded() && idle && dead
     }
@@ -183,6 +188,7 @@ impl Cache {
             self.volumes[id].unflushed.let_go();
         }
         self.health = Health::default();
+        self.publish_gates();
         self.told = Told::default();
         self.orphans = 0;
         self.end_sweeps();

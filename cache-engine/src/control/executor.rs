@@ -301,7 +301,11 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
     fn miss_ratio(&self) -> Result<Answer, String> {
         let cache = self.engine()?.cache();
         if cache.miss_ratio_memory_bytes() == 0 {
-            return Err("miss ratio: this cache draws no curve (miss_ratio_samples is 0)".into());
+            return Err(
+                "miss ratio: this cache draws no curve, because several reactors serve its \
+                        reads or miss_ratio_samples is 0"
+                    .into(),
+            );
         }
         let point = |(size_bytes, miss_ratio)| CurvePoint { size_bytes, miss_ratio };
         Ok(Answer::MissRatio(Curve {

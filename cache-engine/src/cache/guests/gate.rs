@@ -19,6 +19,8 @@ const GONE: u64 = u64::MAX;
 #[repr(align(64))]
 pub(super) struct Gate {
     epoch: AtomicU32,
+    /// 1 when the cache device is given up, and guests have to leave it.
+    given_up: AtomicU32,
     base: AtomicU64,
     capacity: AtomicU64,
 }
@@ -34,7 +36,22 @@ pub(super) struct Pass {
 impl Gate {
     /// A closed gate.
     pub(super) fn new() -> Self {
-        Self { epoch: AtomicU32::new(0), base: AtomicU64::new(0), capacity: AtomicU64::new(0) }
+        Self {
+            epoch: AtomicU32::new(0),
+            given_up: AtomicU32::new(0),
+            base: AtomicU64::new(0),
+            capacity: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the cache device is given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire) == 1
+    }
+
+    /// The owner's: says whether the cache device is given up.
+    pub(super) fn set_given_up(&self, given_up: bool) {
+        self.given_up.store(u32::from(given_up), Ordering::Release);
     }
 
     /// A guest's first step; none when the gate is closed.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use block_io::{DeviceError, Extent, Geometry, IoError};
 
 use super::Cache;
-use super::atomics::{AtomicU64, Ordering};
+use super::atomics::{AtomicU64, Ordering, fence};
 use super::blocks::BlockSet;
 use super::config::{CacheMode, LineSize, VolumeId};
 use super::index::{Hit, IndexReader};
@@ -38,6 +38,8 @@ struct Counters {
     hits: AtomicU64,
     bytes: AtomicU64,
     retries: AtomicU64,
+    /// 1 when the guest has left the cache device, and reads there no more.
+    left: AtomicU64,
 }
 
 impl Counters {
@@ -97,13 +99,18 @@ pub struct GuestHit {
     length: u64,
 }
 
-/// The owner's way to know whether the volume that a guest came for is still there.
+/// The owner's way to know what a guest is told by others than itself.
 pub struct Membership(Arc<Gate>);
 
 impl Membership {
     /// Whether the volume was removed. Another one may have its number.
     pub fn is_over(&self) -> bool {
         self.0.is_gone()
+    }
+
+    /// Whether the cache device is given up, so that the guest has to leave it.
+    pub fn device_is_given_up(&self) -> bool {
+        self.0.is_given_up()
     }
 }
 
@@ -122,6 +129,18 @@ impl Guest {
     /// The owner's end of this.
     pub fn membership(&self) -> Membership {
         Membership(Arc::clone(&self.gate))
+    }
+
+    /// Whether the cache device is given up: when no read is under way there, the guest has to
+    /// [leave](Self::leave_device) it.
+    pub fn device_is_given_up(&self) -> bool {
+        self.gate.is_given_up()
+    }
+
+    /// The guest reads from the cache device no more, and has closed it. Only another guest will
+    /// find anything again.
+    pub fn leave_device(&self) {
+        self.counters.left.store(1, Ordering::Release);
     }
 
     /// Whether hits may be served in place now.
@@ -161,6 +180,17 @@ impl Guest {
 }
 
 impl Guests {
+    /// Whether no guest reads from the cache device, and none that was admitted is going to.
+    pub(super) fn have_left_device(&self) -> bool {
+        let has_left = |counters: &Arc<Counters>| {
+            let is_gone = Arc::strong_count(counters) == 1;
+            // What the guest did before it went is done.
+            fence(Ordering::Acquire);
+            is_gone || counters.left.load(Ordering::Acquire) == 1
+        };
+        self.0.iter().flatten().all(|hosted| hosted.guests.iter().all(has_left))
+    }
+
     fn hosted(&self, id: VolumeId) -> Option<&Hosted> {
         self.0.get(usize::from(id.0))?.as_ref()
     }
@@ -258,6 +288,7 @@ impl Cache {
                 && volume.doubt.is_empty()
                 && !self.sees_blocks_whole(id);
             hosted.gate.publish(open, volume.base(), volume.geometry.capacity);
+            hosted.gate.set_given_up(self.health.is_degraded());
         }
     }
 }

@@ -238,7 +238,7 @@ mod tests {
         let places = |slots| Pending::new(slots, BLOCKS_MAX, PLACES_MIN).capacity();
         // 16 lines of 64 KiB, 64 MiB in lines of 16 KiB, 1 GiB of them, 4 GiB, and 1 TiB.
         let slots = [16, 4096, 65536, 1 << 18, 1 << 26];
-        assert_eq!(slots.map(places), [256, 2048, 2048, 4096, 5957]);
+        assert_eq!(slots.map(places), [256, 2048, 2048, 4096, 6144]);
         let mut pending = Pending::new(16, BLOCKS_MAX, PLACES_MIN);
         for slot in 0..16 {
             let (entry, all) = (Entry::new(1, false), BlockSet(1));

@@ -171,6 +171,7 @@ fn volumes(
     control: Control<StatisticsRequest>,
 ) -> Result<NbdService, Failure> {
     let cache = CachePlan {
+        has_curve: true,
         address: CacheAddress::File(settings.cache.clone()),
         size: Some(settings.cache_size),
         force_format: false,

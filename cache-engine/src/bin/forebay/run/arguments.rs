@@ -134,6 +134,20 @@ pub(crate) struct RunArguments {
     #[arg(long = "export", value_name = "URI", requires = "origin")]
     pub(crate) exports: Vec<ExportUri>,
 
+    /// Reactors that serve clients, each on a thread of its own; at most the cores there are
+    ///
+    /// Each client is one reactor's, and a new one goes to the reactor with the fewest. The first
+    /// reactor does everything else too: the others serve hits from the cache device by themselves
+    /// and ask the first for the rest, so that they help where hits or many clients keep a core
+    /// busy. Encrypted volumes, and those of --verify always, have all their hits served by the
+    /// first. No reactor sees all reads, so there is no miss-ratio curve. With --config too.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = reactors)]
+    pub(crate) reactors: usize,
+
+    /// Allow more --reactors than this process has cores
+    #[arg(long)]
+    pub(crate) oversubscribe: bool,
+
     /// Unix socket for forebay status, set, volume, cache replace and miss-ratio, for the user who
     /// runs this alone
     #[arg(long, value_name = "SOCKET")]
@@ -142,4 +156,12 @@ pub(crate) struct RunArguments {
     /// Form of the statistics at the end; json is the last line on stdout
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub(crate) stats: Format,
+}
+
+/// Reactors of one service at the most.
+const REACTORS_MAX: usize = 64;
+
+fn reactors(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=REACTORS_MAX).contains(count));
+    count.ok_or_else(|| format!("must be a number from 1 to {REACTORS_MAX}"))
 }

@@ -114,6 +114,7 @@ fn cache(table: &CacheTable, force_format: bool) -> Result<CachePlan, String> {
         policy.change(name, value).map_err(|why| format!("[cache.settings] {why}"))?;
     }
     Ok(CachePlan {
+        has_curve: true,
         address,
         size: size.transpose()?,
         force_format,

@@ -38,6 +38,8 @@ pub(crate) struct CachePlan {
     pub(crate) line_size: Option<LineSize>,
     pub(crate) verification: Verification,
     pub(crate) policy: PolicySettings,
+    /// Whether it draws a curve of its misses: only one reactor sees all reads.
+    pub(crate) has_curve: bool,
     /// Where this host notes what was attached; the usual place where there is none.
     pub(crate) state: Option<PathBuf>,
 }
@@ -76,6 +78,7 @@ impl Plan {
                 line_size: arguments.line_size,
                 verification: arguments.verify,
                 policy: policy(&arguments.settings).map_err(usage)?,
+                has_curve: true,
                 state: arguments.state_dir.clone(),
             }),
         };
@@ -133,10 +136,12 @@ fn policy(settings: &[String]) -> Result<PolicySettings, String> {
 
 impl CachePlan {
     pub(crate) fn config(&self) -> CacheConfig {
+        let usual = CacheConfig::default();
         CacheConfig {
             verification: self.verification,
             policy: self.policy.clone(),
-            ..CacheConfig::default()
+            miss_ratio_samples: if self.has_curve { usual.miss_ratio_samples } else { 0 },
+            ..usual
         }
     }
 
