@@ -131,8 +131,7 @@ impl Cache {
         } else {
             self.orphans = self.index.occupied();
             self.policy.volume_detached(id);
-            self.volumes.leave(span);
-            self.drop_range(span.base..span.base + span.length, Then::Release(span));
+            self.drop_range(span.base..span.base + span.length, Then::Nothing);
         }
         self.volumes_changed();
         Ok(span)
@@ -199,9 +198,7 @@ impl Cache {
             self.publish_gates();
             self.policy.volume_detached(id);
             self.orphans = self.index.occupied();
-            self.volumes.leave(span);
-            let whole = span.base..span.base + span.length;
-            return Ok(self.drop_range(whole, Then::Release(span)));
+            return Ok(self.drop_range(span.base..span.base + span.length, Then::Nothing));
         }
         self.volumes[id].geometry.capacity = capacity;
         self.publish_gates();

@@ -10,7 +10,7 @@ use super::index::Slot;
 use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
 use super::metadata::superblock::State;
-use super::metadata::{FormatId, Superblock, VolumeRecord};
+use super::metadata::{FormatId, Generation, OriginIdentity, Superblock, VolumeRecord};
 use super::outbox::{Event, Ticket, Token};
 use super::persistence::{
     Change, Leave, Persistence, PersistenceConfig, PersistenceStatistics, Start,
@@ -124,6 +124,26 @@ impl Cache {
     pub fn cold_reason(&self) -> Option<ColdReason> {
         let damaged = self.keeper.as_ref().is_some_and(|keeper| keeper.is_unbelievable());
         self.cold.or(damaged.then_some(ColdReason::Damaged))
+    }
+
+    /// What there is to record of a volume: its number, name, size, place and key, as they are. Who
+    /// its origin is, is `identity`; nothing is said of its generation and of attachments. None
+    /// when there is no such volume.
+    pub fn volume_record(&self, id: VolumeId, identity: OriginIdentity) -> Option<VolumeRecord> {
+        let volume = self.volumes.get(id)?;
+        let key_check = volume.cipher.as_ref().map(|cipher| cipher.key_check());
+        Some(VolumeRecord {
+            id,
+            name: volume.name.clone(),
+            identity,
+            size: volume.geometry.capacity,
+            base: volume.span.base,
+            span: volume.span.length,
+            generation: Generation::default(),
+            attach_epoch: 0,
+            key_check: key_check.unwrap_or_default(),
+            flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
+        })
     }
 
     /// Records a volume, or what has changed about it. [`Event::Done`] tells when it is durable:

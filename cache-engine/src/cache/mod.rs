@@ -50,7 +50,7 @@ pub mod metadata;
 pub mod miss_ratio;
 mod mode;
 mod outbox;
-mod persistence;
+pub(crate) mod persistence;
 mod piece;
 pub mod policy;
 mod replacement;

@@ -14,7 +14,6 @@ use super::config::VolumeId;
 use super::entry::WAYS;
 use super::line::LineNumber;
 use super::outbox::{Event, Ticket};
-use super::volumes::Span;
 
 /// Sets that a sweep looks at in one step: tens of microseconds.
 const SETS_A_STEP: u32 = 512;
@@ -33,8 +32,6 @@ pub(crate) struct Sweep {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Then {
     Nothing,
-    /// A volume may be given the range.
-    Release(Span),
     /// The superblock may forget the volume whose lines these were.
     Forget(VolumeId),
 }
@@ -187,10 +184,6 @@ impl Cache {
             let Some(Sweep { ticket, then, .. }) = self.sweeps.pop_front() else { return };
             match then {
                 Then::Nothing => self.outbox.events.push(Event::Done(ticket)),
-                Then::Release(span) => {
-                    self.volumes.release(span);
-                    self.outbox.events.push(Event::Done(ticket));
-                }
                 Then::Forget(id) => self.forget_record(id, ticket),
             }
         }

@@ -171,13 +171,12 @@ pub fn attach_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
     }
     let id = known.or_else(|| engine.cache().free_volume_id()).unwrap_or_default();
     let cipher = cipher(id);
-    let key_check = cipher.as_ref().map(LineCipher::key_check);
     let epoch = note_attachment(&options, &superblock)?;
     flush(&mut origin, &options.name, turn)?;
     let volume = engine.add_volume(origin, settings(&options, known, cipher))?;
     debug_assert_eq!(volume.id(), id, "the key was derived for it");
     take_lease(&volume, lease, turn)?;
-    let record = record(engine, id, &options, epoch, key_check);
+    let record = record(engine, id, &options, epoch);
     match put_record(engine, record, turn) {
         Ok(()) => Ok((volume, start)),
         Err(error) => {
@@ -194,22 +193,12 @@ fn record<Origin: BlockQueue, CacheDevice: BlockQueue>(
     id: VolumeId,
     options: &AttachOptions<'_>,
     attach_epoch: u64,
-    key_check: Option<[u8; 16]>,
 ) -> VolumeRecord {
-    let cache = engine.cache();
-    let there = cache.span(id).zip(cache.geometry(id));
-    let (span, geometry) = there.expect("its caller has added it");
+    let record = engine.cache().volume_record(id, options.identity.clone());
     VolumeRecord {
-        id,
-        name: options.name.clone(),
-        identity: options.identity.clone(),
-        size: geometry.capacity,
-        base: span.base,
-        span: span.length,
         generation: generation_of(options.generation.clone()),
         attach_epoch,
-        key_check: key_check.unwrap_or_default(),
-        flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
+        ..record.expect("its caller has added it")
     }
 }
 

@@ -18,7 +18,7 @@ use block_io::{
 use cache_engine::cache::cipher::{LineCipher, VolumeKey};
 use cache_engine::cache::metadata::probe::Probe;
 use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, OriginIdentity, Superblock, VolumeRecord,
+    FormatId, IdentityKind, OriginIdentity, Superblock, VolumeRecord,
 };
 use cache_engine::cache::{Cache, CacheMode, Event, Ticket, VolumeSettings};
 use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
@@ -353,20 +353,8 @@ impl Engine {
 
     fn record(&self, number: usize) -> Ticket {
         let volume = self.volumes[number].as_ref().expect("it was just added");
-        let span = self.engine.cache().span(volume.id()).expect("it has one");
         let identity = OriginIdentity::new(IdentityKind::Assigned, name(number)).expect("a text");
-        let record = VolumeRecord {
-            id: volume.id(),
-            name: name(number),
-            identity,
-            size: volume.geometry().capacity,
-            base: span.base,
-            span: span.length,
-            generation: Generation::default(),
-            attach_epoch: 0,
-            key_check: [0; 16],
-            flags: 0,
-        };
+        let record = self.engine.cache().volume_record(volume.id(), identity).expect("added");
         self.engine.change(|cache| cache.record_volume(record)).expect("room for a few")
     }
 
