@@ -146,14 +146,9 @@ impl Cache {
             )));
         }
         let span = volume.span;
-        let unflushed = self.volumes[id].unflushed.take();
         // A flush that nobody waits for would have made them durable; now they go.
-        for (part, held) in unflushed {
-            self.drop_at_once(part);
-            if held {
-                self.change_ended(part, false);
-            }
-        }
+        let unflushed = self.volumes[id].unflushed.take();
+        self.drop_extents(unflushed.into_iter().map(|(extent, _)| (extent, true)));
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
         self.guests.remove(id);
@@ -221,6 +216,7 @@ impl Cache {
             }
             let next = self.volumes.free_span(capacity)?;
             self.volumes.move_to(id, next);
+            self.move_doubt(id, next.base - span.base);
             self.volumes[id].geometry.capacity = capacity;
             self.publish_gates();
             self.policy.volume_detached(id);
@@ -252,20 +248,14 @@ impl Cache {
     /// Declares that no write to the volume that failed before this call can reach the origin any
     /// more (its connection is fenced): ranges in doubt are cached again. What the origin had
     /// acknowledged and not been told to flush it may have lost; nothing that was cached of it
-    /// before is served, and a change of which only a part was done by then fails.
+    /// before is served, a change of which only a part was done by then fails, and so does one flush,
+    /// the next that a client asks for or waits for.
     pub fn fence(&mut self, id: VolumeId) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
-        volume.doubt.clear();
-        // They stay unflushed: the origin may have lost nothing yet, and lose it later.
-        let (extent, unflushed) = (volume.extent(), volume.unflushed.extents());
-        for part in unflushed {
-            self.drop_at_once(part);
-        }
+        volume.doubt.fenced();
+        self.fence_unflushed(id);
         self.doubt_changes_done_in_part(id);
         self.publish_gates();
-        if let Some(keeper) = &mut self.keeper {
-            keeper.fence(extent);
-        }
         self.hear_keeper();
     }
 
@@ -324,9 +314,11 @@ impl Cache {
         let loaded = self.load_step();
         self.sweep_step();
         self.purge_step();
-        self.flush_if_starved();
+        self.leaving_step();
+        self.tend_unflushed();
         self.hear_keeper();
-        loaded || self.purge.lines > 0 || self.next_sweep().is_some()
+        let drops = !self.leaving.is_empty() && self.has_room_to_drop(1);
+        loaded || drops || self.purge.lines > 0 || self.next_sweep().is_some()
     }
 
     /// Whether nothing takes time but requests: a loop asks this with every turn.
@@ -334,6 +326,8 @@ impl Cache {
         self.is_told_loaded()
             && !self.stopping
             && self.sweeps.is_empty()
+            && self.leaving.is_empty()
+            && self.flush_due().is_none_or(|due| due > now)
             && self.purge.lines == 0
             // Whoever waits for the cache device may need more than time.
             && self.health.deadline().is_none()
@@ -345,7 +339,12 @@ impl Cache {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
         let patience = self.health.deadline();
-        keeper.into_iter().chain(patience).chain(self.policy.next_deadline()).min()
+        keeper
+            .into_iter()
+            .chain(patience)
+            .chain(self.flush_due())
+            .chain(self.policy.next_deadline())
+            .min()
     }
 
     fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {
@@ -355,7 +354,7 @@ impl Cache {
     }
 
     /// Whatever is on its way into the cache of these flat bytes does not get there.
-    fn stop_filling(&mut self, flat: std::ops::Range<u64>) {
+    pub(super) fn stop_filling(&mut self, flat: std::ops::Range<u64>) {
         let shift = self.line_size.shift();
         self.fills.exclude_lines(flat.start >> shift..flat.end >> shift);
         for piece in self.pieces.iter_mut() {
@@ -387,15 +386,6 @@ impl Cache {
         ticket
     }
 
-    /// The same for an extent of a few mebibytes, without waiting for the records.
-    fn drop_at_once(&mut self, flat: Extent) {
-        let shift = self.line_size.shift();
-        self.stop_filling(flat.offset..flat.end());
-        for line in flat.offset >> shift..flat.end() >> shift {
-            self.drop_line(LineNumber(line));
-        }
-    }
-
     /// Whether a volume's lines are being dropped, so that its record can be.
     pub(super) fn is_forgetting(&self, id: VolumeId) -> bool {
         self.sweeps.iter().any(|sweep| matches!(sweep.then, Then::Forget(other) if other == id))
@@ -404,11 +394,12 @@ impl Cache {
     /// Whether a sweep has still to drop lines of these flat bytes.
     pub(super) fn is_being_dropped(&self, flat: Extent) -> bool {
         let shift = self.line_size.shift();
-        self.sweeps.iter().any(|sweep| {
-            sweep.next_set < self.index.sets()
-                && flat.offset >> shift < sweep.lines.end
-                && sweep.lines.start << shift < flat.end()
-        })
+        self.is_leaving(flat)
+            || self.sweeps.iter().any(|sweep| {
+                sweep.next_set < self.index.sets()
+                    && flat.offset >> shift < sweep.lines.end
+                    && sweep.lines.start << shift < flat.end()
+            })
     }
 
     /// Sets whose lines of an earlier run are in the index.
@@ -433,12 +424,12 @@ impl Cache {
     }
 
     /// Whether it can be recorded that so many lines are dropped, beside the stores in flight.
-    fn has_room_to_drop(&self, lines: usize) -> bool {
+    pub(super) fn has_room_to_drop(&self, lines: usize) -> bool {
         let needed = self.fills.len() + lines;
         self.keeper.as_ref().is_none_or(|keeper| keeper.has_room_beside(needed))
     }
 
-    fn drop_line(&mut self, line: LineNumber) {
+    pub(super) fn drop_line(&mut self, line: LineNumber) {
         let Some(slot) = self.index.find(line) else { return };
         let flat = Extent::new(line.0 << self.line_size.shift(), self.line_size.bytes());
         if self.locks.is_held(flat) {

@@ -70,6 +70,7 @@ pub(super) struct Engine {
     timer: Option<Timer>,
     loaded: bool,
     degraded: bool,
+    impatient: bool,
     stopped: bool,
     replaced: bool,
     done: Vec<Ticket>,
@@ -115,6 +116,7 @@ impl Engine {
             timer: None,
             loaded: false,
             degraded: false,
+            impatient: false,
             stopped: false,
             replaced: false,
             done: Vec::new(),
@@ -144,7 +146,10 @@ impl Engine {
         while let Some(event) = self.engine.next_event() {
             match event {
                 Event::Loaded => self.loaded = true,
-                Event::Degraded(_) => self.degraded = true,
+                Event::Degraded(why) => {
+                    self.degraded = true;
+                    self.impatient |= why.contains("does not answer");
+                }
                 Event::Disown => {
                     self.host.disowned.set(true);
                     self.engine.change(Cache::disowned);
@@ -314,7 +319,8 @@ impl Engine {
 
     /// What has been done since the start.
     pub(super) fn counts(&self) -> Counts {
-        let mut counts = Counts { degraded: u64::from(self.degraded), ..self.past };
+        let (degraded, impatient) = (u64::from(self.degraded), u64::from(self.impatient));
+        let mut counts = Counts { degraded, impatient, ..self.past };
         for statistics in self.volumes.iter().flatten().map(CachedVolume::statistics) {
             counts.add(Counts::from(statistics));
         }

@@ -97,13 +97,18 @@ fn an_origin_that_can_not_be_reached_for_a_while() {
 }
 
 #[test]
+fn records_that_find_no_room() {
+    seeds("few-records");
+}
+
+#[test]
 fn volumes_guests_and_cache_devices_that_come_and_go() {
     seeds("volumes-and-guests");
 }
 
 #[test]
 fn every_scenario_has_a_test() {
-    assert_eq!(SCENARIOS.len(), 15, "add a test above for the new scenario");
+    assert_eq!(SCENARIOS.len(), 16, "add a test above for the new scenario");
     assert!(Scenario::find("sound").is_err_and(|error| error.contains("late-writes")));
 }
 

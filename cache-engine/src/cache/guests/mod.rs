@@ -256,6 +256,7 @@ impl Cache {
             let open = !given_up
                 && volume.mode != CacheMode::PassThrough
                 && volume.doubt.is_empty()
+                && self.leaving.is_empty()
                 && !self.sees_blocks_whole(id);
             hosted.gate.publish(open, volume.base(), volume.geometry.capacity);
         }

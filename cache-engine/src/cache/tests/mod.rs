@@ -7,6 +7,7 @@ mod guests;
 mod modes;
 mod order;
 mod persistence;
+mod places;
 mod policies;
 mod rig;
 mod volumes;
