@@ -18,9 +18,8 @@ use block_io::sim::DiskFaults;
 
 use super::run::Run;
 
-/// Turns of the world, of 100 us each, without any answer: after so many somebody seems to wait for
-/// time to pass, and after so many for ever. What an origin fails to flush is let go at once.
-const NOTICED: u32 = 20;
+/// Turns of the world, of 100 us each, without any answer after which somebody waits for ever. What an
+/// origin fails to flush is let go at once.
 const STALLED: u32 = 2000;
 
 /// One outage, of one origin at a time.
@@ -94,11 +93,14 @@ impl Run<'_> {
     /// origin that is away but who asked it: a write that finds no place in the activity log has one
     /// when what the origin holds is let go.
     pub(super) fn watch_waiting(&mut self, turns: u32) {
-        if self.outage.is_none() || turns < NOTICED || self.in_flight_on_devices() > 0 {
+        if self.outage.is_none() {
             return;
         }
         let (waiting, _) = self.engine().waiting();
-        self.outcome.waits_in_outages += u64::from(turns == NOTICED && waiting > 0);
+        self.outcome.waits_in_outages += u64::from(waiting > 0);
+        if self.in_flight_on_devices() > 0 {
+            return;
+        }
         let (seed, state) = (self.world.seed(), self.engine().state());
         let in_flight = self.engine().in_flight();
         assert!(turns < STALLED || in_flight == 0, "seed {seed}: waits for an origin: {state}");

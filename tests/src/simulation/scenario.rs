@@ -219,12 +219,17 @@ pub const SCENARIOS: &[Scenario] = &[
         restarts: 1,
         warm: true,
         few_records: true,
+        volatile_origins: true,
+        outages: 2,
+        never_fails: false,
         meets: &[
             "records lost",
             "crashes",
             "restarts",
             "lines verified",
             "lines dropped at starts",
+            "origins' power cuts",
+            "extents let go",
         ],
         ..SOUND
     },
