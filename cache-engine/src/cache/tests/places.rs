@@ -190,3 +190,26 @@ fn doubt_goes_where_its_volume_goes() {
     rig.rest();
     assert_eq!((rig.is_hit(lossy, 0, LINE), rig.is_hit(lossy, 0, LINE)), (false, true), "flushed");
 }
+
+#[test]
+fn a_fence_that_drops_more_lines_than_can_be_recorded_serves_none_and_loses_no_record() {
+    let config = CacheConfig { records_min: 64, fills_max: 8, ..small_lines() };
+    let mut rig = Rig::on_device(config, 64);
+    let id = rig.add("volatile", 64 << 20);
+    for line in 0..256 {
+        rig.put(id, Extent::new(line * LINE, LINE), 1);
+    }
+    rig.rest();
+    assert!(rig.hits(id, 256) > 200);
+    rig.origins[0].write(0, &content(b'v', Extent::new(0, 256 * LINE)));
+    rig.cache.fence(id);
+    rig.collect();
+    let read = rig.read(id, 255 * LINE, LINE);
+    assert_eq!(rig.of_origins.len(), 1, "not from the cache, though its line is there");
+    rig.settle();
+    assert_eq!(rig.bytes(read), content(b'v', Extent::new(255 * LINE, LINE)));
+    rig.rest();
+    assert_eq!((rig.hits(id, 256), rig.hits(id, 256) > 200), (0, true));
+    let records = rig.cache.persistence_statistics().expect("on a device");
+    assert_eq!(records.records_lost, 0, "{records:?}");
+}
