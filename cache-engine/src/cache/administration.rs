@@ -115,14 +115,9 @@ impl Cache {
             )));
         }
         let span = volume.span;
-        let unflushed = self.volumes[id].unflushed.take();
         // A flush that nobody waits for would have made them durable; now they go.
-        for (part, held) in unflushed {
-            self.drop_at_once(part);
-            if held {
-                self.change_ended(part, false);
-            }
-        }
+        let unflushed = self.volumes[id].unflushed.take();
+        self.drop_extents(unflushed.into_iter().map(|(extent, _)| (extent, true)));
         self.stop_filling(span.base..span.base + span.length);
         self.volumes.remove(id);
         self.guests.remove(id);
@@ -194,6 +189,7 @@ impl Cache {
             }
             let next = self.volumes.free_span(capacity)?;
             self.volumes.move_to(id, next);
+            self.move_doubt(id, next.base - span.base);
             self.volumes[id].geometry.capacity = capacity;
             self.publish_gates();
             self.policy.volume_detached(id);
@@ -223,20 +219,14 @@ impl Cache {
     /// Declares that no write to the volume that failed before this call can reach the origin any
     /// more (its connection is fenced): ranges in doubt are cached again. What the origin had
     /// acknowledged and not been told to flush it may have lost; nothing that was cached of it
-    /// before is served, and a change of which only a part was done by then fails.
+    /// before is served, a change of which only a part was done by then fails, and so does one flush,
+    /// the next that a client asks for or waits for.
     pub fn fence(&mut self, id: VolumeId) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
-        volume.doubt.clear();
-        // They stay unflushed: the origin may have lost nothing yet, and lose it later.
-        let (extent, unflushed) = (volume.extent(), volume.unflushed.extents());
-        for part in unflushed {
-            self.drop_at_once(part);
-        }
+        volume.doubt.fenced();
+        self.fence_unflushed(id);
         self.doubt_changes_done_in_part(id);
         self.publish_gates();
-        if let Some(keeper) = &mut self.keeper {
-            keeper.fence(extent);
-        }
         self.hear_keeper();
     }
 
@@ -296,10 +286,12 @@ impl Cache {
         let loaded = self.load_step();
         self.sweep_step();
         self.purge_step();
-        self.flush_if_starved();
+        self.leaving_step();
+        self.tend_unflushed();
         self.hear_keeper();
         self.lease_step();
-        loaded || self.purge.lines > 0 || self.next_sweep().is_some()
+        let drops = !self.leaving.is_empty() && self.has_room_to_drop(1);
+        loaded || drops || self.purge.lines > 0 || self.next_sweep().is_some()
     }
 
     /// Whether nothing takes time but requests: a loop asks this with every turn.
@@ -308,6 +300,8 @@ impl Cache {
             && !self.stopping
             && self.sweeps.is_empty()
             && !self.awaits_lease()
+            && self.leaving.is_empty()
+            && self.flush_due().is_none_or(|due| due > now)
             && self.purge.lines == 0
             // Whoever waits for the cache device may need more than time.
             && self.health.deadline().is_none()
@@ -319,8 +313,13 @@ impl Cache {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
         let patience = self.health.deadline();
-        let lease = self.lease_deadline();
-        keeper.into_iter().chain(patience).chain(self.policy.next_deadline()).chain(lease).min()
+        keeper
+            .into_iter()
+            .chain(patience)
+            .chain(self.flush_due())
+            .chain(self.policy.next_deadline())
+            .chain(self.lease_deadline())
+            .min()
     }
 
     fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {

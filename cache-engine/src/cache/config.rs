@@ -143,6 +143,10 @@ impl FromStr for Verification {
     }
 }
 
+/// Records that can wait in a small cache, if it has that many lines: what a client fills while one
+/// write of the journal is on its way. About 150 KiB.
+pub(crate) const RECORDS_MIN: u64 = 2048;
+
 /// How a cache is set up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheConfig {
@@ -166,6 +170,9 @@ pub struct CacheConfig {
     /// Extents of 4 MiB that a page of the activity log names at the most, up to what it has room
     /// for. A crash drops what was cached of them; the fewer, the more often they are written.
     pub extents_per_page: usize,
+    /// Records of lines that can wait at the least, in a cache that has so many lines: more than
+    /// `fills_max` and 32, or nothing can be dropped beside the stores in flight.
+    pub records_min: u64,
     /// What enters the cache, and what leaves it.
     pub policy: PolicySettings,
 }
@@ -180,6 +187,7 @@ impl Default for CacheConfig {
             errors_max: 64,
             miss_ratio_samples: 8192,
             extents_per_page: PLACES,
+            records_min: RECORDS_MIN,
             policy: PolicySettings::default(),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Errors are counted in a window of time. Too many, and the cache *degrades*: its content is
 //! dropped, everything passes through, and what is on the device is made unusable for a warm start,
-//! durably, before any write relies on it. So it does when a write has waited for the device too
-//! long. A cache that has degraded stays so until it is given another device.
+//! durably, before any write relies on it. So it does when a write waits for the device, and that
+//! does not answer. A cache that has degraded stays so until it is given another device.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use super::outbox::Event;
 /// Errors are forgotten after this long without another.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Writes wait this long for the device to record that they are coming. A device that is alive
-/// takes microseconds; one that is not must not keep its clients waiting for ever.
+/// Writes wait this long for an answer of the device that has to record that they are coming. One
+/// that is alive takes microseconds; one that is not must not keep its clients waiting for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The device's record.
@@ -56,7 +56,12 @@ impl Health {
         self.patience_until = None;
     }
 
-    /// When whoever waits has waited enough.
+    /// The device was found to answer: whoever waits goes on doing so, until then.
+    fn wait_until(&mut self, deadline: Timestamp) {
+        self.patience_until = Some(deadline);
+    }
+
+    /// When to see whether whoever waits has waited enough.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         self.patience_until.filter(|_| !self.degraded)
     }
@@ -81,12 +86,20 @@ impl Cache {
         }
     }
 
-    /// Time has passed: gives the cache up if somebody has waited for it long enough.
+    /// Time has passed: gives the cache up if somebody waits for it and it has not answered for long
+    /// enough. Who waits for much that is answered, or for a place in the activity log that changes
+    /// of other extents hold, goes on waiting: that is not the device's fault.
     pub(super) fn lose_patience(&mut self) {
-        if self.health.deadline().is_some_and(|deadline| deadline <= self.now) {
-            let seconds = PATIENCE.as_secs();
-            self.degrade(format!("it does not answer: a write has waited {seconds} s for it"));
+        if self.health.deadline().is_none_or(|deadline| deadline > self.now) {
+            return;
         }
+        let unanswered = self.keeper.as_ref().and_then(|keeper| keeper.unanswered_since());
+        let until = unanswered.unwrap_or(self.now) + PATIENCE;
+        if until > self.now {
+            return self.health.wait_until(until);
+        }
+        let seconds = PATIENCE.as_secs();
+        self.degrade(format!("it does not answer: a write has waited {seconds} s for it"));
     }
 
     /// Gives the cache up: see the module.
@@ -100,7 +113,7 @@ impl Cache {
         self.fills.exclude_lines(0..u64::MAX);
         if let Some(keeper) = &mut self.keeper {
             keeper.degrade();
-            self.outbox.cache.append(keeper.requests());
+            self.outbox.cache.append(keeper.requests(self.now));
         }
         self.outbox.events.push(Event::Degraded(why));
     }

@@ -1,7 +1,7 @@
 //! What the cache tells its keeper ([`Persistence`]), and what it hears from it. A cache in memory
 //! has none: nothing of it outlives the process.
 
-use block_io::{BufferPool, DeviceError, Extent, IoError, Request};
+use block_io::{BufferPool, DeviceError, Extent, IoError};
 
 use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
@@ -11,12 +11,9 @@ use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
 use super::metadata::superblock::State;
 use super::metadata::{FormatId, Generation, OriginIdentity, Superblock, VolumeRecord};
-use super::outbox::{Event, Ticket, Token};
-use super::persistence::{
-    Change, Leave, Persistence, PersistenceConfig, PersistenceStatistics, Start,
-};
+use super::outbox::{Event, Ticket};
+use super::persistence::{Leave, Persistence, PersistenceConfig, PersistenceStatistics, Start};
 use super::sweeps::Then;
-use super::unflushed::EXTENTS_MAX;
 use super::volumes::Span;
 use super::{Cache, CacheSpace, mode};
 
@@ -94,6 +91,7 @@ impl Cache {
         cache.volumes.mark_used(superblock.space_used());
         let keeping = PersistenceConfig {
             extents_per_page: cache.extents_per_page,
+            pending_min: cache.records_min,
             ..PersistenceConfig::new(cache.changes_max, transfer_max, fresh)
         };
         for record in superblock.volumes() {
@@ -200,8 +198,8 @@ impl Cache {
         self.stopping = true;
         let ids: Vec<_> = self.volumes.ids().collect();
         for id in ids {
-            if self.volumes[id].unflushed.begin_own_flush(0) {
-                self.send_own_flush(id);
+            if !self.volumes[id].unflushed.is_empty() {
+                self.flush_origin(id);
             }
         }
         self.publish_gates();
@@ -263,74 +261,10 @@ impl Cache {
         }
     }
 
-    pub(super) fn change_ended(&mut self, extent: Extent, in_doubt: bool) {
+    pub(super) fn change_ended(&mut self, extent: Extent) {
         if let Some(keeper) = &mut self.keeper {
-            keeper.end_change(extent, if in_doubt { Change::InDoubt } else { Change::Done });
+            keeper.end_change(extent);
         }
-    }
-
-    /// Whether a change that was done, or may have been, is held on to until the origin has flushed
-    /// it: the first since the last flush in each extent.
-    pub(super) fn is_unflushed(
-        &mut self,
-        name: PieceIndex,
-        extent: Extent,
-        result: Result<(), IoError>,
-    ) -> bool {
-        let request = &self.requests[self.pieces[name].request];
-        let (id, durable) = (request.volume, request.force_unit_access());
-        let volume = &mut self.volumes[id];
-        let may_be_lost = match result {
-            Ok(()) => !durable,
-            Err(error) => error.outcome_unknown(),
-        };
-        if !volume.geometry.volatile_cache || !may_be_lost {
-            return false;
-        }
-        let held = volume.unflushed.note(extent);
-        if volume.unflushed.begin_own_flush(EXTENTS_MAX) {
-            self.send_own_flush(id);
-        }
-        held
-    }
-
-    /// A change waits for a place in the activity log. Where clients do not flush, what all volumes
-    /// together hold on to may be all places.
-    pub(super) fn flush_if_starved(&mut self) {
-        if !self.keeper.as_ref().is_some_and(|keeper| keeper.is_starved()) {
-            return;
-        }
-        // Mostly none: the flushes are on their way.
-        let volumes = &self.volumes;
-        let wants = |id: &VolumeId| volumes[*id].unflushed.wants_own_flush(1);
-        let ids: Vec<_> = volumes.ids().filter(wants).collect();
-        for id in ids {
-            if self.volumes[id].unflushed.begin_own_flush(1) {
-                self.send_own_flush(id);
-            }
-        }
-    }
-
-    fn send_own_flush(&mut self, id: VolumeId) {
-        let token = Token::OwnFlush { volume: id.0 }.id();
-        self.outbox.origin.push((id, Request::flush(token)));
-    }
-
-    pub(super) fn own_flush_done(&mut self, id: VolumeId, result: Result<(), IoError>) {
-        let Some(volume) = self.volumes.get_mut(id) else { return };
-        if let (Some(epoch), Ok(())) = (volume.unflushed.end_own_flush(), result) {
-            self.flushed(id, epoch);
-        }
-    }
-
-    /// What the origin acknowledged before that flush began is durable.
-    pub(super) fn flushed(&mut self, id: VolumeId, epoch: u64) {
-        let (unflushed, keeper) = (&mut self.volumes[id].unflushed, &mut self.keeper);
-        unflushed.flushed(epoch, |extent| {
-            if let Some(keeper) = keeper {
-                keeper.end_change(extent, Change::Done);
-            }
-        });
     }
 
     /// What is kept about a slot is to be what the index says, with the checksums of the blocks
@@ -381,7 +315,7 @@ impl Cache {
         if !keeper.has_news() && !self.stopping {
             return;
         }
-        self.outbox.cache.append(keeper.requests());
+        self.outbox.cache.append(keeper.requests(self.now));
         if !keeper.activated().is_empty() {
             let mut activated = std::mem::take(keeper.activated());
             for piece in activated.drain(..) {
@@ -443,12 +377,13 @@ impl Cache {
 
     fn hear_about_stop(&mut self) {
         let flushing = self.volumes.ids().any(|id| self.volumes[id].unflushed.is_flushing());
-        if !self.stopping || self.told.stopped || !self.is_quiet() || flushing {
+        let busy = flushing || !self.is_quiet() || !self.leaving.is_empty();
+        if !self.stopping || self.told.stopped || busy {
             return;
         }
         let Some(keeper) = &mut self.keeper else { return };
         keeper.stop();
-        self.outbox.cache.append(keeper.requests());
+        self.outbox.cache.append(keeper.requests(self.now));
         if keeper.is_stopped() {
             self.told.stopped = true;
             self.outbox.events.push(Event::Stopped);

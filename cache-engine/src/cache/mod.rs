@@ -44,6 +44,7 @@ mod hit;
 pub(crate) mod index;
 mod keeping;
 mod lease;
+mod letting_go;
 pub(crate) mod line;
 mod line_lock;
 pub mod metadata;
@@ -88,6 +89,7 @@ use hit::HitRead;
 use index::{Index, Slot};
 use keeping::{Recording, Told};
 use lease::Leases;
+use letting_go::Leaving;
 use line::{LineMap, LineNumber};
 use line_lock::{LockTable, PieceIndex};
 use miss_ratio::MissRatioCurve;
@@ -155,6 +157,7 @@ pub struct Cache {
     cache_reads: usize,
     changes_max: usize,
     extents_per_page: usize,
+    records_min: u64,
     /// Requests of which a part could not be cut yet, because the table of pieces was full.
     uncut: VecDeque<u16>,
     /// Pieces that hold their lock and are to be started.
@@ -164,6 +167,10 @@ pub struct Cache {
     /// Lines in slots that belong to no volume any more; they go first. May count too many.
     orphans: u64,
     sweeps: VecDeque<Sweep>,
+    /// Extents whose lines are being dropped.
+    leaving: VecDeque<Leaving>,
+    /// When an origin is to be flushed of what is not cached until then.
+    flush_due: Option<Timestamp>,
     /// Lines that the policy wants dropped, and the set where the search goes on.
     purge: Purge,
     tickets: u64,
@@ -250,11 +257,14 @@ impl Cache {
             cache_reads: 0,
             changes_max: pieces_max + config.fills_max,
             extents_per_page: config.extents_per_page,
+            records_min: config.records_min,
             uncut: VecDeque::with_capacity(config.requests_max),
             startable: Vec::with_capacity(pieces_max),
             slots: Vec::with_capacity((region / line) as usize),
             orphans: 0,
             sweeps: VecDeque::new(),
+            leaving: VecDeque::new(),
+            flush_due: None,
             purge: Purge::default(),
             tickets: 0,
             outbox: Outbox::default(),

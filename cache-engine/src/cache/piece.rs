@@ -113,6 +113,12 @@ impl Cache {
         if result.is_ok() {
             self.flushed(volume, epoch);
         }
+        // What was lost was acknowledged, so whoever relies on it hears of it here or never.
+        let volume = &mut self.volumes[volume];
+        if volume.unflushed.take_loss() && result.is_ok() {
+            volume.statistics.losses_told += 1;
+            self.requests[name].note(Err(IoError::ConnectionLost));
+        }
         self.answer(name);
     }
 

@@ -173,6 +173,7 @@ impl Cache {
         }
         let keeping = PersistenceConfig {
             extents_per_page: self.extents_per_page,
+            pending_min: self.records_min,
             ..PersistenceConfig::new(self.changes_max, transfer_max, fresh)
         };
         let pool = self.pool.clone();
@@ -184,10 +185,7 @@ impl Cache {
             self.marks_moved(durable);
         }
         self.keeper = Some(Box::new(keeper));
-        let ids: Vec<_> = self.volumes.ids().collect();
-        for id in ids {
-            self.volumes[id].unflushed.let_go();
-        }
+        self.leave_all_unflushed();
         self.health = Health::default();
         self.publish_gates();
         self.told = Told::default();

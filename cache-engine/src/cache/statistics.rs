@@ -63,11 +63,16 @@ pub struct Statistics {
     pub cache_write_errors: u64,
     /// Requests that the origin failed; each was answered with that error.
     pub origin_errors: u64,
+    /// Extents of 4 MiB that the origin had not flushed and that made way for others: nothing of
+    /// them was cached until it had.
+    pub extents_let_go: u64,
+    /// Flushes that failed because the origin may have lost what it had acknowledged.
+    pub losses_told: u64,
 }
 
 impl Statistics {
     /// Every counter with its name, in the order of the fields, for tables and JSON.
-    pub fn named(&self) -> [(&'static str, u64); 28] {
+    pub fn named(&self) -> [(&'static str, u64); 30] {
         [
             ("reads", self.reads),
             ("read_bytes", self.read_bytes),
@@ -97,6 +102,8 @@ impl Statistics {
             ("cache_read_errors", self.cache_read_errors),
             ("cache_write_errors", self.cache_write_errors),
             ("origin_errors", self.origin_errors),
+            ("extents_let_go", self.extents_let_go),
+            ("losses_told", self.losses_told),
         ]
     }
 

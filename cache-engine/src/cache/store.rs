@@ -277,7 +277,7 @@ impl Cache {
         if of_write {
             let run = blocks.runs().next().expect("a fill stores something");
             let flat = (line.0 << self.line_size.shift()) + run.offset;
-            self.change_ended(Extent::new(flat, run.length), false);
+            self.change_ended(Extent::new(flat, run.length));
         }
     }
 

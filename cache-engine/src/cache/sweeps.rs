@@ -80,15 +80,6 @@ impl Cache {
         ticket
     }
 
-    /// The same for an extent of a few mebibytes, without waiting for the records.
-    pub(super) fn drop_at_once(&mut self, flat: Extent) {
-        let shift = self.line_size.shift();
-        self.stop_filling(flat.offset..flat.end());
-        for line in flat.offset >> shift..flat.end() >> shift {
-            self.drop_line(LineNumber(line));
-        }
-    }
-
     /// Whether that sweep is not done, or what it dropped may come back after a crash.
     pub(super) fn is_sweeping(&self, ticket: Ticket) -> bool {
         self.sweeps.iter().any(|sweep| sweep.ticket == ticket)
@@ -103,12 +94,13 @@ impl Cache {
     pub(super) fn is_being_dropped(&self, flat: Extent) -> bool {
         let shift = self.line_size.shift();
         // Asked by every request, and nearly always there is none.
-        !self.sweeps.is_empty()
-            && self.sweeps.iter().any(|sweep| {
-                sweep.next_set < self.index.sets()
-                    && flat.offset >> shift < sweep.lines.end
-                    && sweep.lines.start << shift < flat.end()
-            })
+        !self.leaving.is_empty() && self.is_leaving(flat)
+            || !self.sweeps.is_empty()
+                && self.sweeps.iter().any(|sweep| {
+                    sweep.next_set < self.index.sets()
+                        && flat.offset >> shift < sweep.lines.end
+                        && sweep.lines.start << shift < flat.end()
+                })
     }
 
     /// Sets whose lines of an earlier run are in the index.
@@ -133,12 +125,12 @@ impl Cache {
     }
 
     /// Whether it can be recorded that so many lines are dropped, beside the stores in flight.
-    fn has_room_to_drop(&self, lines: usize) -> bool {
+    pub(super) fn has_room_to_drop(&self, lines: usize) -> bool {
         let needed = self.fills.len() + lines;
         self.keeper.as_ref().is_none_or(|keeper| keeper.has_room_beside(needed))
     }
 
-    fn drop_line(&mut self, line: LineNumber) {
+    pub(super) fn drop_line(&mut self, line: LineNumber) {
         let Some(slot) = self.index.find(line) else { return };
         let flat = Extent::new(line.0 << self.line_size.shift(), self.line_size.bytes());
         if self.locks.is_held(flat) {

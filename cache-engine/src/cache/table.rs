@@ -48,6 +48,11 @@ impl<Value> Table<Value> {
         self.places.iter_mut().flatten()
     }
 
+    /// The same, to look at.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Value> {
+        self.places.iter().flatten()
+    }
+
     pub(crate) fn remove(&mut self, name: u16) -> Value {
         let value = self.places[usize::from(name)].take().expect("a name in use");
         self.free.push(name);

@@ -37,13 +37,19 @@ pub struct Counts {
     pub pages_damaged: u64,
     /// Records that found no room.
     pub records_lost: u64,
+    /// Engines that gave their cache up because the device did not answer.
+    pub impatient: u64,
+    /// Extents that nothing was cached of because their origin did not flush them.
+    pub let_go: u64,
+    /// Flushes that failed for what an origin may have lost.
+    pub losses_told: u64,
 }
 
 impl From<Statistics> for Counts {
     fn from(statistics: Statistics) -> Self {
         let Statistics { read_hits, read_partial_hits, evictions, write_fills, .. } = statistics;
         let Statistics { hit_retries, lines_verified, checksum_mismatches, .. } = statistics;
-        let Statistics { sequential_bypasses, .. } = statistics;
+        let Statistics { sequential_bypasses, extents_let_go, losses_told, .. } = statistics;
         Self {
             read_hits,
             read_partial_hits,
@@ -53,6 +59,8 @@ impl From<Statistics> for Counts {
             lines_verified,
             checksum_mismatches,
             bypasses: sequential_bypasses,
+            let_go: extents_let_go,
+            losses_told,
             ..Self::default()
         }
     }
@@ -87,5 +95,8 @@ impl Counts {
         self.lines_dropped += other.lines_dropped;
         self.pages_damaged += other.pages_damaged;
         self.records_lost += other.records_lost;
+        self.impatient += other.impatient;
+        self.let_go += other.let_go;
+        self.losses_told += other.losses_told;
     }
 }

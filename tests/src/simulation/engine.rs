@@ -48,6 +48,7 @@ pub(super) struct Engine {
     pub(super) clock: HostClock,
     loaded: bool,
     degraded: bool,
+    impatient: bool,
     stopped: bool,
     replaced: bool,
     done: Vec<Ticket>,
@@ -95,6 +96,7 @@ impl Engine {
             clock: HostClock::default(),
             loaded: false,
             degraded: false,
+            impatient: false,
             stopped: false,
             replaced: false,
             done: Vec::new(),
@@ -124,7 +126,10 @@ impl Engine {
         while let Some(event) = self.engine.next_event() {
             match event {
                 Event::Loaded => self.loaded = true,
-                Event::Degraded(_) => self.degraded = true,
+                Event::Degraded(why) => {
+                    self.degraded = true;
+                    self.impatient |= why.contains("does not answer");
+                }
                 Event::Disown => {
                     self.host.disown();
                     self.engine.change(Cache::disowned);
@@ -297,7 +302,8 @@ impl Engine {
 
     /// What has been done since the start.
     pub(super) fn counts(&self) -> Counts {
-        let mut counts = Counts { degraded: u64::from(self.degraded), ..self.past };
+        let (degraded, impatient) = (u64::from(self.degraded), u64::from(self.impatient));
+        let mut counts = Counts { degraded, impatient, ..self.past };
         for statistics in self.volumes.iter().flatten().map(CachedVolume::statistics) {
             counts.add(Counts::from(statistics));
         }

@@ -31,8 +31,9 @@ pub struct Outcome {
     pub outages: u64,
     /// Times that an origin lost what was not flushed while the engine went on.
     pub origin_power_cuts: u64,
-    /// Times that writes could not go on until an origin was back.
-    pub stalls: u64,
+    /// Turns of the world in which writes waited to be named on the cache device while an origin was
+    /// away.
+    pub waits_in_outages: u64,
     /// Volumes taken out of a running cache, and added to it.
     pub removals: u64,
     /// Volumes that came back to nothing, because somebody else had written to their origin.
@@ -71,7 +72,7 @@ impl Outcome {
         self.policies += other.policies;
         self.outages += other.outages;
         self.origin_power_cuts += other.origin_power_cuts;
-        self.stalls += other.stalls;
+        self.waits_in_outages += other.waits_in_outages;
         self.removals += other.removals;
         self.forgotten += other.forgotten;
         self.guest_hits += other.guest_hits;
@@ -112,7 +113,9 @@ impl Outcome {
             ("policy changes", self.policies),
             ("outages of origins", self.outages),
             ("origins' power cuts", self.origin_power_cuts),
-            ("stalls until a fence", self.stalls),
+            ("waits in outages", self.waits_in_outages),
+            ("extents let go", counts.let_go),
+            ("flushes told of losses", counts.losses_told),
             ("hits", counts.read_hits),
             ("partial hits", counts.read_partial_hits),
             ("encrypted hits", counts.encrypted_hits),
@@ -121,6 +124,7 @@ impl Outcome {
             ("stored writes", counts.write_fills),
             ("sequential bypasses", counts.bypasses),
             ("degraded caches", counts.degraded),
+            ("given up as dead", counts.impatient),
             ("extents retired", counts.retired),
             ("changes that waited", counts.waits),
             ("records lost", counts.records_lost),
@@ -139,4 +143,4 @@ impl Outcome {
 }
 
 /// Kinds of events.
-const EVENTS: usize = 37;
+const EVENTS: usize = 40;

@@ -85,6 +85,8 @@ pub(super) struct Run<'scenario> {
     pub(super) depth: usize,
     pub(super) next: u64,
     pub(super) cache_gone: bool,
+    /// The cache device may leave a request without any answer.
+    cache_hangs: bool,
     pub(super) anothers: Vec<AnothersWrite>,
     pub(super) shrunk: Option<Shrunk>,
     /// A request may have met the end of a volume.
@@ -116,6 +118,7 @@ impl<'scenario> Run<'scenario> {
         };
         let cache_device = SimDisk::new(&world, "cache 0", cache_geometry);
         cache_device.set_faults((scenario.cache_device)(&mut random));
+        let cache_hangs = cache_device.faults().hang > 0;
         let places = draw_places(&mut random, scenario, volumes, setup.cached_bytes());
         let rules: Vec<VolumeRules> = places
             .iter()
@@ -170,6 +173,7 @@ impl<'scenario> Run<'scenario> {
             depth,
             next: 1,
             cache_gone: false,
+            cache_hangs,
             anothers: Vec::new(),
             shrunk: None,
             has_shrunk: false,
@@ -221,6 +225,8 @@ impl<'scenario> Run<'scenario> {
     /// What this engine did is added up before it goes.
     pub(super) fn count_engine(&mut self) {
         let (counts, guests) = (self.engine().counts(), self.engine().guest_counts());
+        let seed = self.world.seed();
+        assert!(self.cache_hangs || counts.impatient == 0, "seed {seed}: a sound device given up");
         self.outcome.counts.add(counts);
         self.outcome.guest_hits += guests.hits;
         self.outcome.guest_retries += guests.retries;
@@ -465,10 +471,7 @@ impl<'scenario> Run<'scenario> {
         }
         // Timers go on for ever; hung requests do not end by them.
         self.turns = if same { self.turns + 1 } else { 0 };
-        if self.end_stall(advanced, self.turns) {
-            self.turns = 0;
-            return;
-        }
+        self.watch_waiting(self.turns);
         if (!advanced || self.turns > PATIENCE) && !self.engine().is_idle() {
             self.turns = 0;
             let state = self.engine().state();

@@ -29,6 +29,8 @@ pub struct Scenario {
     pub(super) never_fails: bool,
     /// Volumes of many extents, and a cache of which much outlives a crash.
     pub(super) warm: bool,
+    /// Few records can wait, so that some find no room.
+    pub(super) few_records: bool,
     /// How many volumes: any of these.
     pub(super) volumes: &'static [usize],
     /// The origins have volatile write caches, which they may lose at any time.
@@ -73,6 +75,7 @@ const SOUND: Scenario = Scenario {
     administration: 0,
     never_fails: true,
     warm: false,
+    few_records: false,
     volumes: &[1, 1, 2, 3],
     volatile_origins: false,
     outages: 0,
@@ -189,7 +192,14 @@ pub const SCENARIOS: &[Scenario] = &[
         crashes: 1,
         warm: true,
         never_fails: false,
-        meets: &["origins' power cuts", "lines verified", "extents retired", "folds"],
+        meets: &[
+            "origins' power cuts",
+            "extents let go",
+            "flushes told of losses",
+            "lines verified",
+            "extents retired",
+            "folds",
+        ],
         ..SOUND
     },
     Scenario {
@@ -204,7 +214,27 @@ pub const SCENARIOS: &[Scenario] = &[
         crashes: 1,
         warm: true,
         never_fails: false,
-        meets: &["outages of origins", "stalls until a fence", "lines verified", "extents retired"],
+        meets: &["outages of origins", "waits in outages", "lines verified", "extents retired"],
+        ..SOUND
+    },
+    Scenario {
+        name: "few-records",
+        crashes: 3,
+        restarts: 1,
+        warm: true,
+        few_records: true,
+        volatile_origins: true,
+        outages: 2,
+        never_fails: false,
+        meets: &[
+            "records lost",
+            "crashes",
+            "restarts",
+            "lines verified",
+            "lines dropped at starts",
+            "origins' power cuts",
+            "extents let go",
+        ],
         ..SOUND
     },
     Scenario {

@@ -97,6 +97,11 @@ fn an_origin_that_can_not_be_reached_for_a_while() {
 }
 
 #[test]
+fn records_that_find_no_room() {
+    seeds("few-records");
+}
+
+#[test]
 fn volumes_guests_and_cache_devices_that_come_and_go() {
     seeds("volumes-and-guests");
 }

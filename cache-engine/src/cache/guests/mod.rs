@@ -290,6 +290,7 @@ impl Cache {
                 && volume.mode != CacheMode::PassThrough
                 && volume.doubt.is_empty()
                 && volume.lease_end != NEVER
+                && self.leaving.is_empty()
                 && !self.sees_blocks_whole(id);
             if open {
                 hosted.gate.set_deadline(volume.lease_end);

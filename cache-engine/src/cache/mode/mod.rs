@@ -17,7 +17,6 @@ use block_io::{Extent, IoError, Operation};
 use super::Cache;
 use super::blocks::BlockSet;
 use super::config::CacheMode;
-use super::doubt;
 use super::fill::NO_FILL;
 use super::index::Slot;
 use super::line::LineNumber;
@@ -117,7 +116,6 @@ impl Cache {
     pub(super) fn change_done(&mut self, name: PieceIndex, result: Result<(), IoError>) {
         let piece = &self.pieces[name];
         let (extent, mut fill) = (piece.extent, piece.first_fill);
-        let in_doubt = result.is_err_and(doubt::may_land_late);
         if let Err(error) = result {
             let id = self.volume_of(name);
             self.volumes[id].doubt.note(extent, error);
@@ -130,13 +128,8 @@ impl Cache {
             }
             fill = next;
         }
-        let held = self.is_unflushed(name, extent, result);
-        if held && in_doubt {
-            // Held on to for the flush, and in doubt until the fence.
-            self.change_begun_again(extent);
-        }
-        if !held || in_doubt {
-            self.change_ended(extent, in_doubt);
+        if !self.is_unflushed(name, extent, result) {
+            self.change_ended(extent);
         }
         self.piece_progress(name, result);
     }

@@ -52,8 +52,6 @@ struct Entry {
     place: u32,
     in_flight: u32,
     state: State,
-    /// A change of it may still land, although it is over.
-    in_doubt: bool,
     /// Something about it could not be recorded: it stays until the end of the run.
     kept: bool,
 }
@@ -157,22 +155,14 @@ impl Activity {
 
     /// A change is over. False when the extent was not known, which only a cache that was given
     /// up may be told.
-    pub(super) fn end(&mut self, extent: u64, in_doubt: bool) -> bool {
+    pub(super) fn end(&mut self, extent: u64) -> bool {
         let Some(at) = self.map.find(extent) else { return false };
         let entry = &mut self.entries[at as usize];
         entry.in_flight = entry.in_flight.saturating_sub(1);
-        entry.in_doubt |= in_doubt;
         if entry.in_flight == 0 && entry.state == State::Idle {
             self.remove(at);
         }
         true
-    }
-
-    /// Changes in doubt of these extents can't land any more.
-    pub(super) fn fence(&mut self, extents: std::ops::Range<u64>) {
-        for entry in self.entries.iter_mut().filter(|entry| extents.contains(&entry.number)) {
-            entry.in_doubt = false;
-        }
     }
 
     /// Keeps an extent from being retired in this run. False when it has no place to be kept in.
@@ -214,6 +204,13 @@ impl Activity {
     /// Whether someone waits for a place while none is free.
     pub(super) fn is_starved(&self) -> bool {
         self.ready && self.free_places == 0 && !self.waiting.is_empty()
+    }
+
+    /// Whether someone waits for a place, and none can become free in this run.
+    pub(super) fn is_hopeless(&self) -> bool {
+        let kept = |at: &u32| self.entries.get(*at as usize).is_some_and(|entry| entry.kept);
+        let used = self.places.chunks(PLACES).flat_map(|page| &page[..self.usable_of_page]);
+        self.is_starved() && used.into_iter().all(kept)
     }
 
     /// Whether every page is on the device as it is here.
@@ -407,7 +404,7 @@ impl Activity {
             if let Some(entry) = self.entries.get(at as usize)
                 && entry.state == State::Retiring
             {
-                debug_assert!(entry.in_flight == 0 && !entry.in_doubt, "a change ends retiring");
+                debug_assert!(entry.in_flight == 0, "a change ends retiring");
                 self.places[place] = NONE;
                 if place % PLACES < self.usable_of_page {
                     self.free_places += 1;
@@ -449,7 +446,6 @@ impl Activity {
             place: NONE,
             in_flight: 0,
             state: State::Idle,
-            in_doubt: false,
             kept: false,
         };
         let at = if let Some(at) = self.free_entries.pop() {
@@ -473,7 +469,7 @@ impl Activity {
 }
 
 fn is_quiet(entry: &Entry) -> bool {
-    entry.in_flight == 0 && !entry.in_doubt && !entry.kept
+    entry.in_flight == 0 && !entry.kept
 }
 
 fn position(pages: &[Page], wanted: impl Fn(&Page) -> bool) -> Option<u32> {

@@ -7,7 +7,7 @@
 //!
 //! Absent: what a request is for; that is its [`Purpose`], and others read it.
 
-use block_io::{Buffer, IoError, Operation, Request};
+use block_io::{Buffer, IoError, Operation, Request, Timestamp};
 
 use crate::cache::index::Slot;
 use crate::cache::outbox::Token;
@@ -44,6 +44,8 @@ struct InFlight {
     buffer: Option<Buffer>,
     force_unit_access: bool,
     attempts: u8,
+    /// When it was sent last.
+    sent: Timestamp,
 }
 
 /// A request that is over.
@@ -57,6 +59,8 @@ pub(super) struct Finished {
 pub(super) struct Device {
     in_flight: Table<InFlight>,
     pub(super) requests: Vec<Request>,
+    /// The time, as far as the owner has told.
+    pub(super) now: Timestamp,
     pub(super) errors: u64,
     pub(super) bytes_written: u64,
     pub(super) bytes_read: u64,
@@ -71,6 +75,7 @@ impl Device {
         Self {
             in_flight: Table::new(IN_FLIGHT_MAX),
             requests: Vec::with_capacity(64),
+            now: Timestamp::default(),
             errors: 0,
             bytes_written: 0,
             bytes_read: 0,
@@ -82,6 +87,11 @@ impl Device {
 
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.len() == 0
+    }
+
+    /// When the oldest request was sent that is not answered.
+    pub(super) fn unanswered_since(&self) -> Option<Timestamp> {
+        self.in_flight.iter().map(|request| request.sent).min()
     }
 
     pub(super) fn read(&mut self, purpose: Purpose, offset: u64, buffer: Buffer) {
@@ -122,13 +132,15 @@ impl Device {
         buffer: Option<Buffer>,
         force_unit_access: bool,
     ) {
+        let (attempts, sent) = (0, self.now);
         let request =
-            InFlight { purpose, operation, offset, buffer, force_unit_access, attempts: 0 };
+            InFlight { purpose, operation, offset, buffer, force_unit_access, attempts, sent };
         self.submit(request);
     }
 
     fn submit(&mut self, mut in_flight: InFlight) {
         in_flight.attempts += 1;
+        in_flight.sent = self.now;
         let (operation, offset) = (in_flight.operation, in_flight.offset);
         let (buffer, durable) = (in_flight.buffer.clone(), in_flight.force_unit_access);
         let id = Token::Metadata { index: self.in_flight.insert(in_flight) }.id();

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::pending::PLACES_MIN;
 use crate::cache::blocks::BlockSet;
+use crate::cache::config::RECORDS_MIN;
 use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
 use crate::cache::metadata::FormatId;
@@ -54,7 +54,7 @@ impl PersistenceConfig {
             flush_interval: Duration::from_millis(10),
             give_up_after: Duration::from_secs(5),
             extents_per_page: PLACES,
-            pending_min: PLACES_MIN,
+            pending_min: RECORDS_MIN,
             part_places_max: usize::MAX,
             fresh_format_id,
         }
@@ -83,16 +83,6 @@ pub(crate) enum Leave {
     /// Not yet: [`activated`](super::Persistence::activated) will name the piece. Its extent is
     /// named then, or the cache was given up.
     Later,
-}
-
-/// What became of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It is over, one way or the other.
-    Done,
-    /// It failed and may still land: its extent stays active until
-    /// [`fence`](super::Persistence::fence).
-    InDoubt,
 }
 
 /// What the line table has of a slot.

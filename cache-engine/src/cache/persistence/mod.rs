@@ -51,7 +51,7 @@ use super::metadata::layout::Layout;
 use super::metadata::superblock::{State, Superblock};
 
 pub use face::PersistenceStatistics;
-pub(crate) use face::{Change, Leave, LineChecksums, LoadedLine, PersistenceConfig, Start};
+pub(crate) use face::{Leave, LineChecksums, LoadedLine, PersistenceConfig, Start};
 
 use activity::Activity;
 use device::{Device, Purpose};
@@ -209,16 +209,12 @@ impl Persistence {
         Leave::Later
     }
 
-    /// A change that [`begin_change`](Self::begin_change) was told of is over.
+    /// A change that [`begin_change`](Self::begin_change) was told of is over: what became invalid
+    /// by it is recorded. One that failed and may still land is over too, as long as the caller
+    /// stores nothing where it may.
     #[inline]
-    pub(crate) fn end_change(&mut self, extent: Extent, change: Change) {
-        self.activity.end(extent.offset >> EXTENT_SHIFT, change == Change::InDoubt);
-    }
-
-    /// Changes in doubt of the extents of `range` can't land any more.
-    pub(crate) fn fence(&mut self, range: Extent) {
-        let end = range.end().div_ceil(EXTENT_SIZE);
-        self.activity.fence(range.offset >> EXTENT_SHIFT..end);
+    pub(crate) fn end_change(&mut self, extent: Extent) {
+        self.activity.end(extent.offset >> EXTENT_SHIFT);
     }
 
     /// Whether there is room for the record of a new store beside those of `stores` that are in
@@ -324,7 +320,9 @@ impl Persistence {
     }
 
     /// What is to be sent to the cache device; take everything out, after each call.
-    pub(crate) fn requests(&mut self) -> &mut Vec<Request> {
+    pub(crate) fn requests(&mut self, now: Timestamp) -> &mut Vec<Request> {
+        self.now = self.now.max(now);
+        self.device.now = self.now;
         if self.work {
             self.step();
         }
@@ -344,6 +342,7 @@ impl Persistence {
     /// Takes the answer to a request of [`requests`](Self::requests).
     pub(crate) fn complete(&mut self, index: u16, result: Result<(), IoError>, now: Timestamp) {
         self.now = self.now.max(now);
+        self.device.now = self.now;
         self.work = true;
         if let Some(finished) = self.device.complete(index, result) {
             self.finished(finished);
@@ -504,6 +503,12 @@ impl Persistence {
     /// Whether a change waits for a place in the activity log, and none is free.
     pub(crate) fn is_starved(&self) -> bool {
         self.phase == Phase::Running && self.activity.is_starved()
+    }
+
+    /// Since when the device has owed an answer to what it was asked about the records, the oldest
+    /// that it owes.
+    pub(crate) fn unanswered_since(&self) -> Option<Timestamp> {
+        self.device.unanswered_since()
     }
 
     /// Whether the cache was given up, durably: nothing waits for it any more.

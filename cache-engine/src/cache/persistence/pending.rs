@@ -20,10 +20,6 @@ use crate::cache::metadata::journal_block::Record;
 const PLACES_MAX: u64 = 8192;
 const BYTES_MAX: u64 = 768 << 10;
 
-/// Places of a small one's, if it has that many slots: what a client fills while one write of the
-/// journal is on its way. About 150 KiB.
-pub(super) const PLACES_MIN: u64 = 2048;
-
 /// Places of any table: who drops lines waits for room for a set's beside the stores in flight.
 const PLACES_FEW: u64 = 256;
 
@@ -225,6 +221,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::config::RECORDS_MIN;
 
     const SLOT: Slot = Slot(9);
 
@@ -235,11 +232,11 @@ mod tests {
 
     #[test]
     fn a_small_cache_has_thousands_of_places_and_the_smallest_can_drop_whole_sets() {
-        let places = |slots| Pending::new(slots, BLOCKS_MAX, PLACES_MIN).capacity();
+        let places = |slots| Pending::new(slots, BLOCKS_MAX, RECORDS_MIN).capacity();
         // 16 lines of 64 KiB, 64 MiB in lines of 16 KiB, 1 GiB of them, 4 GiB, and 1 TiB.
         let slots = [16, 4096, 65536, 1 << 18, 1 << 26];
         assert_eq!(slots.map(places), [256, 2048, 2048, 4096, 6144]);
-        let mut pending = Pending::new(16, BLOCKS_MAX, PLACES_MIN);
+        let mut pending = Pending::new(16, BLOCKS_MAX, RECORDS_MIN);
         for slot in 0..16 {
             let (entry, all) = (Entry::new(1, false), BlockSet(1));
             let added = pending.record(Slot(slot), entry, 0, [all, all], &[0; 16]);
@@ -250,7 +247,7 @@ mod tests {
 
     #[test]
     fn records_of_a_slot_become_one() {
-        let mut pending = Pending::new(1, BLOCKS_MAX, PLACES_MIN);
+        let mut pending = Pending::new(1, BLOCKS_MAX, RECORDS_MIN);
         assert_eq!(record(&mut pending, 1, 0b0001, 0b0001, 7), Added::Fresh);
         assert_eq!(record(&mut pending, 1, 0b0111, 0b0110, 8), Added::Merged);
         let (merged, _) = pending.get(pending.next_taken(0).expect("one"));
@@ -267,7 +264,7 @@ mod tests {
 
     #[test]
     fn held_records_stay_until_they_are_free() {
-        let mut pending = Pending::new(1, BLOCKS_MAX, PLACES_MIN);
+        let mut pending = Pending::new(1, BLOCKS_MAX, RECORDS_MIN);
         record(&mut pending, 1, 1, 1, 7);
         pending.hold_fresh(|extent| extent == 1);
         assert_eq!(pending.next_fresh(), None);

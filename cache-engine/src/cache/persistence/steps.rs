@@ -184,6 +184,7 @@ impl Persistence {
             return false;
         }
         if !self.activity.begin_retiring() {
+            self.failed |= self.activity.is_hopeless();
             self.retire_after = self.now + self.config.flush_interval;
             return false;
         }

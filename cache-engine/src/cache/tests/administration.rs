@@ -94,6 +94,30 @@ fn requests_beyond_the_new_end_are_answered() {
 }
 
 #[test]
+fn a_write_that_a_new_end_cuts_short_leaves_nothing_stale() {
+    // Two pieces at a time: the rest of a write waits for a place while its volume shrinks.
+    let config = CacheConfig { requests_max: 1, ..small_lines() };
+    for end in [1 << 20, 2 << 20, (1 << 20) + 10 * LINE, 3 * LINE + 1024] {
+        let mut rig = Rig::on_device(config.clone(), 64);
+        let id = rig.add("a", 4 << 20);
+        rig.hits(id, 1024);
+        rig.hits(id, 1024);
+        let write = rig.write(id, Extent::new(512, (4 << 20) - 512), 1);
+        rig.cache.resize_volume(id, end).expect("it is there");
+        rig.collect();
+        rig.settle();
+        assert_eq!(rig.reply(write).result, Err(IoError::OutOfRange), "{end}");
+        rig.hits(id, end / LINE);
+        rig.cache.resize_volume(id, 4 << 20).expect("it is there");
+        rig.collect();
+        // What the shrunk origin had behind its end is gone.
+        rig.origins[0].zero(Extent::new(end, (4 << 20) - end));
+        rig.hits(id, 1024);
+        rig.hits(id, 1024);
+    }
+}
+
+#[test]
 fn a_read_left_across_a_new_end_takes_nothing_from_behind_a_short_last_block() {
     let mut rig = Rig::in_memory(small_lines(), 8);
     let id = rig.add("a", SIZE);

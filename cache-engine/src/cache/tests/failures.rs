@@ -208,10 +208,12 @@ fn what_an_origin_has_not_flushed_it_may_lose_again_and_again() {
         assert!(!read(&mut desk, 2) && read(&mut desk, 3), "{told:?}: it is cached anew");
         desk.cache.fence(id);
         assert!(!read(&mut desk, 4), "{told:?}: it may be gone now");
-        desk.cache.submit(NOW, id, Request::flush(RequestId(5))).expect("room");
-        desk.collect();
-        desk.settle(0);
-        desk.reply(RequestId(5)).result.expect("flushed");
+        for (name, expected) in [(5, Err(IoError::ConnectionLost)), (7, Ok(()))] {
+            desk.cache.submit(NOW, id, Request::flush(RequestId(name))).expect("room");
+            desk.collect();
+            desk.settle(0);
+            assert_eq!(desk.reply(RequestId(name)).result, expected, "{told:?}: it is told once");
+        }
         desk.cache.fence(id);
         assert!(read(&mut desk, 6), "{told:?}: it is durable");
     }
@@ -255,4 +257,37 @@ fn an_origin_that_nobody_flushes_is_flushed_when_there_is_much_to_lose() {
     }
     assert_eq!(desk.origin_answers(0, Ok(())), Operation::Flush);
     assert!(desk.quiet());
+}
+
+#[test]
+fn a_flush_fails_once_when_an_origin_may_have_lost_what_it_had_acknowledged() {
+    for (force, flushed, fails) in
+        [(false, false, true), (true, false, false), (false, true, false)]
+    {
+        let mut desk = Desk::new(CacheMode::WriteAround, 4);
+        let mut settings = volume(16 << 20);
+        settings.name = "volatile".into();
+        settings.geometry.volatile_cache = true;
+        let id = desk.cache.add_volume(settings).expect("room");
+        let run = |desk: &mut Desk, request: Request| {
+            let name = request.id;
+            desk.cache.submit(NOW, id, request).expect("room");
+            desk.collect();
+            desk.settle(0);
+            desk.reply(name).result
+        };
+        let write = Request::write(RequestId(1), 0, desk.pool.allocate(4096));
+        assert_eq!(run(&mut desk, write.with_force_unit_access(force)), Ok(()));
+        if flushed {
+            assert_eq!(run(&mut desk, Request::flush(RequestId(2))), Ok(()));
+        }
+        desk.cache.fence(id);
+        let expected = if fails { Err(IoError::ConnectionLost) } else { Ok(()) };
+        assert_eq!(run(&mut desk, Request::flush(RequestId(3))), expected, "{force} {flushed}");
+        assert_eq!(run(&mut desk, Request::flush(RequestId(4))), Ok(()), "told once");
+        desk.cache.fence(id);
+        assert_eq!(run(&mut desk, Request::flush(RequestId(5))), Ok(()), "nothing was lost since");
+        let told = desk.cache.statistics(id).expect("there").losses_told;
+        assert_eq!(told, u64::from(fails));
+    }
 }

@@ -8,6 +8,7 @@ mod leases;
 mod modes;
 mod order;
 mod persistence;
+mod places;
 mod policies;
 mod rig;
 mod volumes;

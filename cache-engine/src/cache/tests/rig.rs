@@ -144,7 +144,7 @@ impl Rig {
     }
 
     /// A volume whose origin holds [`content`] of its own. If the superblock knows the name, it is
-    /// that volume, on the origin that it had.
+    /// that volume, on the origin that it had. One that is called "volatile" has a volatile cache.
     pub(super) fn add(&mut self, name: &str, capacity: u64) -> VolumeId {
         self.add_encrypted(name, capacity, None)
     }
@@ -157,7 +157,8 @@ impl Rig {
     ) -> VolumeId {
         let known = self.cache.superblock().and_then(|superblock| superblock.volume_named(name));
         let known = known.map(|record| record.id);
-        let settings = VolumeSettings { name: name.into(), known, cipher, ..volume(capacity) };
+        let mut settings = VolumeSettings { name: name.into(), known, cipher, ..volume(capacity) };
+        settings.geometry.volatile_cache = name.starts_with("volatile");
         let id = self.cache.add_volume(settings).expect("room");
         self.collect();
         if known.is_none() {
@@ -225,6 +226,26 @@ impl Rig {
         carry_out(&mut self.origins[usize::from(id.0)], &request);
         self.cache.complete(self.now, request.complete(Ok(())));
         self.collect();
+    }
+
+    /// The origin fails the request at this place of the queue.
+    pub(super) fn origin_fails(&mut self, at: usize, error: IoError) {
+        let (_, request) = self.of_origins.remove(at);
+        self.cache.complete(self.now, request.complete(Err(error)));
+        self.collect();
+    }
+
+    /// Time passes in which the device answers everything, and origins nothing.
+    pub(super) fn pass_without_origins(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = self.now + Duration::from_millis(5);
+            while self.tick() || !self.of_device.is_empty() {
+                while !self.of_device.is_empty() {
+                    self.device_answers(0, Ok(()));
+                }
+            }
+        }
     }
 
     pub(super) fn device_answers(&mut self, at: usize, result: Result<(), IoError>) {

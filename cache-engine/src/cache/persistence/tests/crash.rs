@@ -152,8 +152,7 @@ impl Cache {
         let Piece::InFlight(line) = self.pieces[piece] else { return };
         self.pieces[piece] = Piece::Free;
         let in_doubt = self.random.chance(30);
-        let change = if in_doubt { Change::InDoubt } else { Change::Done };
-        self.rig.machine.end_change(Extent::new(line * 4096, 4096), change);
+        self.rig.machine.end_change(Extent::new(line * 4096, 4096));
         if in_doubt {
             self.in_doubt.push(line);
         } else if self.random.coin() {
@@ -312,7 +311,6 @@ impl Cache {
                 }
             }
             _ => {
-                self.rig.machine.fence(Extent::new(0, u64::MAX));
                 self.in_doubt.clear();
             }
         }

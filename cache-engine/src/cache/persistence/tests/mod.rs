@@ -158,7 +158,7 @@ impl Rig {
     /// Takes the machine's requests.
     fn pull(&mut self) {
         let stamp = self.disk.stamp;
-        let requests = self.machine.requests().drain(..);
+        let requests = self.machine.requests(self.now).drain(..);
         self.in_flight.extend(requests.map(|request| Sent { request, stamp }));
     }
 
@@ -233,7 +233,7 @@ impl Rig {
     }
 
     fn end(&mut self, extent: u64) {
-        self.machine.end_change(bytes_in(extent), Change::Done);
+        self.machine.end_change(bytes_in(extent));
     }
 
     /// Records a line as stored, in the way that its set has for it.
