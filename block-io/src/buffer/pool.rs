@@ -309,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    #[cfg(debug_assertions)]
+    fn what_was_in_a_block_before_is_not_taken_for_what_is_in_it_now() {
+        let pool = BufferPool::new(SMALL);
+        pool.allocate(1030).fill(7);
+        let again = pool.allocate(1030).to_vec();
+        for sector in again.chunks(512) {
+            assert_eq!(sector[..6], [0xA5; 6]);
+        }
+    }
+
+    #[test]
     fn buffers_outlive_the_pool() {
         let pool = BufferPool::new(SMALL);
         let buffers = [pool.allocate(10), pool.allocate(1 << 20)];

@@ -146,4 +146,19 @@ mod tests {
         assert_eq!(copy.read(Extent::new((1 << 40) - 1, 3)), [0, 7, 0]);
         assert_eq!(medium.read(Extent::new(1 << 40, 1)), [0]);
     }
+
+    #[test]
+    fn bytes_are_compared_where_they_are_and_where_none_are() {
+        let mut medium = Medium::default();
+        medium.write(4096, &[3; 8192]);
+        let buffer = crate::BufferPool::heap().allocate(16384);
+        buffer.slice(4096, 8192).fill(3);
+        let all = Extent::new(0, 16384);
+        assert!(medium.is_same(all, &buffer));
+        for at in [0, 4095, 4096, 12287, 12288, 16383] {
+            buffer.slice(at, 1).fill(9);
+            assert!(!medium.is_same(all, &buffer), "another byte {at}");
+            buffer.slice(at, 1).fill(if (4096..12288).contains(&at) { 3 } else { 0 });
+        }
+    }
 }

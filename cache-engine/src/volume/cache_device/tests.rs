@@ -53,6 +53,20 @@ fn unused_is_formatted_ours_opened_and_others_refused() {
 }
 
 #[test]
+fn data_anywhere_in_the_first_mebibyte_is_somebodys() {
+    for at in [8 << 10, (128 << 10) - 1, 128 << 10, 300_000, (1 << 20) - 1] {
+        let device = MemoryDevice::new(CAPACITY).expect("size");
+        device.overwrite(at, &[1]);
+        let refusal = attempt(&device, false).expect_err("data");
+        assert!(refusal.contains("data that is no Forebay cache"), "byte {at}: {refusal}");
+        assert_eq!(device.content(Extent::new(0, 4096)), [0; 4096], "byte {at}: untouched");
+    }
+    let device = MemoryDevice::new(CAPACITY).expect("size");
+    device.overwrite(1 << 20, &[1]);
+    assert_eq!(attempt(&device, false), Ok(Found::Unused), "nobody looks so far");
+}
+
+#[test]
 fn a_device_that_is_too_small_is_refused() {
     let device = MemoryDevice::new(64 << 10).expect("size");
     assert!(attempt(&device, false).expect_err("too small").contains("65536"));
