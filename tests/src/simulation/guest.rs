@@ -88,6 +88,9 @@ impl GuestCore {
             }
             progress = true;
         }
+        if self.guest.device_is_given_up() && self.hits.is_empty() {
+            self.guest.leave_device();
+        }
         progress
     }
 }
