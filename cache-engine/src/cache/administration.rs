@@ -248,8 +248,8 @@ impl Cache {
     /// Declares that no write to the volume that failed before this call can reach the origin any
     /// more (its connection is fenced): ranges in doubt are cached again. What the origin had
     /// acknowledged and not been told to flush it may have lost; nothing that was cached of it
-    /// before is served, a change of which only a part was done by then fails, and so does one flush,
-    /// the next that a client asks for or waits for.
+    /// before is served, a change of which only a part was done by then fails, and so does one
+    /// flush: the next of a client's that ends.
     pub fn fence(&mut self, id: VolumeId) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         volume.doubt.fenced();
