@@ -23,7 +23,8 @@ pub(crate) struct FuzzArguments {
 /// # Errors
 /// When the build fails, or a target panics on an input; the runner names the input then.
 pub(crate) fn run(root: &Path, arguments: &FuzzArguments) -> StepResult {
-    // The test profile: optimised, with assertions and overflow checks on.
-    let run = ["run", "--profile", "test", "--package", "forebay-fuzz", "--bin", "fuzz", "--"];
+    // As the simulation: as fast as a release, with assertions and overflow checks on.
+    let run =
+        ["run", "--profile", "simulation", "--package", "forebay-fuzz", "--bin", "fuzz", "--"];
     Step::cargo("fuzz targets", root, &run).arguments(&arguments.runner_arguments).run()
 }

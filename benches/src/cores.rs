@@ -136,7 +136,7 @@ fn visit(
     values: &Sender<f64>,
 ) -> Result<(), DeviceError> {
     let reactor = reactor()?;
-    let volume = RemoteVolume::accept(invitation, &reactor, null(CACHE_BYTES)?)?;
+    let volume = RemoteVolume::accept(invitation, &reactor, Some(null(CACHE_BYTES)?))?;
     let mut side = Side::new(volume, &reactor, 2);
     while let Ok(length) = started.recv() {
         if values.send(side.measure(length, &mut || {})).is_err() {

@@ -9,7 +9,7 @@
 use block_io::{BufferPool, Operation, Request};
 use cache_engine::cache::metadata::probe::{Probe, probe};
 use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
+    FormatId, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
 };
 use cache_engine::cache::{Cache, CacheConfig, VolumeId};
 
@@ -146,19 +146,7 @@ pub fn record(cache: &mut Cache, id: VolumeId) -> Result<(), String> {
 /// # Errors
 /// When there is no such volume.
 pub fn volume_record(cache: &Cache, id: VolumeId) -> Result<VolumeRecord, String> {
-    let span = cache.span(id).ok_or("the cache has no such volume")?;
-    let geometry = cache.geometry(id).ok_or("the cache has no such volume")?;
     let identity = OriginIdentity::new(IdentityKind::Assigned, "origin");
-    Ok(VolumeRecord {
-        id,
-        name: "volume".into(),
-        identity: identity.map_err(|error| error.to_string())?,
-        size: geometry.capacity,
-        base: span.base,
-        span: span.length,
-        generation: Generation::default(),
-        attach_epoch: 0,
-        key_check: [0; 16],
-        flags: 0,
-    })
+    let identity = identity.map_err(|error| error.to_string())?;
+    cache.volume_record(id, identity).ok_or("the cache has no such volume".into())
 }

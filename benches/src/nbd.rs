@@ -1,5 +1,7 @@
 //! The NBD server over a cache in memory, beside nbdkit's memory plugin: the same fio jobs on both,
-//! in turn. The cache holds all that is asked for, so that reads are hits.
+//! in turn. The cache holds all that is asked for, so that reads are hits. Jobs of several
+//! connections run on a server with two reactors, too (`.two_reactors`, and `.two_to_one`, its
+//! ratio to one).
 
 use std::path::Path;
 use std::process::Command;
@@ -21,14 +23,29 @@ struct Job {
     read_write: &'static str,
     block_size: &'static str,
     depth: u32,
+    /// Connections, each with so many requests in flight.
+    connections: u32,
 }
 
 const JOBS: &[Job] = &[
-    Job { name: "read_4k_qd1", read_write: "randread", block_size: "4k", depth: 1 },
-    Job { name: "read_4k_qd32", read_write: "randread", block_size: "4k", depth: 32 },
-    Job { name: "write_4k_qd32", read_write: "randwrite", block_size: "4k", depth: 32 },
-    Job { name: "read_128k_qd8", read_write: "randread", block_size: "128k", depth: 8 },
+    Job::one("read_4k_qd1", "randread", "4k", 1),
+    Job::one("read_4k_qd32", "randread", "4k", 32),
+    Job::one("write_4k_qd32", "randwrite", "4k", 32),
+    Job::one("read_128k_qd8", "randread", "128k", 8),
+    Job { connections: 4, ..Job::one("read_4k_qd8_x4", "randread", "4k", 8) },
+    Job { connections: 4, ..Job::one("write_4k_qd8_x4", "randwrite", "4k", 8) },
 ];
+
+impl Job {
+    const fn one(
+        name: &'static str,
+        read_write: &'static str,
+        block_size: &'static str,
+        depth: u32,
+    ) -> Self {
+        Self { name, read_write, block_size, depth, connections: 1 }
+    }
+}
 
 /// What fio says of one run.
 struct Measured {
@@ -47,19 +64,18 @@ pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
     let folder = tempfile::tempdir().map_err(|error| format!("temporary folder: {error}"))?;
     let ours = folder.path().join("forebay.sock");
     let theirs = folder.path().join("nbdkit.sock");
-    let _forebay = start_forebay(&ours)?;
+    let two = folder.path().join("two.sock");
+    let _forebay = start_forebay(&ours, 1)?;
     let _nbdkit = start_nbdkit(&theirs)?;
-    let (ours, theirs) = (uri("volume", &ours), uri("", &theirs));
-    for target in [&ours, &theirs] {
+    let any_two = wanted.iter().any(|job| job.connections > 1);
+    let _two = any_two.then(|| start_forebay(&two, 2)).transpose()?;
+    let (ours, theirs, two) = (uri("volume", &ours), uri("", &theirs), uri("volume", &two));
+    for target in [&ours, &theirs].into_iter().chain(any_two.then_some(&two)) {
         // Writes every byte of the working set: cached here, allocated there.
-        fio(
-            target,
-            &Job { name: "warm", read_write: "write", block_size: "128k", depth: 8 },
-            None,
-        )?;
+        fio(target, &Job::one("warm", "write", "128k", 8), None)?;
     }
     for job in wanted {
-        compare(job, plan, [&ours, &theirs], results)?;
+        compare(job, plan, [&ours, &theirs, &two], results)?;
     }
     Ok(())
 }
@@ -67,18 +83,24 @@ pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
 fn compare(
     job: &Job,
     plan: &Plan,
-    [ours, theirs]: [&String; 2],
+    [ours, theirs, two]: [&String; 3],
     results: &mut Results,
 ) -> Result<(), Failure> {
-    let (mut forebay, mut nbdkit) = (Vec::new(), Vec::new());
+    let (mut forebay, mut nbdkit, mut two_reactors) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.runs {
         forebay.push(fio(ours, job, Some(plan))?);
         nbdkit.push(fio(theirs, job, Some(plan))?);
+        if job.connections > 1 {
+            two_reactors.push(fio(two, job, Some(plan))?);
+        }
     }
-    let rates = |runs: &[Measured]| runs.iter().map(|run| run.requests_per_second).collect();
-    let tails = |runs: &[Measured]| runs.iter().map(|run| run.percentile_99).collect();
-    let (our_rates, their_rates): (Vec<f64>, Vec<f64>) = (rates(&forebay), rates(&nbdkit));
-    let (our_tails, their_tails): (Vec<f64>, Vec<f64>) = (tails(&forebay), tails(&nbdkit));
+    let rates = |runs: &[Measured]| -> Vec<f64> {
+        runs.iter().map(|run| run.requests_per_second).collect()
+    };
+    let tails =
+        |runs: &[Measured]| -> Vec<f64> { runs.iter().map(|run| run.percentile_99).collect() };
+    let (our_rates, their_rates) = (rates(&forebay), rates(&nbdkit));
+    let (our_tails, their_tails) = (tails(&forebay), tails(&nbdkit));
     let name = |side: &str, what: &str| format!("nbd.{}.{side}{what}", job.name);
     results.record(&name("forebay", ""), "IOPS", &our_rates);
     results.record(&name("nbdkit", ""), "IOPS", &their_rates);
@@ -86,14 +108,22 @@ fn compare(
     results.record(&name("nbdkit", ".p99"), "us", &their_tails);
     let ratios: Vec<f64> = our_rates.iter().zip(&their_rates).map(|(a, b)| a / b).collect();
     results.record(&name("ratio", ""), "x", &ratios);
+    if job.connections > 1 {
+        let rates = rates(&two_reactors);
+        results.record(&name("two_reactors", ""), "IOPS", &rates);
+        results.record(&name("two_reactors", ".p99"), "us", &tails(&two_reactors));
+        let ratios: Vec<f64> = rates.iter().zip(&our_rates).map(|(a, b)| a / b).collect();
+        results.record(&name("two_to_one", ""), "x", &ratios);
+    }
     Ok(())
 }
 
-fn start_forebay(socket: &Path) -> Result<Service, Failure> {
+fn start_forebay(socket: &Path, reactors: u32) -> Result<Service, Failure> {
     let mut command = forebay()?;
     command
         .args(["run", "--origin", &format!("memory:{DISK}")])
         .args(["--cache", "memory:", "--cache-size", DISK])
+        .args(["--reactors", &reactors.to_string(), "--oversubscribe"])
         .args(["--export", &uri("volume", socket)]);
     Service::start_ready(command, 1)
 }
@@ -117,6 +147,8 @@ fn fio(target: &str, job: &Job, plan: Option<&Plan>) -> Result<Measured, Failure
         .arg(format!("--rw={}", job.read_write))
         .arg(format!("--bs={}", job.block_size))
         .arg(format!("--iodepth={}", job.depth))
+        .arg(format!("--numjobs={}", job.connections))
+        .args(["--thread", "--group_reporting"])
         .arg(format!("--size={WORKING_SET}"));
     if let Some(plan) = plan {
         let seconds = plan.time.as_secs();

@@ -23,8 +23,8 @@ const LINES: [(&str, usize, usize); 3] = [
     ("ram_per_gib_64k", 64 << 10, 1_000_000),
 ];
 /// Names, bytes of the cache device, and how many times as many lines are filled: a journal that
-/// is 16 times as large is half full with them.
-const SIZES: [(&str, u64, usize); 2] = [("64gib", 64 << 30, 1), ("1tib", 1 << 40, 4)];
+/// is 8 times as large is half full with them.
+const SIZES: [(&str, u64, usize); 2] = [("64gib", 64 << 30, 1), ("1tib", 1 << 40, 2)];
 const REWRITES: u64 = 100_000;
 
 /// Runs the suite.

@@ -59,7 +59,9 @@ pub(crate) struct Passage(Outbox);
 impl Machine for Passage {
     fn prefetch(&self, _: Extent) {}
 
-    fn submit(&mut self, _: Timestamp, request: Request) {
+    fn submit(&mut self, _: Timestamp, mut request: Request) {
+        // Behind all records, as data is.
+        request.extent.offset |= 1 << 50;
         self.0.cache.push(request);
     }
 

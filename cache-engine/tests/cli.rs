@@ -246,7 +246,27 @@ fn a_file_is_used_once() {
     }
     let export = place.export("x");
     let (daemon, _) = Daemon::start(&["run", "--origin", &disk, "--export", &export], 1);
-    refusal(&run, 1, "in use");
+    let who = format!("in use: another process holds a lock on it: process {}", daemon.child.id());
+    refusal(&run, 1, &who);
+    // A cache in front of it does not make it two users' either.
+    refusal(&[&run[..], &["--cache", "memory:", "--cache-size", "1M"]].concat(), 1, "in use");
+    daemon.end(Signal::TERM);
+}
+
+#[test]
+fn a_cache_device_is_used_once_and_an_empty_one_is_made_once() {
+    let place = Place::new();
+    let cache = format!("file:{}", place.path("cache"));
+    let export = place.export("x");
+    let run = ["run", "--origin", "memory:1M", "--cache", &cache, "--cache-size", "8M"];
+    let (daemon, _) = Daemon::start(&[&run[..], &["--export", &export]].concat(), 1);
+    let before = std::fs::metadata(place.path("cache")).expect("made").len();
+    for size in ["8M", "16M"] {
+        let other = ["--cache", &cache, "--cache-size", size, "--export", EXPORT];
+        let who = format!("process {} (forebay)", daemon.child.id());
+        refusal(&[&["run", "--origin", "memory:2M"], &other[..]].concat(), 1, &who);
+    }
+    assert_eq!(std::fs::metadata(place.path("cache")).expect("there").len(), before);
     daemon.end(Signal::TERM);
 }
 
@@ -468,9 +488,14 @@ fn the_demo_verifies_and_leaves_nothing_behind() {
     assert_eq!(value["wrong_bytes"], 0);
     let phases = value["phases"].as_array().expect("phases");
     let names: Vec<_> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
-    assert_eq!(names, ["origin alone", "cached, cold", "cached, warm", "cached, 30 % writes"]);
+    let cached = ["cached, cold", "cached, warm", "cached, 30 % writes"];
+    let restarted = ["after a stop", "after a kill"];
+    assert_eq!(names, [&["origin alone"][..], &cached, &restarted].concat());
     assert!(phases.iter().all(|phase| phase["reads"].as_u64() > Some(0)), "{value}");
     assert!(phases[2]["hit_ratio"].as_f64() > Some(0.0), "{value}");
+    // Whatever was read of the cold one was a miss at first; after a restart it is there.
+    let early = |phase: usize| phases[phase]["first_second_hit_ratio"].as_f64().expect("a ratio");
+    assert!(early(4) > early(1) && early(5) > early(1), "{value}");
     assert!(phases[3]["writes"].as_u64() > Some(0), "{value}");
     assert_eq!(std::fs::read_dir(place.0.path()).expect("there").count(), 0);
 }

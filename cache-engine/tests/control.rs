@@ -300,6 +300,7 @@ fn help_has_examples() {
         &["volume", "add"],
         &["volume", "remove"],
         &["cache", "replace"],
+        &["volume", "lease"],
         &["miss-ratio"],
     ] {
         let output = command(&[verb, &["--help"]].concat()).output().expect("it ends");
@@ -311,9 +312,40 @@ fn help_has_examples() {
         (&["set", "admission"][..], "must be NAME=VALUE"),
         (&["volume", "mode", "pg", "write-back"], "must be write-through"),
         (&["volume", "invalidate", "pg", "1G"], "must be FROM-TO"),
+        (&["volume", "lease", "pg", "--for", "2d"], "from 0s to 24h"),
         (&["status", "--watch=0"], "1..=3600"),
         (&["miss-ratio", "--plot", "x.pdf"], ".svg or .png"),
     ] {
         refusal(&command(arguments).output().expect("it ends"), 2, expected);
     }
+}
+
+#[test]
+fn a_cache_is_used_while_a_lease_is_held() {
+    let service = Service::cached(&["--lease", "0s"]);
+    let mut client = service.client();
+    let hits = || service.json(&["status"])["volumes"][0]["statistics"]["read_hits"].as_u64();
+    let state = || service.json(&["status"])["volumes"][0]["lease"]["state"].clone();
+    let mut read_thrice =
+        || (0..3).for_each(|_| assert_eq!(read(&mut client, 0, 4096).len(), 4096));
+    read_thrice();
+    assert_eq!((state(), hits()), ("over".into(), Some(0)), "it waits for the first lease");
+    assert!(service.told(&["volume", "list"]).contains("no lease, all requests go to the origin"));
+    let lease = ["volume", "lease", "pg"];
+    let held = service.json(&[&lease[..], &["--for", "1h"]].concat());
+    let left = held["seconds_left"].as_f64().expect("it has an end");
+    assert!(held["state"] == "held" && left > 3000.0 && left <= 3600.0, "{held}");
+    read_thrice();
+    assert_eq!((state(), hits()), ("held".into(), Some(2)));
+    // Counted from when it was asked for, and that was at the start of the machine.
+    service.refused(&[&lease[..], &["--for", "1ms", "--since", "0"]].concat(), "the lease ended");
+    assert!(service.told(&[&lease[..], &["--for", "2h"]].concat()).contains("lease held for 7"));
+    let told = service.told(&[&lease[..], &["--release"]].concat());
+    assert!(told.contains("pg: no lease"), "{told}");
+    read_thrice();
+    assert_eq!((state(), hits()), ("over".into(), Some(2)));
+    let usage = service.verb(&[&lease[..], &["--for", "1s", "--since", "1e12"]].concat());
+    refusal(&usage, 2, "in the future");
+    refusal(&service.verb(&lease), 2, "--for");
+    service.end();
 }

@@ -6,9 +6,7 @@ use block_io::{
     BlockDevice, BlockQueue, BufferPool, Completion, Extent, Geometry, Request, RequestId,
 };
 use cache_engine::cache::metadata::probe::Probe;
-use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, OriginIdentity, VolumeRecord,
-};
+use cache_engine::cache::metadata::{FormatId, IdentityKind, OriginIdentity, VolumeRecord};
 use cache_engine::cache::{
     Cache, CacheConfig, CacheMode, Event, LineSize, Verification, VolumeSettings,
 };
@@ -77,19 +75,9 @@ impl Machine {
             cipher: None,
         };
         let volume = engine.add_volume(origin, settings).expect("room");
-        let span = engine.cache().span(volume.id()).expect("it has one");
-        let record = VolumeRecord {
-            id: volume.id(),
-            name: "v".into(),
-            identity: OriginIdentity::new(IdentityKind::Assigned, "the origin").expect("text"),
-            size: SIZE,
-            base: span.base,
-            span: span.length,
-            generation: Generation::default(),
-            attach_epoch: u64::from(self.starts),
-            key_check: [0; 16],
-            flags: 0,
-        };
+        let identity = OriginIdentity::new(IdentityKind::Assigned, "the origin").expect("text");
+        let record = engine.cache().volume_record(volume.id(), identity).expect("it was added");
+        let record = VolumeRecord { attach_epoch: u64::from(self.starts), ..record };
         let ticket = engine.change(|cache| cache.record_volume(record)).expect("room");
         let mut run = Run { engine, volume, events: Vec::new() };
         self.until(&mut run, |run| run.events.contains(&Event::Done(ticket)));

@@ -36,7 +36,7 @@ struct Volume {
 }
 
 impl Volume {
-    fn serve(program: &Path, origin: Origin, mode: &str, line_size: &str) -> Self {
+    fn serve(program: &Path, origin: Origin, mode: &str, line_size: &str, reactors: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("origin");
         std::fs::File::create(&file).and_then(|file| file.set_len(ORIGIN_SIZE)).expect("a file");
@@ -65,8 +65,9 @@ impl Volume {
             ["--line-size", line_size],
             ["--export", &export],
             ["--stats", "json"],
+            ["--reactors", reactors],
         ];
-        let arguments = [&["run"], arguments.as_flattened()].concat();
+        let arguments = [&["run", "--oversubscribe"], arguments.as_flattened()].concat();
         let run = ForebayCommand::start(program, &arguments);
         Self { folder, run, target }
     }
@@ -97,14 +98,19 @@ impl Volume {
 
 /// All clients, and at last an image whose bytes have to be the origin's.
 fn every_line_size(origin: Origin, mode: &str) {
+    clients_on(origin, mode, &LINE_SIZES, "1", "1");
+}
+
+fn clients_on(origin: Origin, mode: &str, line_sizes: &[&str], reactors: &str, connections: &str) {
     let Some(program) = ForebayCommand::program() else { return };
-    for line_size in LINE_SIZES {
-        let volume = Volume::serve(&program, origin, mode, line_size);
+    let connections = format!("--connections={connections}");
+    for line_size in line_sizes {
+        let volume = Volume::serve(&program, origin, mode, line_size, reactors);
         nbd::all(volume.uri(), ORIGIN_SIZE);
         let image = volume.folder.path().join("image");
         write_image(&image, ORIGIN_SIZE, 99);
         let copied = Program::find("nbdcopy", "libnbd-bin").map(|nbdcopy| {
-            nbdcopy.run(&["--flush", &image.to_string_lossy(), volume.uri()]);
+            nbdcopy.run(&[&connections, "--flush", &image.to_string_lossy(), volume.uri()]);
         });
         let (_folder, origin, statistics) = volume.stop();
         if copied.is_some() {
@@ -145,6 +151,17 @@ fn clients_find_their_bytes_over_nvme_tcp_through_pass_through() {
     every_line_size(Origin::NvmeTcp(""), "pass-through");
 }
 
+#[test]
+fn clients_find_their_bytes_on_two_reactors() {
+    clients_on(Origin::File, "write-through", &["4k", "64k"], "2", "4");
+}
+
+#[test]
+fn clients_find_their_bytes_on_three_reactors() {
+    clients_on(Origin::File, "write-around", &["4k"], "3", "4");
+    clients_on(Origin::NvmeTcp(DIGESTS), "write-through", &["16k"], "3", "4");
+}
+
 /// A file system written through the cache is whole when read straight from the origin.
 #[test]
 fn an_ext4_image_is_whole_on_the_origin() {
@@ -171,7 +188,7 @@ fn an_ext4_image_is_whole_on_the_origin() {
         (Origin::NvmeTcp(DIGESTS), "write-through"),
     ];
     for (origin, mode) in ways {
-        let volume = Volume::serve(&program, origin, mode, "16k");
+        let volume = Volume::serve(&program, origin, mode, "16k", "1");
         nbdcopy.run(&["--connections=4", "--flush", &image_path, volume.uri()]);
         let (_folder, origin, _) = volume.stop();
         e2fsck.run(&["-f", "-n", &origin.to_string_lossy()]);

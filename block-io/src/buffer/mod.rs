@@ -21,6 +21,7 @@ pub use remote::{RemoteBuffer, Returns};
 
 use std::cell::Cell;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pool::Block;
 
@@ -105,6 +106,40 @@ impl Buffer {
         assert_eq!(target.len(), self.len(), "lengths of buffer and target");
         // SAFETY: as in `copy_from_slice`.
         unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), target.as_mut_ptr(), target.len()) }
+    }
+
+    /// Copies words in that other cores may be changing, each as it is then.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    #[track_caller]
+    pub fn copy_from_words(&self, source: &[AtomicU64]) {
+        assert_eq!(source.len() * size_of::<u64>(), self.len(), "lengths of words and buffer");
+        let mut target = self.as_ptr().cast::<u64>();
+        for word in source {
+            // SAFETY: the buffer is as long as all words together, and valid as in `as_cells`.
+            unsafe {
+                target.write_unaligned(word.load(Ordering::Relaxed));
+                target = target.add(1);
+            }
+        }
+    }
+
+    /// Copies all of it out into words that other cores may be reading.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    #[track_caller]
+    pub fn copy_to_words(&self, target: &[AtomicU64]) {
+        assert_eq!(target.len() * size_of::<u64>(), self.len(), "lengths of buffer and words");
+        let mut source = self.as_ptr().cast::<u64>();
+        for word in target {
+            // SAFETY: as in `copy_from_words`.
+            unsafe {
+                word.store(source.read_unaligned(), Ordering::Relaxed);
+                source = source.add(1);
+            }
+        }
     }
 
     /// Copies the bytes of another view in, overlapping or not.

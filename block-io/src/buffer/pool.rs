@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use super::remote::{self, Loan};
 use super::{BUFFER_ALIGNMENT, Buffer};
+use crate::SECTOR_SIZE;
 
 /// How many blocks of which sizes an arena holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,28 +92,38 @@ impl Block {
     }
 }
 
-/// An aligned, zero-initialised allocation.
+/// An aligned, zero-initialised run of bytes.
 struct Memory {
     base: NonNull<u8>,
+    length: usize,
+    /// What it lies in.
+    allocation: NonNull<u8>,
     layout: Layout,
 }
 
 impl Memory {
     fn new(length: usize) -> Self {
-        let layout = Layout::from_size_align(length, BUFFER_ALIGNMENT)
+        // More than is used, and aligned here: of memory whose alignment is asked for the standard
+        // library writes every zero, and so touches every page; other memory comes zeroed from the
+        // system, where it is much.
+        let layout = Layout::from_size_align(length + BUFFER_ALIGNMENT, align_of::<u64>())
             .expect("buffer sizes are far below isize::MAX");
         assert!(length > 0, "an allocation needs a size");
         // SAFETY: the layout's size is not zero.
-        let base = unsafe { alloc_zeroed(layout) };
-        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
-        Self { base, layout }
+        let allocation = unsafe { alloc_zeroed(layout) };
+        let allocation = NonNull::new(allocation).unwrap_or_else(|| handle_alloc_error(layout));
+        let gap = allocation.as_ptr().align_offset(BUFFER_ALIGNMENT);
+        assert!(gap < BUFFER_ALIGNMENT, "an address of bytes can be aligned");
+        // SAFETY: the allocation is longer than `length` by more than the gap.
+        let base = unsafe { allocation.add(gap) };
+        Self { base, length, allocation, layout }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this very layout, and freed only here.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
     }
 }
 
@@ -163,13 +174,16 @@ impl BufferPool {
         let header = unsafe { block.as_ref() };
         header.references.set(1);
         header.pool.set(Some(Rc::clone(&self.0)));
+        if cfg!(debug_assertions) && header.in_arena() {
+            mark(header.base, length);
+        }
         Buffer { block, offset: 0, length: length_u32 }
     }
 
     /// Base and length in bytes of the arena, for registering it with a ring; absent without one.
     /// It stays where it is until the pool and all its buffers are gone.
     pub fn arena(&self) -> Option<(*mut u8, usize)> {
-        self.0.arena.as_ref().map(|memory| (memory.base.as_ptr(), memory.layout.size()))
+        self.0.arena.as_ref().map(|memory| (memory.base.as_ptr(), memory.length))
     }
 
     /// Blocks from the heap that are in use now: a pool laid out well has none in steady state.
@@ -217,6 +231,16 @@ pub(super) fn homeless(length: usize) -> NonNull<Block> {
     let block = Box::new(Block::new(memory.base, Home::Nowhere, Some(memory)));
     block.references.set(1);
     NonNull::from(Box::leak(block))
+}
+
+/// Marks each sector of a block that was used before: what an earlier request left there may look
+/// right, and is not what the same requests leave in another run.
+fn mark(base: NonNull<u8>, length: usize) {
+    for start in (0..length).step_by(SECTOR_SIZE as usize) {
+        let count = (length - start).min(8);
+        // SAFETY: within the block, of which there is no view yet.
+        unsafe { base.add(start).write_bytes(0xA5, count) }
+    }
 }
 
 /// Gives a block without views back to its home, or sees to it that somebody does.

@@ -103,6 +103,41 @@ impl FileDevice {
             .map_err(|error| DeviceError::with_source(format!("{path}: looking at it"), error))
     }
 
+    /// A queue that refuses all but reads. Any number of them may be open beside the queue that
+    /// writes, whatever the medium's blocks.
+    ///
+    /// # Errors
+    /// When the depth is out of range or there are no more descriptors.
+    pub fn open_reading_queue(
+        &self,
+        reactor: &Reactor,
+        depth: usize,
+    ) -> Result<FileQueue, DeviceError> {
+        self.queue(reactor, depth, true)
+    }
+
+    fn queue(
+        &self,
+        reactor: &Reactor,
+        depth: usize,
+        only_reads: bool,
+    ) -> Result<FileQueue, DeviceError> {
+        let path = self.opened.path.display();
+        if depth == 0 || depth > usize::from(u16::MAX) {
+            let most = u16::MAX;
+            return Err(DeviceError::new(format!(
+                "{path}: queue depth {depth}: must be from 1 to {most}"
+            )));
+        }
+        let file = self.opened.direct.as_ref().map_or(&self.opened.buffered, |direct| &direct.file);
+        let file = file
+            .try_clone()
+            .map_err(|error| DeviceError::with_source(format!("{path}: opening a queue"), error))?;
+        let file = Descriptor::from(file);
+        reactor.register(&file);
+        Ok(FileQueue::new(Arc::clone(&self.opened), reactor, file, depth, only_reads))
+    }
+
     /// Bytes that the open target has now. If they are more than before, every queue of the device
     /// reaches them from now on; if less, requests beyond its end fail there.
     ///
@@ -161,29 +196,16 @@ impl BlockDevice<Reactor> for FileDevice {
     /// written to; many users share it with [`super::shared::SharedQueue`].
     fn open_queue(&self, reactor: &Reactor, depth: usize) -> Result<FileQueue, DeviceError> {
         let path = self.opened.path.display();
-        if depth == 0 || depth > usize::from(u16::MAX) {
-            let most = u16::MAX;
-            return Err(DeviceError::new(format!(
-                "{path}: queue depth {depth}: must be from 1 to {most}"
-            )));
-        }
         if self.opened.rewrites_blocks() && self.opened.sole_queue.swap(true, Ordering::AcqRel) {
             return Err(DeviceError::new(format!(
                 "{path}: the medium's blocks are larger than 512 bytes, so it takes one queue at a \
                  time, and one is open; share that one"
             )));
         }
-        let file = self.opened.direct.as_ref().map_or(&self.opened.buffered, |direct| &direct.file);
-        match file.try_clone() {
-            Ok(file) => {
-                let file = Descriptor::from(file);
-                reactor.register(&file);
-                Ok(FileQueue::new(Arc::clone(&self.opened), reactor, file, depth))
-            }
-            Err(error) => {
-                self.opened.sole_queue.store(false, Ordering::Release);
-                Err(DeviceError::with_source(format!("{path}: opening a queue"), error))
-            }
+        let queue = self.queue(reactor, depth, false);
+        if queue.is_err() && self.opened.rewrites_blocks() {
+            self.opened.sole_queue.store(false, Ordering::Release);
         }
+        queue
     }
 }

@@ -1,21 +1,27 @@
 //! A RAM disk: for tests, and for benching everything else.
 //!
-//! The bytes belong to the device, so queues opened one after another see the same content. One
-//! core only: the content is shared by reference count, not across threads.
+//! The bytes belong to the device, so all its queues see the same content, on whatever cores they
+//! are. They are kept in words that are copied one by one: a read that meets a write on another
+//! core gets some words of either, as on any device, and whoever has to tell does so by other
+//! means.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     BlockDevice, BlockQueue, Buffer, Completion, DeviceError, Extent, Geometry, IoError, Operation,
     Request, Timestamp,
 };
 
-/// The device. Cheap to clone; clones share the bytes.
+/// Bytes in a word.
+const WORD: usize = size_of::<u64>();
+
+/// The device. Cheap to clone and `Send`; clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct MemoryDevice {
     geometry: Geometry,
-    bytes: Rc<RefCell<Box<[u8]>>>,
+    words: Arc<Box<[AtomicU64]>>,
 }
 
 impl MemoryDevice {
@@ -45,19 +51,35 @@ impl MemoryDevice {
             DeviceError::with_source(format!("memory device size {capacity}"), error)
         })?;
         drop(bytes);
-        let bytes = vec![0; length].into_boxed_slice();
-        Ok(Self { geometry, bytes: Rc::new(RefCell::new(bytes)) })
+        Ok(Self { geometry, words: Arc::new(zeroes(length.div_ceil(WORD))) })
     }
 
     /// A copy of the bytes in `extent`, for tests to compare with.
     pub fn content(&self, extent: Extent) -> Vec<u8> {
-        self.bytes.borrow()[extent.offset as usize..extent.end() as usize].to_vec()
+        let byte = |at: u64| {
+            let word = self.words[at as usize / WORD].load(Ordering::Relaxed);
+            word.to_ne_bytes()[at as usize % WORD]
+        };
+        (extent.offset..extent.end()).map(byte).collect()
     }
 
     /// Overwrites bytes from outside any queue, for tests that corrupt a device.
     pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
-        self.bytes.borrow_mut()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        for (at, byte) in (offset as usize..).zip(bytes) {
+            let word = &self.words[at / WORD];
+            let mut changed = word.load(Ordering::Relaxed).to_ne_bytes();
+            changed[at % WORD] = *byte;
+            word.store(u64::from_ne_bytes(changed), Ordering::Relaxed);
+        }
     }
+}
+
+/// So many words, whose pages are taken from the system when first written.
+fn zeroes(count: usize) -> Box<[AtomicU64]> {
+    let words = Box::into_raw(vec![0_u64; count].into_boxed_slice());
+    // SAFETY: the allocation is ours alone, and an `AtomicU64` has the size, the validity and, on
+    // the 64-bit machines that io_uring is used on, the alignment of a `u64`.
+    unsafe { Box::from_raw(words as *mut [AtomicU64]) }
 }
 
 impl<Runtime> BlockDevice<Runtime> for MemoryDevice {
@@ -83,26 +105,20 @@ pub struct MemoryQueue {
 impl MemoryQueue {
     fn execute(&self, request: &Request) -> Result<(), IoError> {
         self.device.geometry.check(request.operation, request.extent)?;
-        let range = request.extent.offset as usize..request.extent.end() as usize;
-        let buffer = || request.buffer.as_ref().ok_or(IoError::InvalidArgument);
-        let exact = |buffer: &Buffer| buffer.len() == range.len();
-        let mut bytes = self.device.bytes.borrow_mut();
+        let Extent { offset, length } = request.extent;
+        let buffer = || {
+            let exact = |buffer: &&Buffer| buffer.len() as u64 == length;
+            request.buffer.as_ref().filter(exact).ok_or(IoError::InvalidArgument)
+        };
+        // Blocks are whole words.
+        let range = offset as usize / WORD..request.extent.end() as usize / WORD;
+        let words = |range: Range<usize>| &self.device.words[range];
         match request.operation {
-            Operation::Read => {
-                let buffer = buffer()?;
-                if !exact(buffer) {
-                    return Err(IoError::InvalidArgument);
-                }
-                buffer.copy_from_slice(&bytes[range]);
+            Operation::Read => buffer()?.copy_from_words(words(range)),
+            Operation::Write => buffer()?.copy_to_words(words(range)),
+            Operation::Discard | Operation::WriteZeroes => {
+                words(range).iter().for_each(|word| word.store(0, Ordering::Relaxed));
             }
-            Operation::Write => {
-                let buffer = buffer()?;
-                if !exact(buffer) {
-                    return Err(IoError::InvalidArgument);
-                }
-                buffer.copy_to_slice(&mut bytes[range]);
-            }
-            Operation::Discard | Operation::WriteZeroes => bytes[range].fill(0),
             Operation::Flush => {}
         }
         Ok(())
@@ -171,6 +187,30 @@ mod tests {
         queue.submit(Request::flush(RequestId(1))).expect("room");
         let back = queue.submit(Request::flush(RequestId(2))).expect_err("full");
         assert_eq!(back.id, RequestId(2));
+    }
+
+    #[test]
+    fn queues_on_several_cores_share_the_bytes() {
+        let device = MemoryDevice::new(1 << 20).expect("size is right");
+        let fill = |device: MemoryDevice, value: u8| {
+            let buffer = BufferPool::heap().allocate(4096);
+            buffer.fill(value);
+            let mut queue = BlockDevice::<()>::open_queue(&device, &(), 1).expect("opens");
+            let offset = u64::from(value) * 4096;
+            run(&mut queue, Request::write(RequestId(1), offset, buffer)).result
+        };
+        std::thread::scope(|scope| {
+            for value in 1..4 {
+                let device = device.clone();
+                scope.spawn(move || assert_eq!(fill(device, value), Ok(())));
+            }
+        });
+        for value in 1..4_u8 {
+            let content = device.content(Extent::new(u64::from(value) * 4096, 4096));
+            assert_eq!(content, [value; 4096]);
+        }
+        device.overwrite(4095, &[8, 9]);
+        assert_eq!(device.content(Extent::new(4094, 4)), [0, 8, 9, 1]);
     }
 
     #[test]

@@ -83,11 +83,12 @@ impl Spin {
     }
 }
 
-/// The monotonic clock.
+/// The monotonic clock, which goes on while the machine is suspended: whatever has a time limit
+/// that others know of, such as a lease, must not outlive it by a nap.
 pub(super) fn clock() -> Timestamp {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for the answer, and this clock always exists on Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     Timestamp(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 

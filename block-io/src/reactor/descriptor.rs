@@ -41,6 +41,18 @@ impl Descriptor {
     }
 }
 
+impl TryFrom<Descriptor> for OwnedFd {
+    type Error = Descriptor;
+
+    /// For another core: the descriptor itself, if nobody counts on it and no ring knows it.
+    fn try_from(descriptor: Descriptor) -> Result<Self, Descriptor> {
+        if descriptor.is_registered() {
+            return Err(descriptor);
+        }
+        Rc::try_unwrap(descriptor.0).map(|inner| inner.fd).map_err(Descriptor)
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.released.borrow_mut().push(self.place);
@@ -68,5 +80,25 @@ impl AsRawFd for Descriptor {
 impl std::fmt::Debug for Descriptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Descriptor({})", self.as_raw_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_else_counts_on_leaves_the_core() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let number = one.as_raw_fd();
+        let descriptor = Descriptor::from(OwnedFd::from(one));
+        let clone = descriptor.clone();
+        let descriptor = OwnedFd::try_from(descriptor).expect_err("there is a clone");
+        drop(clone);
+        let owned = OwnedFd::try_from(descriptor).expect("it is the only one");
+        assert_eq!(owned.as_raw_fd(), number);
+        let registered = Descriptor::from(owned);
+        registered.set_place(1, 0, Rc::default());
+        assert!(OwnedFd::try_from(registered).is_err(), "a ring knows it");
     }
 }

@@ -38,6 +38,11 @@ use std::time::Duration;
 use self::core::Core;
 use crate::{BufferPool, DeviceError, IoError, PoolLayout, Timestamp};
 
+/// What the monotonic clock of every reactor of this machine says now.
+pub fn clock() -> Timestamp {
+    self::core::clock()
+}
+
 /// The most buffers that one send or receive may carry.
 pub const PIECES_MAX: usize = 64;
 
@@ -168,7 +173,7 @@ impl Reactor {
         &self.shared.pool
     }
 
-    /// The monotonic clock as of the last turn.
+    /// The monotonic clock ([`clock`]) as of the last turn.
     pub fn now(&self) -> Timestamp {
         self.shared.now.get()
     }

@@ -26,13 +26,36 @@ struct Inner {
 /// What is to come. An event stays in its slot, so that only its name moves in the heap.
 #[derive(Default)]
 struct Schedule {
-    /// Time, the order among those of one time, and the slot.
-    heap: BinaryHeap<Reverse<(Timestamp, u64, u32)>>,
+    heap: BinaryHeap<Reverse<Key>>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     sequence: u64,
     /// Events that were not taken away.
     live: usize,
+}
+
+/// Time, the order among those of one time, and the slot, so that one comparison orders them:
+/// 64, 40 and 24 bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u128);
+
+impl Key {
+    const SLOT_BITS: u32 = 24;
+
+    fn new(time: Timestamp, sequence: u64, slot: u32) -> Self {
+        let fits = sequence >> (64 - Self::SLOT_BITS) == 0 && slot >> Self::SLOT_BITS == 0;
+        assert!(fits, "event {sequence} in slot {slot}: more than a world can have");
+        let order = sequence << Self::SLOT_BITS | u64::from(slot);
+        Self(u128::from(time.0) << 64 | u128::from(order))
+    }
+
+    fn time(self) -> Timestamp {
+        Timestamp((self.0 >> 64) as u64)
+    }
+
+    fn slot(self) -> u32 {
+        self.0 as u32 & ((1 << Self::SLOT_BITS) - 1)
+    }
 }
 
 struct Slot {
@@ -72,26 +95,26 @@ impl Schedule {
                 self.slots.len() as u32 - 1
             }
         };
-        self.heap.push(Reverse((time, sequence, number)));
+        self.heap.push(Reverse(Key::new(time, sequence, number)));
         (number, sequence)
     }
 
     /// The time of the next event, once those taken away are out of the way.
     fn next(&mut self) -> Option<Timestamp> {
         loop {
-            let Reverse((time, _, number)) = *self.heap.peek()?;
-            if !matches!(self.slots[number as usize].event, Event::Gone) {
-                return Some(time);
+            let Reverse(key) = *self.heap.peek()?;
+            if !matches!(self.slots[key.slot() as usize].event, Event::Gone) {
+                return Some(key.time());
             }
             self.heap.pop();
-            self.free.push(number);
+            self.free.push(key.slot());
         }
     }
 
     /// Takes the next event out if it is due at `time`.
     fn take_due(&mut self, time: Timestamp) -> Option<(Timestamp, Event)> {
         let due = self.next().filter(|due| *due <= time)?;
-        let Reverse((_, _, number)) = self.heap.pop()?;
+        let number = self.heap.pop()?.0.slot();
         self.free.push(number);
         self.live -= 1;
         let event = std::mem::replace(&mut self.slots[number as usize].event, Event::Gone);

@@ -20,40 +20,37 @@ pub(super) fn open(path: &Path, size: Option<Size>) -> Result<FileDevice, Device
             size.bytes()
         )));
     }
-    let empty = match std::fs::metadata(path) {
-        Ok(metadata) => metadata.is_file() && metadata.len() == 0,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && size.is_none() => {
-            return Err(DeviceError::new(format!(
-                "cache {shown}: there is no such file; give --cache-size to make it"
-            )));
-        }
-        // Whatever else is wrong, opening it says best.
-        Err(_) => false,
-    };
-    if empty {
-        let Some(size) = size else {
-            return Err(DeviceError::new(format!(
-                "cache {shown}: the file is empty; give --cache-size to make it that large"
-            )));
-        };
-        grow(path, size).map_err(|error| {
-            DeviceError::with_source(format!("cache {shown}: making it {size}"), error)
-        })?;
+    if size.is_none() {
+        check_there(path)?;
     }
-    // A cache that is there keeps its size, whatever is asked for.
-    let keeps = !empty && size.is_some() && is_cache(path);
-    let size = size.filter(|_| !keeps);
+    // From here on it is locked: nobody else gives an empty file a size, or formats it.
     let options = OpenOptions { create_size: size.map(Size::bytes), ..OpenOptions::default() };
     let device = FileDevice::open(path, options)
         .map_err(|error| DeviceError::with_source("cache", error))?;
     let found = device.geometry().capacity;
     match size {
-        Some(size) if size.bytes() != found => Err(DeviceError::new(format!(
+        // A cache that is there keeps its size, whatever is asked for.
+        Some(size) if size.bytes() != found && !is_cache(path) => Err(DeviceError::new(format!(
             "cache {shown}: its size is {} ({found} bytes), --cache-size says {size}; leave \
              --cache-size out, or use another file",
             Size::from_bytes(found)
         ))),
         _ => Ok(device),
+    }
+}
+
+/// Without a size there has to be something.
+fn check_there(path: &Path) -> Result<(), DeviceError> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(DeviceError::new(format!(
+            "cache {shown}: there is no such file; give --cache-size to make it"
+        ))),
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Err(DeviceError::new(
+            format!("cache {shown}: the file is empty; give --cache-size to make it that large"),
+        )),
+        // Whatever else is wrong, opening it says best.
+        _ => Ok(()),
     }
 }
 
@@ -63,11 +60,6 @@ fn is_cache(path: &Path) -> bool {
     let read =
         std::fs::File::open(path).and_then(|file| file.take(PROBE_LENGTH).read_to_end(&mut start));
     read.is_ok() && matches!(probe(&start), Probe::Ours(_) | Probe::Older { .. })
-}
-
-/// Gives an empty file its size, all holes.
-fn grow(path: &Path, size: Size) -> io::Result<()> {
-    std::fs::OpenOptions::new().write(true).open(path)?.set_len(size.bytes())
 }
 
 #[cfg(test)]
@@ -98,6 +90,19 @@ mod tests {
         std::fs::write(&empty, []).expect("written");
         assert!(refusal(&empty, None).contains("the file is empty"));
         assert_eq!(open(&empty, size("64k")).expect("opened").geometry().capacity, 64 << 10);
+    }
+
+    #[test]
+    fn an_empty_file_that_somebody_has_locked_gets_no_size() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cache");
+        let other = std::fs::File::create(&path).expect("made");
+        rustix::fs::flock(&other, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+        let text = format!("{:?}", open(&path, size("1M")).expect_err("in use"));
+        assert!(text.contains("in use") && text.contains("process "), "{text}");
+        assert_eq!(std::fs::metadata(&path).expect("there").len(), 0);
+        drop(other);
+        open(&path, size("1M")).expect("free");
     }
 
     #[test]

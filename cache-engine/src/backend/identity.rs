@@ -16,6 +16,8 @@ const UUID_PREFIX: &str = "nqn.2014-08.org.nvmexpress:uuid:";
 pub struct Machine {
     /// Never shown as it is: what is shown is derived from it, as machine-id(5) asks for.
     secret: Uuid,
+    /// Whether that is the machine's own, and not only this process's.
+    is_lasting: bool,
     host: Option<(Nqn, Option<HostId>)>,
 }
 
@@ -36,8 +38,14 @@ impl Machine {
         let host_id = read("nvme/hostid").and_then(|text| text.parse().ok());
         Self {
             secret: secret.unwrap_or_else(Uuid::new_v4),
+            is_lasting: secret.is_some(),
             host: name.map(|name| (name, host_id.filter(|id: &HostId| !id.is_zero()))),
         }
+    }
+
+    /// Whether identifiers are the same after a restart: the machine has one of its own.
+    pub const fn is_lasting(&self) -> bool {
+        self.is_lasting
     }
 
     /// An identifier that is always the same for `what` on this machine, and no other's.
@@ -90,6 +98,7 @@ mod tests {
         assert_eq!(one, machine(&[("machine-id", &format!("{ID}\n"))]));
         assert_ne!(one.host(None), other.host(None));
         assert_ne!(one.identifier("a"), one.identifier("b"));
+        assert!(one.is_lasting());
         let (name, id) = one.host(None);
         assert_eq!(name, Nqn::from_uuid(id));
         assert!(!name.as_str().replace('-', "").contains(ID), "derived, not shown");
@@ -110,7 +119,7 @@ mod tests {
     fn what_is_broken_is_passed_over() {
         for text in ["", "uninitialized", "00000000000000000000000000000000"] {
             let machine = machine(&[("machine-id", text), ("nvme/hostnqn", "not a name")]);
-            assert!(!machine.host(None).1.is_zero(), "{text}");
+            assert!(!machine.host(None).1.is_zero() && !machine.is_lasting(), "{text}");
         }
     }
 }

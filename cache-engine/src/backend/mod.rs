@@ -10,11 +10,13 @@ pub mod address;
 pub mod attachment;
 mod cache_file;
 mod delayed;
+mod elsewhere;
 pub mod identity;
 pub mod key_source;
 pub mod origin_identity;
 
 pub use delayed::{DelayedDevice, DelayedQueue};
+pub use elsewhere::ReadableDevice;
 
 use std::time::Duration;
 

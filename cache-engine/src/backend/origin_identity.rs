@@ -3,6 +3,7 @@
 //! ```text
 //!   regular file     device and inode number               time of the last change
 //!   block device     wwid, serial number, partition        –
+//!   loop device      its file, and where in it it begins   –
 //!   NVMe namespace   NGUID, UUID, EUI-64, serial number    –
 //!   memory, null     –                                     –
 //! ```
@@ -15,6 +16,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use block_io::DeviceError;
 use nvme_fabric::host::Identity;
@@ -64,6 +66,32 @@ pub fn offer(origin: &Backend) -> Offer {
         Backend::NvmeTcp(device) => of_namespace(&device.identity(), device.namespace_id()),
         Backend::Delayed(device) => offer(device.inner()),
         Backend::Memory(_) | Backend::Null(_) => Offer::nothing(),
+    }
+}
+
+/// What tells a device that is served to others from every other of this machine, for as long as
+/// it can have the same bytes: its identity, and of a file also when it was made, for numbers of
+/// inodes are used again. What goes with the process is another device each time. `name` is for
+/// what cannot be told otherwise.
+pub fn of_served(device: &Backend, name: &str) -> String {
+    match device {
+        Backend::File(file) if file.metadata_when_opened().is_file() => {
+            let metadata = file.metadata_when_opened();
+            let made = metadata.created().ok().map(|made| made.duration_since(UNIX_EPOCH));
+            let made = made.map_or("unknown".to_owned(), |made| {
+                made.map_or_else(
+                    |before| format!("-{:?}", before.duration()),
+                    |it| format!("{it:?}"),
+                )
+            });
+            format!("{} made {made}", identity_of_file(metadata))
+        }
+        Backend::Memory(_) => format!("memory {}", Uuid::new_v4()),
+        Backend::Delayed(device) => of_served(device.inner(), name),
+        Backend::File(_) | Backend::Null(_) | Backend::NvmeTcp(_) => match offer(device).identity {
+            unknown if unknown.kind() == IdentityKind::Unknown => name.to_owned(),
+            known => known.to_string(),
+        },
     }
 }
 
@@ -127,9 +155,19 @@ fn disk_number(folder: &Path) -> Option<String> {
         ("serial", "serial"),
         ("device/serial", "serial"),
     ];
-    sources.into_iter().find_map(|(file, name)| {
+    let number = sources.into_iter().find_map(|(file, name)| {
         attribute(folder, file).filter(|text| is_telling(text)).map(|text| format!("{name} {text}"))
-    })
+    });
+    number.or_else(|| file_of_loop(folder))
+}
+
+/// What a loop device is made of. A file that was deleted has another name there, and is unknown.
+fn file_of_loop(folder: &Path) -> Option<String> {
+    let offset = attribute(folder, "loop/offset")?;
+    let path = std::fs::read_to_string(folder.join("loop/backing_file")).ok()?;
+    let metadata = std::fs::metadata(path.strip_suffix('\n').unwrap_or(&path)).ok()?;
+    let file = metadata.is_file().then(|| identity_of_file(&metadata))?;
+    Some(format!("loop over {} from byte {offset}", file.text()))
 }
 
 /// The partition's UUID, from the kernel or else from where udev links it.
@@ -244,6 +282,25 @@ mod tests {
         assert_eq!(generation_now(&memory).expect("no file"), GenerationSource::None);
     }
 
+    #[test]
+    fn what_is_served_is_the_same_for_as_long_as_it_can_have_the_same_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a");
+        let told = || {
+            let device = FileDevice::open(&path, OpenOptions::default()).expect("opens");
+            of_served(&Backend::File(device), "a")
+        };
+        std::fs::write(&path, [1; 4096]).expect("written");
+        let first = told();
+        std::fs::write(&path, [2; 8192]).expect("written");
+        assert_eq!(told(), first, "written to and grown");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, [1; 4096]).expect("written");
+        assert_ne!(told(), first, "another file, whatever its inode's number");
+        let memory = Backend::Memory(MemoryDevice::new(4096).expect("size"));
+        assert_ne!(of_served(&memory, "m"), of_served(&memory, "m"));
+    }
+
     /// Names and what is in them.
     type Files = &'static [(&'static str, &'static str)];
 
@@ -288,6 +345,27 @@ mod tests {
         let root = sysfs(&[]);
         let absent = of_block_device(root.path(), Path::new("/nowhere"), (9, 9));
         assert_eq!(absent, Offer::nothing());
+    }
+
+    #[test]
+    fn loop_devices_are_known_by_their_file_while_it_is_there() {
+        let root = sysfs(&[]);
+        let disk = root.path().join("devices/pci/sda");
+        let file = root.path().join("the file");
+        std::fs::create_dir(disk.join("loop")).expect("made");
+        std::fs::write(disk.join("loop/offset"), "512\n").expect("written");
+        std::fs::write(disk.join("loop/backing_file"), format!("{}\n", file.display()))
+            .expect("written");
+        let told = |minor| {
+            let offered = of_block_device(root.path(), Path::new("/nowhere"), (8, minor));
+            offered.identity.text().to_owned()
+        };
+        assert_eq!(told(0), "unknown", "there is no such file");
+        std::fs::write(&file, "x").expect("written");
+        let metadata = std::fs::metadata(&file).expect("there");
+        let of_file = identity_of_file(&metadata);
+        assert_eq!(told(0), format!("loop over {} from byte 512", of_file.text()));
+        assert!(told(1).ends_with("from byte 512 partition 1 from sector 2048"), "{}", told(1));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Changes to a running cache: volumes come, go and change, ranges are invalidated.
 //!
-//! What touches many lines is done by *sweeps*, a bounded number of sets a step, while requests go
-//! on. A sweep that must hold after a crash is done when what it dropped is recorded.
+//! Absent: how lines are dropped ([`super::sweeps`]).
 
 use block_io::{DeviceError, Extent, Geometry, Timestamp};
 
@@ -9,19 +8,16 @@ use super::Cache;
 use super::cipher::LineCipher;
 use super::config::{CacheMode, VolumeId};
 use super::doubt::Doubt;
-use super::entry::WAYS;
-use super::line::LineNumber;
-use super::outbox::{Event, Ticket};
+use super::lease::{FOREVER, Lease};
+use super::outbox::Ticket;
 use super::policy::{PolicySettings, PolicyStatistics};
 use super::statistics::Statistics;
+use super::sweeps::Then;
 use super::unflushed::Unflushed;
 use super::volumes::{Span, Volume};
 
 /// Requests larger than this are refused; frontends know it from the geometry.
 const TRANSFER_MAX: u32 = 32 << 20;
-
-/// Sets that a sweep looks at in one step: tens of microseconds.
-const SETS_A_STEP: u32 = 512;
 
 /// What a volume is.
 pub struct VolumeSettings {
@@ -36,35 +32,6 @@ pub struct VolumeSettings {
     pub known: Option<VolumeId>,
     /// Encrypts what is on the cache device.
     pub cipher: Option<LineCipher>,
-}
-
-/// A pass over the index that drops the lines of a range.
-pub(crate) struct Sweep {
-    lines: std::ops::Range<u64>,
-    next_set: u32,
-    ticket: Ticket,
-    /// All is dropped; what was recorded by then has to be durable.
-    barrier: Option<u64>,
-    then: Then,
-}
-
-/// What a sweep makes possible when its end is durable.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Then {
-    Nothing,
-    /// A volume may be given the range.
-    Release(Span),
-    /// The superblock may forget the volume whose lines these were.
-    Forget(VolumeId),
-}
-
-/// Lines to be dropped, wherever they are.
-#[derive(Debug, Default)]
-pub(crate) struct Purge {
-    lines: u64,
-    next_set: u32,
-    /// Sets seen since a line was last found that may go.
-    barren: u32,
 }
 
 impl Cache {
@@ -113,6 +80,8 @@ impl Cache {
             geometry: Geometry { transfer_max: TRANSFER_MAX, zeroes_max: 1 << 32, ..geometry },
             piece_max,
             mode,
+            lease_end: FOREVER,
+            lease: Lease::default(),
             doubt: Doubt::default(),
             unflushed: Unflushed::default(),
             cipher: cipher.map(Box::new),
@@ -157,8 +126,7 @@ impl Cache {
         } else {
             self.orphans = self.index.occupied();
             self.policy.volume_detached(id);
-            self.volumes.leave(span);
-            self.drop_range(span.base..span.base + span.length, Then::Release(span));
+            self.drop_range(span.base..span.base + span.length, Then::Nothing);
         }
         self.volumes_changed();
         Ok(span)
@@ -167,6 +135,11 @@ impl Cache {
     /// The number that the next volume gets which the superblock does not know.
     pub fn free_volume_id(&self) -> Option<VolumeId> {
         self.volumes.free_id()
+    }
+
+    /// A volume's name.
+    pub fn volume_name(&self, id: VolumeId) -> Option<&str> {
+        self.volumes.get(id).map(|volume| volume.name.as_str())
     }
 
     /// The range of the cache's space that a volume has.
@@ -184,7 +157,7 @@ impl Cache {
 
     /// Drops what is cached of `extent` of a volume, because somebody else may have changed the
     /// origin there. Nothing that was read from the origin before this call is served after
-    /// [`Event::Done`].
+    /// [`Event::Done`](super::Event::Done).
     ///
     /// # Errors
     /// When there is no such volume.
@@ -221,9 +194,7 @@ impl Cache {
             self.publish_gates();
             self.policy.volume_detached(id);
             self.orphans = self.index.occupied();
-            self.volumes.leave(span);
-            let whole = span.base..span.base + span.length;
-            return Ok(self.drop_range(whole, Then::Release(span)));
+            return Ok(self.drop_range(span.base..span.base + span.length, Then::Nothing));
         }
         self.volumes[id].geometry.capacity = capacity;
         self.publish_gates();
@@ -304,6 +275,7 @@ impl Cache {
     /// once.
     pub fn tick(&mut self, now: Timestamp) -> bool {
         self.now = now;
+        self.expire_leases();
         if self.is_at_rest(now) {
             return false;
         }
@@ -317,6 +289,7 @@ impl Cache {
         self.leaving_step();
         self.tend_unflushed();
         self.hear_keeper();
+        self.lease_step();
         let drops = !self.leaving.is_empty() && self.has_room_to_drop(1);
         loaded || drops || self.purge.lines > 0 || self.next_sweep().is_some()
     }
@@ -328,6 +301,7 @@ impl Cache {
             && self.sweeps.is_empty()
             && self.leaving.is_empty()
             && self.flush_due().is_none_or(|due| due > now)
+            && !self.awaits_lease()
             && self.purge.lines == 0
             // Whoever waits for the cache device may need more than time.
             && self.health.deadline().is_none()
@@ -339,172 +313,14 @@ impl Cache {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
         let patience = self.health.deadline();
-        keeper
-            .into_iter()
-            .chain(patience)
-            .chain(self.flush_due())
-            .chain(self.policy.next_deadline())
-            .min()
+        let lease = self.lease_deadline();
+        let own = [patience, lease, self.flush_due()].into_iter().flatten();
+        keeper.into_iter().chain(own).chain(self.policy.next_deadline()).min()
     }
 
     fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {
         self.volumes
             .get(id)
             .ok_or_else(|| DeviceError::new(format!("volume {}: the cache has none such", id.0)))
-    }
-
-    /// Whatever is on its way into the cache of these flat bytes does not get there.
-    pub(super) fn stop_filling(&mut self, flat: std::ops::Range<u64>) {
-        let shift = self.line_size.shift();
-        self.fills.exclude_lines(flat.start >> shift..flat.end >> shift);
-        for piece in self.pieces.iter_mut() {
-            if piece.extent.offset < flat.end && flat.start < piece.extent.end() {
-                piece.fills = false;
-            }
-        }
-    }
-
-    /// Drops the lines of a range of flat bytes. None of them is served from now on; the ticket is
-    /// for when that will stay so after a crash.
-    pub(super) fn drop_range(&mut self, flat: std::ops::Range<u64>, then: Then) -> Ticket {
-        let shift = self.line_size.shift();
-        self.stop_filling(flat.clone());
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        let lines = flat.start >> shift..flat.end >> shift;
-        let mut sweep = Sweep { lines: lines.clone(), next_set: 0, ticket, barrier: None, then };
-        let is_loaded = self.sets_loaded() == self.index.sets();
-        let count = lines.end - lines.start;
-        if is_loaded && count <= u64::from(SETS_A_STEP) && self.has_room_to_drop(count as usize) {
-            for line in lines {
-                self.drop_line(LineNumber(line));
-            }
-            sweep.next_set = self.index.sets();
-        }
-        self.sweeps.push_back(sweep);
-        self.sweep_step();
-        ticket
-    }
-
-    /// Whether a volume's lines are being dropped, so that its record can be.
-    pub(super) fn is_forgetting(&self, id: VolumeId) -> bool {
-        self.sweeps.iter().any(|sweep| matches!(sweep.then, Then::Forget(other) if other == id))
-    }
-
-    /// Whether a sweep has still to drop lines of these flat bytes.
-    pub(super) fn is_being_dropped(&self, flat: Extent) -> bool {
-        let shift = self.line_size.shift();
-        self.is_leaving(flat)
-            || self.sweeps.iter().any(|sweep| {
-                sweep.next_set < self.index.sets()
-                    && flat.offset >> shift < sweep.lines.end
-                    && sweep.lines.start << shift < flat.end()
-            })
-    }
-
-    /// Sets whose lines of an earlier run are in the index.
-    fn sets_loaded(&self) -> u32 {
-        self.keeper.as_ref().map_or(self.index.sets(), |keeper| keeper.sets_loaded())
-    }
-
-    /// The index is a new one, with nothing in it to drop.
-    pub(super) fn end_sweeps(&mut self) {
-        for sweep in &mut self.sweeps {
-            (sweep.next_set, sweep.barrier) = (self.index.sets(), None);
-        }
-    }
-
-    /// The sweep that can go on: what is not loaded can't be dropped yet.
-    fn next_sweep(&self) -> Option<usize> {
-        let end = self.sets_loaded().min(self.index.sets());
-        if !self.has_room_to_drop(WAYS) {
-            return None;
-        }
-        self.sweeps.iter().position(|sweep| sweep.next_set < end)
-    }
-
-    /// Whether it can be recorded that so many lines are dropped, beside the stores in flight.
-    pub(super) fn has_room_to_drop(&self, lines: usize) -> bool {
-        let needed = self.fills.len() + lines;
-        self.keeper.as_ref().is_none_or(|keeper| keeper.has_room_beside(needed))
-    }
-
-    pub(super) fn drop_line(&mut self, line: LineNumber) {
-        let Some(slot) = self.index.find(line) else { return };
-        let flat = Extent::new(line.0 << self.line_size.shift(), self.line_size.bytes());
-        if self.locks.is_held(flat) {
-            self.drop_blocks(slot, self.all_blocks());
-        } else {
-            self.vacate(slot);
-        }
-    }
-
-    fn sweep_step(&mut self) {
-        if let Some(at) = self.next_sweep() {
-            let Sweep { next_set, ref lines, .. } = self.sweeps[at];
-            let lines = lines.clone();
-            let end = self.sets_loaded().min(next_set.saturating_add(SETS_A_STEP));
-            let mut next_set = next_set;
-            while next_set < end && self.has_room_to_drop(WAYS) {
-                let found: Vec<_> = self.index.lines_of_set(next_set).collect();
-                for (_, line) in found {
-                    if lines.contains(&line.0) {
-                        self.drop_line(line);
-                    }
-                }
-                next_set += 1;
-            }
-            self.sweeps[at].next_set = next_set;
-        }
-        let unfinished = self.sweeps.iter().any(|sweep| sweep.next_set < self.index.sets());
-        if unfinished
-            && !self.has_room_to_drop(WAYS)
-            && let Some(keeper) = &mut self.keeper
-        {
-            keeper.make_room();
-        }
-        while let Some(sweep) = self.sweeps.front_mut()
-            && sweep.next_set == self.index.sets()
-        {
-            if let Some(keeper) = &mut self.keeper {
-                let barrier = *sweep.barrier.get_or_insert_with(|| keeper.barrier());
-                if !keeper.is_recorded(barrier) && !keeper.is_dead() {
-                    return;
-                }
-            }
-            let Some(Sweep { ticket, then, .. }) = self.sweeps.pop_front() else { return };
-            match then {
-                Then::Nothing => self.outbox.events.push(Event::Done(ticket)),
-                Then::Release(span) => {
-                    self.volumes.release(span);
-                    self.outbox.events.push(Event::Done(ticket));
-                }
-                Then::Forget(id) => self.forget_record(id, ticket),
-            }
-        }
-    }
-
-    /// Drops what the policy wants dropped, a bounded number of sets a step.
-    fn purge_step(&mut self) {
-        self.purge.lines += self.policy.tick(self.now).lines;
-        let sets = self.index.sets();
-        for _ in 0..SETS_A_STEP.min(sets) {
-            if self.purge.lines == 0 {
-                return;
-            }
-            let set = self.purge.next_set % sets;
-            self.purge.next_set = set + 1;
-            if let Some(slot) = self.oldest_victim(set, None) {
-                self.vacate(slot);
-                self.purge.lines -= 1;
-                self.purge.barren = 0;
-            } else {
-                self.purge.barren += 1;
-            }
-            if self.purge.barren > sets {
-                // Nothing that is left may go.
-                self.purge = Purge { next_set: self.purge.next_set, ..Purge::default() };
-            }
-        }
     }
 }

@@ -102,7 +102,18 @@ impl Cache {
 
     /// Makes what came from the cache device what the client wrote. False when it is not what was
     /// stored; its blocks are dropped then. `extent` is of whole blocks if this volume needs it.
+    #[inline]
     pub(super) fn open_blocks(
+        &mut self,
+        id: VolumeId,
+        slot: Slot,
+        extent: Extent,
+        buffer: &Buffer,
+    ) -> bool {
+        !self.sees_blocks_whole(id) || self.open_whole_blocks(id, slot, extent, buffer)
+    }
+
+    fn open_whole_blocks(
         &mut self,
         id: VolumeId,
         slot: Slot,
@@ -174,13 +185,13 @@ impl Cache {
     fn end_verifications(&mut self) {
         while let Some(done) = self.verifications.next_done() {
             let (name, line, slot) = (done.piece, done.line, done.hit.slot);
-            let unchanged = self.index.still(done.hit);
+            let volume = self.volume_of(name);
+            let unchanged = self.index.still(done.hit) && self.is_leased(volume);
             let right = unchanged && self.is_right(slot, &done.bytes, &done.checksums);
             if unchanged && !right {
                 self.drop_blocks(slot, self.all_blocks());
             }
             let (number, part) = self.wanted_of_line(name, line);
-            let volume = self.volume_of(name);
             match (right, done.bytes) {
                 (true, Some(bytes)) => {
                     self.index.set_verified(slot);

@@ -39,6 +39,7 @@ impl Cache {
         let within = flat.offset & (self.line_size.bytes() - 1);
         if within + flat.length > self.line_size.bytes()
             || volume.mode == CacheMode::PassThrough
+            || self.now >= volume.lease_end
             || !volume.doubt.is_empty()
             || self.is_being_dropped(flat)
             || (self.sees_blocks_whole(id) && !self.is_whole_blocks(id, flat))
@@ -63,7 +64,7 @@ impl Cache {
         let buffer = completion.buffer.expect("a device gives a read's buffer back");
         if let Err(error) = completion.result {
             self.cache_read_failed(volume, extent, error);
-        } else if !self.index.still(hit) {
+        } else if !self.index.still(hit) || self.now >= self.volumes[volume].lease_end {
             self.volumes[volume].statistics.hit_retries += 1;
         } else if self.open_blocks(volume, hit.slot, extent, &buffer) {
             let volume_entry = &mut self.volumes[volume];

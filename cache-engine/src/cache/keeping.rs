@@ -3,7 +3,6 @@
 
 use block_io::{BufferPool, DeviceError, Extent, IoError};
 
-use super::administration::Then;
 use super::blocks::BlockSet;
 use super::config::{CacheConfig, Verification, VolumeId};
 use super::fill::Ended;
@@ -11,9 +10,10 @@ use super::index::Slot;
 use super::line::{LineMap, LineNumber};
 use super::line_lock::PieceIndex;
 use super::metadata::superblock::State;
-use super::metadata::{FormatId, Superblock, VolumeRecord};
+use super::metadata::{FormatId, Generation, OriginIdentity, Superblock, VolumeRecord};
 use super::outbox::{Event, Ticket};
 use super::persistence::{Leave, Persistence, PersistenceConfig, PersistenceStatistics, Start};
+use super::sweeps::Then;
 use super::volumes::Span;
 use super::{Cache, CacheSpace, mode};
 
@@ -124,13 +124,34 @@ impl Cache {
         self.cold.or(damaged.then_some(ColdReason::Damaged))
     }
 
+    /// What there is to record of a volume: its number, name, size, place and key, as they are. Who
+    /// its origin is, is `identity`; nothing is said of its generation and of attachments. None
+    /// when there is no such volume.
+    pub fn volume_record(&self, id: VolumeId, identity: OriginIdentity) -> Option<VolumeRecord> {
+        let volume = self.volumes.get(id)?;
+        let key_check = volume.cipher.as_ref().map(|cipher| cipher.key_check());
+        Some(VolumeRecord {
+            id,
+            name: volume.name.clone(),
+            identity,
+            size: volume.geometry.capacity,
+            base: volume.span.base,
+            span: volume.span.length,
+            generation: Generation::default(),
+            attach_epoch: 0,
+            key_check: key_check.unwrap_or_default(),
+            flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
+        })
+    }
+
     /// Records a volume, or what has changed about it. [`Event::Done`] tells when it is durable:
     /// only then may the volume be served, because a crash would bring back what was recorded
-    /// before.
+    /// before. That it is used under a lease is recorded too, whatever the flags say.
     ///
     /// # Errors
     /// When the record makes no sense beside the others.
     pub fn record_volume(&mut self, record: VolumeRecord) -> Result<Ticket, DeviceError> {
+        let record = self.with_mark(record);
         self.change_superblock(|superblock| superblock.put_volume(record))
     }
 
@@ -196,7 +217,7 @@ impl Cache {
         self.keeper.as_ref().map(|keeper| keeper.statistics())
     }
 
-    fn change_superblock(
+    pub(super) fn change_superblock(
         &mut self,
         change: impl FnOnce(&mut Superblock) -> Result<(), DeviceError>,
     ) -> Result<Ticket, DeviceError> {

@@ -19,6 +19,7 @@
 //! * A write makes the cached copy invalid before it is sent to the origin, and valid again only
 //!   when origin and cache device both have it.
 //! * A fill never makes valid what a later write has touched ([`fill`]).
+//! * Nothing is served or stored from the end of a volume's lease on ([`lease`]).
 //! * A slot changes its line only when nobody reads or writes the old one, or whoever reads it will
 //!   notice.
 //! * Before a write is sent to the origin, what the cache device says of its range is void after a
@@ -42,6 +43,7 @@ mod health;
 mod hit;
 pub(crate) mod index;
 mod keeping;
+mod lease;
 mod letting_go;
 pub(crate) mod line;
 mod line_lock;
@@ -49,13 +51,14 @@ pub mod metadata;
 pub mod miss_ratio;
 mod mode;
 mod outbox;
-mod persistence;
+pub(crate) mod persistence;
 mod piece;
 pub mod policy;
 mod replacement;
 mod statistics;
 mod store;
 mod survey;
+mod sweeps;
 mod table;
 mod unflushed;
 mod verification;
@@ -64,6 +67,7 @@ mod volumes;
 pub use administration::VolumeSettings;
 pub use config::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, Verification, VolumeId};
 pub use keeping::ColdReason;
+pub use lease::LeaseStanding;
 pub use outbox::{Event, Outbox, Ticket};
 pub use persistence::PersistenceStatistics;
 pub use statistics::Statistics;
@@ -75,7 +79,6 @@ use block_io::{
     BufferPool, Completion, DeviceError, Extent, IoError, Operation, Request, Timestamp,
 };
 
-use administration::{Purge, Sweep};
 use blocks::BlockSet;
 use content::ChecksumTable;
 use entry::WAYS;
@@ -85,6 +88,7 @@ use health::Health;
 use hit::HitRead;
 use index::{Index, Slot};
 use keeping::{Recording, Told};
+use lease::Leases;
 use letting_go::Leaving;
 use line::{LineMap, LineNumber};
 use line_lock::{LockTable, PieceIndex};
@@ -94,6 +98,7 @@ use persistence::Persistence;
 use piece::{ClientRequest, Piece};
 use policy::Policy;
 use replacement::NewDevice;
+use sweeps::{Purge, Sweep};
 use table::Table;
 use verification::Verifications;
 use volumes::Volumes;
@@ -123,6 +128,7 @@ pub struct Cache {
     now: Timestamp,
     pool: BufferPool,
     volumes: Volumes,
+    leases: Leases,
     guests: Guests,
     index: Index,
     /// Of every block, where each read is checked.
@@ -228,6 +234,7 @@ impl Cache {
             now,
             pool,
             volumes: Volumes::new(lines << config.line_size.shift()),
+            leases: Leases::default(),
             guests: Guests::default(),
             checksums: checked.then(|| ChecksumTable::new(index.slots(), blocks)),
             policy,
@@ -364,6 +371,7 @@ impl Cache {
     /// Takes the answer of any device to a request from the outbox. What it was is in the id.
     pub fn complete(&mut self, now: Timestamp, completion: Completion) {
         self.now = now;
+        self.expire_leases();
         let result = completion.result;
         match Token::of(completion.id) {
             Token::Hit { hit } => {

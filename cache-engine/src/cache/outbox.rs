@@ -44,6 +44,10 @@ pub enum Event {
     /// The device can't be told that it is not to be used warm: the record outside it has to say
     /// so. Writes wait until [`Cache::disowned`](super::Cache::disowned) is called.
     Disown,
+    /// A volume's lease is over: its requests go to the origin, and what was cached is dropped.
+    LeaseOver(VolumeId),
+    /// A volume's lease counts, where none did before: the cache is used from now on.
+    LeaseHeld(VolumeId),
     /// Requests for the cache device from now on are for the new one.
     Replaced,
     /// All is on the device that a warm start needs; it may be closed.

@@ -80,6 +80,7 @@ pub(crate) struct Piece {
 impl Cache {
     /// Takes a request in; there is room for it.
     pub(super) fn begin(&mut self, volume: VolumeId, verdict: Verdict, request: Request) {
+        self.expire_leases();
         let flush = request.operation == Operation::Flush;
         let name = self.requests.insert(ClientRequest {
             volume,

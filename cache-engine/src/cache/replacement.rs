@@ -6,7 +6,9 @@
 //!            └─ nothing in flight ─▶ new index, new keeper, gate open ─▶ Event::Replaced
 //! ```
 //! The gate is shut for as long as the requests take that are with the origin already. No request
-//! fails and none is lost. The new device starts cold: nothing that it held is looked at.
+//! fails and none is lost. The new device starts cold: nothing that it held is looked at. Guests
+//! leave the old device by themselves, and find nothing on the new one until they are admitted
+//! anew.
 //!
 //! Absent: another line size; locks and pieces under way are made for the one there is.
 
@@ -42,9 +44,12 @@ impl Cache {
         self.hear_keeper();
     }
 
-    /// Whether nothing is in flight on the cache device, and nothing will be.
+    /// Whether nothing is in flight on the cache device, and nothing will be, on any core.
     pub fn is_detached(&self) -> bool {
-        let idle = self.hits.len() == 0 && self.fills.len() == 0 && self.cache_reads == 0;
+        let idle = self.hits.len() == 0
+            && self.fills.len() == 0
+            && self.cache_reads == 0
+            && self.guests.have_left_device();
         let dead = self.keeper.as_ref().is_none_or(|keeper| keeper.is_dead() && keeper.is_idle());
         self.health.is_degraded() && idle && dead
     }
@@ -173,14 +178,16 @@ impl Cache {
         };
         let pool = self.pool.clone();
         let mut keeper = Persistence::start(superblock, map, pool, Start::Cold, keeping);
-        if !self.recordings.is_empty() {
+        if !self.recordings.is_empty() || self.awaits_lease() {
             // They counted the old device's superblocks.
             let durable = keeper.update_superblock(|_| {});
             self.recordings.iter_mut().for_each(|recording| recording.of_superblock = durable);
+            self.marks_moved(durable);
         }
         self.keeper = Some(Box::new(keeper));
         self.leave_all_unflushed();
         self.health = Health::default();
+        self.publish_gates();
         self.told = Told::default();
         self.orphans = 0;
         self.end_sweeps();
@@ -192,7 +199,8 @@ impl Cache {
     /// What is recorded of the volumes that are there.
     fn records_of_volumes(&self) -> Vec<VolumeRecord> {
         let records = self.superblock().into_iter().flat_map(|superblock| superblock.volumes());
-        records.filter(|record| self.volumes.get(record.id).is_some()).cloned().collect()
+        let there = records.filter(|record| self.volumes.get(record.id).is_some());
+        there.cloned().map(|record| self.with_mark(record)).collect()
     }
 
     /// Lets requests begin that waited for the gate.

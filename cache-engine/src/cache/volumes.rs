@@ -13,11 +13,12 @@
 //!
 //! Absent: devices. The origin of a volume is its number in the outbox.
 
-use block_io::{DeviceError, Extent, Geometry};
+use block_io::{DeviceError, Extent, Geometry, Timestamp};
 
 use super::cipher::LineCipher;
 use super::config::{CacheMode, VOLUMES_MAX, VolumeId};
 use super::doubt::Doubt;
+use super::lease::Lease;
 use super::statistics::Statistics;
 use super::unflushed::Unflushed;
 
@@ -42,6 +43,9 @@ pub(crate) struct Volume {
     /// Pieces are cut at multiples of this power of two.
     pub(crate) piece_max: u64,
     pub(crate) mode: CacheMode,
+    /// Before this what is cached may be served; see [`super::lease`].
+    pub(crate) lease_end: Timestamp,
+    pub(crate) lease: Lease,
     pub(crate) doubt: Doubt,
     pub(crate) unflushed: Unflushed,
     pub(crate) cipher: Option<Box<LineCipher>>,
@@ -72,8 +76,6 @@ pub(crate) struct Volumes {
     table: Vec<Option<Volume>>,
     /// Ranges in use, ascending, to find the volume of a line.
     ranges: Vec<(Span, VolumeId)>,
-    /// Ranges that no volume has any more, and whose lines are being dropped.
-    leaving: Vec<Span>,
     /// Bytes of the flat space.
     space: u64,
     /// Ranges below this have been given out.
@@ -82,7 +84,7 @@ pub(crate) struct Volumes {
 
 impl Volumes {
     pub(crate) fn new(space: u64) -> Self {
-        Self { table: Vec::new(), ranges: Vec::new(), leaving: Vec::new(), space, used: 0 }
+        Self { table: Vec::new(), ranges: Vec::new(), space, used: 0 }
     }
 
     /// Room that a volume of `capacity` bytes is given: with some to grow into.
@@ -117,25 +119,10 @@ impl Volumes {
         self.used = self.used.max(end.min(self.space));
     }
 
-    fn taken(&self) -> impl Iterator<Item = Span> + Clone {
-        self.ranges.iter().map(|(span, _)| *span).chain(self.leaving.iter().copied())
-    }
-
     fn is_taken(&self, wanted: Span) -> bool {
-        self.taken().any(|other| {
+        self.ranges.iter().any(|(other, _)| {
             other.base < wanted.base + wanted.length && wanted.base < other.base + other.length
         })
-    }
-
-    /// No volume gets anything of this range until it is [released](Self::release): there may be
-    /// lines of the one that had it.
-    pub(crate) fn leave(&mut self, span: Span) {
-        self.leaving.push(span);
-    }
-
-    /// Nothing lives in this range any more.
-    pub(crate) fn release(&mut self, span: Span) {
-        self.leaving.retain(|other| *other != span);
     }
 
     /// Keeps a number and a range for a volume that is known and not there.
@@ -291,6 +278,8 @@ mod tests {
             geometry: Geometry::new(capacity),
             piece_max: 1 << 20,
             mode: CacheMode::default(),
+            lease_end: super::super::lease::FOREVER,
+            lease: Lease::default(),
             doubt: Doubt::default(),
             unflushed: Unflushed::default(),
             cipher: None,

@@ -115,6 +115,8 @@ pub struct Executor<Origin, CacheDevice, Reply> {
     answers: VecDeque<(Reply, Answer)>,
     flushes: u64,
     resized: bool,
+    /// See [`Self::set_clock`].
+    now: Timestamp,
 }
 
 impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheDevice, Reply> {
@@ -130,6 +132,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
             answers: VecDeque::new(),
             flushes: 0,
             resized: false,
+            now: Timestamp::default(),
         }
     }
 
@@ -199,6 +202,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
                 };
             }
             Request::Resize { volume } => return self.resize(volume, reply),
+            Request::Lease { volume, until_ns } => return self.lease(&volume, until_ns, reply),
             Request::AddVolume { volume } => return self.change(Change::AddVolume(volume), reply),
             Request::RemoveVolume { volume, forget } => {
                 return self.change(Change::RemoveVolume { volume, forget }, reply);
@@ -301,7 +305,11 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
     fn miss_ratio(&self) -> Result<Answer, String> {
         let cache = self.engine()?.cache();
         if cache.miss_ratio_memory_bytes() == 0 {
-            return Err("miss ratio: this cache draws no curve (miss_ratio_samples is 0)".into());
+            return Err(
+                "miss ratio: this cache draws no curve, because several reactors serve its \
+                        reads or miss_ratio_samples is 0"
+                    .into(),
+            );
         }
         let point = |(size_bytes, miss_ratio)| CurvePoint { size_bytes, miss_ratio };
         Ok(Answer::MissRatio(Curve {
@@ -487,5 +495,6 @@ fn changed(
     Ok(changed)
 }
 
+mod lease;
 #[cfg(test)]
 mod tests;

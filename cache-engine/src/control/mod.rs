@@ -17,7 +17,7 @@ pub mod server;
 
 use std::path::Path;
 
-use block_io::reactor::{Mailbox, Reactor};
+use block_io::reactor::{Mailbox, Reactor, clock};
 use block_io::{BlockQueue, DeviceError, Timestamp};
 
 use crate::cache::{Event, Ticket, VolumeId};
@@ -96,6 +96,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> ControlDesk<Origin, CacheDevic
     pub fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = false;
         while let Some(Call { request, reply }) = self.calls.receive() {
+            // The time of this turn may be older than the request.
+            self.executor.set_clock(clock());
             self.executor.execute(request, reply);
             progress = true;
         }

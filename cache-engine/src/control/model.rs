@@ -108,6 +108,16 @@ pub enum Request {
     },
     /// What caches of other sizes would have missed so far. Answer: [`Answer::MissRatio`].
     MissRatio {},
+    /// Says until when a volume's origin is this host's alone: a lease that the caller holds, or
+    /// has renewed. Answer: [`Answer::Lease`]; where it is given back, when nothing that was cached
+    /// can be served any more.
+    Lease {
+        /// Name of the volume.
+        volume: String,
+        /// Nanoseconds on the clock of `/proc/uptime` (`CLOCK_BOOTTIME`): counted from before the
+        /// lease was asked for, less what clocks may differ by. 0 gives the lease back.
+        until_ns: u64,
+    },
 }
 
 /// A volume to be added, in the words of the command line. Nothing secret: a key is named by the
@@ -130,6 +140,10 @@ pub struct NewVolume {
     /// Where the service reads the key: `file:PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_key: Option<String>,
+    /// Until when its origin is this host's alone, as in [`Request::Lease`]; without an end when
+    /// absent. 0 waits for the first lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_until_ns: Option<u64>,
 }
 
 /// A part of a volume.
@@ -163,6 +177,8 @@ pub enum Answer {
     Added(Added),
     /// A miss-ratio curve.
     MissRatio(Curve),
+    /// How it stands with a volume's lease now.
+    Lease(LeaseStatus),
     /// Nothing was done.
     Error {
         /// Why, and what would be right, for a person.
@@ -281,6 +297,10 @@ pub struct VolumeStatus {
     pub mode: Option<String>,
     /// Bytes of lines that it holds.
     pub occupied_bytes: u64,
+    /// Whether its cache is used for a time only, and for how long; absent where its origin is
+    /// served alone, and from servers that know of none.
+    #[serde(default)]
+    pub lease: Option<LeaseStatus>,
     /// Whether ranges of it are not cached, because failed writes to them may still land.
     pub in_doubt: bool,
     /// Why its origin answers no more; absent while it does.
@@ -291,6 +311,16 @@ pub struct VolumeStatus {
     pub hit_ratio: Option<f64>,
     /// Counters since it was added.
     pub statistics: Counters,
+}
+
+/// How it stands with a volume's lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// `unlimited`: the cache is used without one; `held`; `waiting`: held, and not used before the
+    /// cache device knows of it; `over`: requests go to the origin.
+    pub state: String,
+    /// Seconds until it ends; absent where it has no end, or there is none.
+    pub seconds_left: Option<f64>,
 }
 
 /// Settings in force.
@@ -375,10 +405,12 @@ mod tests {
                     mode: None,
                     generation: Some("1".into()),
                     encryption_key: None,
+                    lease_until_ns: Some(0),
                 },
             },
             Request::RemoveVolume { volume: volume(), forget: true },
             Request::ReplaceCache { device: "/dev/x".into(), size: None, force_format: false },
+            Request::Lease { volume: volume(), until_ns: u64::MAX },
         ] {
             assert_eq!(again(&request), request);
             let line = line_of(&request);
@@ -399,6 +431,7 @@ mod tests {
                 cold_reason: Some("because".into()),
             }),
             Answer::error("no"),
+            Answer::Lease(LeaseStatus { state: "held".into(), seconds_left: Some(12.5) }),
             Answer::Settings(Settings {
                 settings: [("pin".to_owned(), "none".to_owned())].into(),
                 unknown_volumes: vec!["vm".into()],
@@ -426,6 +459,7 @@ mod tests {
             (br#"{"verb":"flush"}"#, "missing field `volume`"),
             (br#"{"verb":"remove-volume","volume":"pg","force":1}"#, "unknown field `force`"),
             (br#"{"verb":"add-volume","volume":{"name":"pg","size":1}}"#, "unknown field `size`"),
+            (br#"{"verb":"lease","volume":"pg","until_ns":-1}"#, "-1"),
             (br#"{"volume":"pg"}"#, "missing field `verb`"),
             (
                 br#"{"verb":"invalidate","volume":"pg","range":{"offset":0,"length":1,"to":2}}"#,

@@ -1,9 +1,11 @@
 //! A cache and its volumes in the words of the model.
 
 use super::executor::Named;
-use super::model::{CacheStatus, ClassStatus, Counters, Loading, Memory, Status, VolumeStatus};
+use super::model::{
+    CacheStatus, ClassStatus, Counters, LeaseStatus, Loading, Memory, Status, VolumeStatus,
+};
 use crate::cache::policy::{Budget, Occupancy, PolicyStatistics};
-use crate::cache::{Cache, VolumeId};
+use crate::cache::{Cache, LeaseStanding, VolumeId};
 use std::collections::BTreeMap;
 
 pub(super) fn status(cache: Option<&Cache>, volumes: &[Named]) -> Status {
@@ -67,12 +69,25 @@ fn volume_status(cache: Option<&Cache>, named: &Named) -> VolumeStatus {
         size_bytes: volume.geometry().capacity,
         mode: place.and_then(|(cache, id)| cache.mode(id)).map(|mode| mode.to_string()),
         occupied_bytes: held * cache.map_or(0, |cache| cache.line_size().bytes()),
+        lease: place.and_then(|(cache, id)| lease(cache, id)),
         in_doubt: place.is_some_and(|(cache, id)| cache.is_in_doubt(id)),
         fault: volume.fault(),
         in_flight: volume.in_flight() as u64,
         hit_ratio: place.and_then(|_| statistics.hit_ratio()),
         statistics: counters(statistics.named()),
     }
+}
+
+/// How it stands with a volume's lease, by the cache's last reading of the clock.
+pub(super) fn lease(cache: &Cache, id: VolumeId) -> Option<LeaseStatus> {
+    let state = match cache.lease(id)? {
+        LeaseStanding::Unlimited => "unlimited",
+        LeaseStanding::Held(_) => "held",
+        LeaseStanding::Waiting(_) => "waiting",
+        LeaseStanding::Over => "over",
+    };
+    let seconds_left = cache.lease_left(id).map(|left| left.as_secs_f64());
+    Some(LeaseStatus { state: state.to_owned(), seconds_left })
 }
 
 fn counters<const N: usize>(named: [(&'static str, u64); N]) -> Counters {

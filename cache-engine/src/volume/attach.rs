@@ -67,6 +67,8 @@ pub enum WhyCold {
     WholeCache(ColdReason),
     /// What is cached may not be what the origin has.
     Unproved(Reason),
+    /// No lease is held, so that somebody else may be writing.
+    NoLease,
     /// What is cached is encrypted, and no key was given.
     KeyMissing,
     /// What is cached is not encrypted, and a key was given.
@@ -82,6 +84,7 @@ impl fmt::Display for WhyCold {
             Self::NeverCached => f.write_str("nothing of this volume was cached before"),
             Self::WholeCache(reason) => reason.fmt(f),
             Self::Unproved(reason) => reason.fmt(f),
+            Self::NoLease => f.write_str("no lease on the origin is held yet"),
             Self::KeyMissing => {
                 f.write_str("what is cached is encrypted, and no encryption key was given")
             }
@@ -93,15 +96,6 @@ impl fmt::Display for WhyCold {
     }
 }
 
-/// How an origin is left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// All that was written is on it, flushed, and this is its generation since.
-    InOrder(GenerationSource),
-    /// Something that was written may not be on it: nothing cached of it is used again.
-    InDoubt,
-}
-
 /// Adds `origin` to the cache as a volume, with what is cached of it if it may be used. What is
 /// needed for the next start is durable when this returns, so that the volume may be served.
 ///
@@ -111,8 +105,24 @@ pub enum Left {
 /// message says what to do.
 pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
+    origin: Origin,
+    options: AttachOptions<'_>,
+    turn: &mut Turn<'_>,
+) -> Result<(CachedVolume<Origin, CacheDevice>, VolumeStart), DeviceError> {
+    attach_leased(engine, origin, options, None, turn)
+}
+
+/// The same for an origin that is this host's alone until `lease`, on the clock of `turn`; without
+/// end for none. The volume is pass-through from then on, and cold if that is over already: see
+/// [`Cache::set_lease`].
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_leased<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
     mut origin: Origin,
     options: AttachOptions<'_>,
+    lease: Option<Timestamp>,
     turn: &mut Turn<'_>,
 ) -> Result<(CachedVolume<Origin, CacheDevice>, VolumeStart), DeviceError> {
     until(engine, turn, |cache| cache.is_settled() || cache.is_degraded())?;
@@ -123,6 +133,7 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
         // Nobody will ever look for these bytes, so the key needs no salt.
         let cipher = options.key.map(|key| LineCipher::new(&key.for_volume(&[0; 16], id.0)));
         let volume = engine.add_volume(origin, settings(&options, None, cipher))?;
+        take_lease(&volume, lease, turn)?;
         return Ok((volume, VolumeStart::Cold(WhyCold::InMemory)));
     };
     let candidates = candidates(&superblock, &options);
@@ -144,7 +155,11 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
         Some(record) => {
             let whole = engine.cache().cold_reason();
             let claim = claim(&options, size)?;
-            match why_cold(record, &superblock, whole, &claim, cipher(record.id).as_ref()) {
+            let now = turn(Some(Timestamp::default()))?;
+            let is_over = lease.is_some_and(|until| until <= now).then_some(WhyCold::NoLease);
+            match is_over.or_else(|| {
+                why_cold(record, &superblock, whole, &claim, cipher(record.id).as_ref())
+            }) {
                 None => VolumeStart::Warm,
                 Some(why) => VolumeStart::Cold(why),
             }
@@ -156,12 +171,12 @@ pub fn attach<Origin: BlockQueue, CacheDevice: BlockQueue>(
     }
     let id = known.or_else(|| engine.cache().free_volume_id()).unwrap_or_default();
     let cipher = cipher(id);
-    let key_check = cipher.as_ref().map(LineCipher::key_check);
     let epoch = note_attachment(&options, &superblock)?;
     flush(&mut origin, &options.name, turn)?;
     let volume = engine.add_volume(origin, settings(&options, known, cipher))?;
     debug_assert_eq!(volume.id(), id, "the key was derived for it");
-    let record = record(engine, id, &options, epoch, key_check);
+    take_lease(&volume, lease, turn)?;
+    let record = record(engine, id, &options, epoch);
     match put_record(engine, record, turn) {
         Ok(()) => Ok((volume, start)),
         Err(error) => {
@@ -178,86 +193,13 @@ fn record<Origin: BlockQueue, CacheDevice: BlockQueue>(
     id: VolumeId,
     options: &AttachOptions<'_>,
     attach_epoch: u64,
-    key_check: Option<[u8; 16]>,
 ) -> VolumeRecord {
-    let cache = engine.cache();
-    let there = cache.span(id).zip(cache.geometry(id));
-    let (span, geometry) = there.expect("its caller has added it");
+    let record = engine.cache().volume_record(id, options.identity.clone());
     VolumeRecord {
-        id,
-        name: options.name.clone(),
-        identity: options.identity.clone(),
-        size: geometry.capacity,
-        base: span.base,
-        span: span.length,
         generation: generation_of(options.generation.clone()),
         attach_epoch,
-        key_check: key_check.unwrap_or_default(),
-        flags: if key_check.is_some() { VolumeRecord::ENCRYPTED } else { 0 },
+        ..record.expect("its caller has added it")
     }
-}
-
-/// Takes a volume out of the cache; what is cached of it stays, for when it comes back. Nothing of
-/// it may be in flight.
-///
-/// # Errors
-/// As [`stop`]; what is cached is not used again then.
-pub fn detach<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    volume: CachedVolume<Origin, CacheDevice>,
-    state: &StateDirectory,
-    left: Left,
-    turn: &mut Turn<'_>,
-) -> Result<Origin, DeviceError> {
-    let engine = volume.engine().clone();
-    let left = [(volume.id(), left)];
-    leave(&engine, state, &left, turn)?;
-    volume.remove().map_err(|(_, error)| error)
-}
-
-/// Ends the cache in order: all that the next start needs is on the device when this returns, and
-/// it may be closed. Nothing may be in flight. `left` says how each volume's origin is left.
-///
-/// # Errors
-/// When the cache device or the host's note fails; the next start is as after a crash.
-pub fn stop<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    state: &StateDirectory,
-    left: &[(VolumeId, Left)],
-    turn: &mut Turn<'_>,
-) -> Result<(), DeviceError> {
-    if engine.cache().superblock().is_none() {
-        return Ok(());
-    }
-    leave(engine, state, left, turn)?;
-    engine.change(Cache::stop);
-    // A cache that was given up stops too, when its last requests are over.
-    until_event(engine, turn, &Event::Stopped, || match engine.take_event(&Event::Disown) {
-        true => disown(engine, state),
-        false => Ok(()),
-    })
-}
-
-/// The answer to [`Event::Disown`]: notes for every volume that its origin goes on without a cache,
-/// and then lets the writes go on that wait for it.
-///
-/// # Errors
-/// When the note cannot be written: the writes wait on, and this is to be called again.
-pub fn disown<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    state: &StateDirectory,
-) -> Result<(), DeviceError> {
-    let identities: Vec<_> = {
-        let cache = engine.cache();
-        let superblock = cache.superblock().into_iter();
-        let attached = |record: &&VolumeRecord| cache.mode(record.id).is_some();
-        let records = superblock.flat_map(|superblock| superblock.volumes().iter());
-        records.filter(attached).map(|record| record.identity.clone()).collect()
-    };
-    for identity in identities.iter().filter(|identity| is_known(identity)) {
-        state.disown(identity).map_err(|error| writable(state, error))?;
-    }
-    engine.change(Cache::disowned);
-    Ok(())
 }
 
 /// Has the origin make durable what was written to it before: only of its own writes does the cache
@@ -299,6 +241,19 @@ fn settings(
         known,
         cipher,
     }
+}
+
+/// The volume is used as long as the lease is held, and not yet if it is over.
+fn take_lease<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    volume: &CachedVolume<Origin, CacheDevice>,
+    lease: Option<Timestamp>,
+    turn: &mut Turn<'_>,
+) -> Result<(), DeviceError> {
+    if lease.is_some() {
+        let now = turn(Some(Timestamp::default()))?;
+        volume.engine().change(|cache| cache.set_lease(now, volume.id(), lease))?;
+    }
+    Ok(())
 }
 
 fn is_known(identity: &OriginIdentity) -> bool {
@@ -380,66 +335,21 @@ fn generation_of(source: GenerationSource) -> Generation {
     }
 }
 
-/// Records how the origins of volumes are left; they are there still, and must not be written to
-/// until they are taken out of the cache.
-///
-/// # Errors
-/// As [`stop`]; what is cached is not used again then.
-pub fn leave<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    state: &StateDirectory,
-    left: &[(VolumeId, Left)],
-    turn: &mut Turn<'_>,
-) -> Result<(), DeviceError> {
-    for (id, left) in left {
-        let record = engine.cache().superblock().and_then(|one| one.volume(*id)).cloned();
-        let Some(record) = record else { continue };
-        match left {
-            Left::InOrder(_) if engine.cache().is_degraded() => {}
-            Left::InOrder(generation) => {
-                let generation = generation_of(generation.clone());
-                put_record(engine, VolumeRecord { generation, ..record }, turn)?;
-            }
-            Left::InDoubt if is_known(&record.identity) => {
-                state.disown(&record.identity).map_err(|error| writable(state, error))?;
-            }
-            Left::InDoubt => {}
-        }
-    }
-    Ok(())
-}
-
-/// Gives up what is cached of a volume that is not there, and waits until that is durable.
-///
-/// # Errors
-/// When the cache device knows no such volume, it is there, or the device fails.
-pub fn forget<Origin: BlockQueue, CacheDevice: BlockQueue>(
-    engine: &CacheEngine<Origin, CacheDevice>,
-    id: VolumeId,
-    turn: &mut Turn<'_>,
-) -> Result<(), DeviceError> {
-    let ticket: Ticket = engine.change(|cache| cache.forget_volume(id))?;
-    until_event(engine, turn, &Event::Done(ticket), || {
-        check_device(engine)?;
-        let lost = engine.cache().persistence_statistics().map_or(0, |kept| kept.records_lost);
-        match lost {
-            0 => Ok(()),
-            _ => Err(DeviceError::new(format!(
-                "volume {}: {lost} records of lines found no room in this run, so that what is \
-                 cached of it can't be given up; stop the cache and start it again",
-                id.0
-            ))),
-        }
-    })
-}
-
 /// Records a volume and waits until that is durable.
 fn put_record<Origin: BlockQueue, CacheDevice: BlockQueue>(
     engine: &CacheEngine<Origin, CacheDevice>,
     record: VolumeRecord,
     turn: &mut Turn<'_>,
 ) -> Result<(), DeviceError> {
-    let ticket: Ticket = engine.change(|cache| cache.record_volume(record))?;
+    let ticket = engine.change(|cache| cache.record_volume(record))?;
+    until_recorded(engine, ticket, turn)
+}
+
+fn until_recorded<Origin: BlockQueue, CacheDevice: BlockQueue>(
+    engine: &CacheEngine<Origin, CacheDevice>,
+    ticket: Ticket,
+    turn: &mut Turn<'_>,
+) -> Result<(), DeviceError> {
     until_event(engine, turn, &Event::Done(ticket), || check_device(engine))
 }
 
@@ -488,8 +398,10 @@ fn until<Origin: BlockQueue, CacheDevice: BlockQueue>(
     Ok(())
 }
 
+mod leave;
 mod replace;
 
+pub use leave::{Left, detach, disown, forget, leave, stop};
 pub use replace::{ReplaceOptions, replace};
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Reading all that a cache device records, to say whether it is whole.
 //!
 //! ```text
-//!   superblocks ─▶ activity pages ─▶ journal, from its tail ─▶ line table ─▶ lines
-//!                                                                              │ with an origin
-//!                                              slot, checksum, origin ◀────────┘
+//!   superblocks ─▶ activity pages ─▶ journal, from its tail ─▶ line table, a part ─▶ lines
+//!                                          ▲                          │               │ with an
+//!                                          └────── the next part ─────┘               │ origin
+//!                                     slot, checksum, decryption if it is, origin ◀───┘
 //! ```
+//! The journal is read once for each part of the line table, with as many pages as its records fit
+//! the memory that is kept for them: however much was recorded, it is read in bounded memory.
+//!
 //! What a crash leaves is told from damage: a write that was cut short has a copy beside it, or is
 //! a miss afterwards. The same bytes are damage where the superblock says that all was left in
 //! order. Nothing is written.
@@ -16,12 +20,13 @@ use std::collections::BTreeSet;
 use block_io::{BlockQueue, DeviceError, Timestamp};
 
 use super::exchange::Exchange;
-use crate::cache::metadata::examination::{
-    ActivityPage, CachedLine, Found, JournalBlock, JournalRecords, LineTable, Page,
-};
+use crate::cache::cipher::LineCipher;
+use crate::cache::metadata::examination::{ActivityPage, CachedLine, Found, LineTable, Page};
+use crate::cache::metadata::journal_block::{self, Record};
 use crate::cache::metadata::layout::SUPERBLOCK_REGION;
 use crate::cache::metadata::superblock::Undecodable;
-use crate::cache::metadata::{Layout, PAGE_SIZE, State, Superblock, VolumeRecord};
+use crate::cache::metadata::{FormatId, Layout, PAGE_SIZE, State, Superblock, VolumeRecord};
+use crate::cache::persistence::part::Part;
 
 /// Findings that are kept in words; further ones are only counted.
 const FINDINGS_MAX: usize = 100;
@@ -29,8 +34,9 @@ const FINDINGS_MAX: usize = 100;
 /// Bytes of records read at once.
 const CHUNK: usize = 1 << 20;
 
-/// Bytes of the journal whose records are kept by slot at the same time.
-const JOURNAL_AT_ONCE: usize = 8 << 20;
+/// Bytes of the journal's records that are kept at the same time: a ring of 256 MiB, of which every
+/// record is another slot's, is then read ten times with lines of 64 KiB and three with those of 4.
+const RECORDS_MEMORY: usize = 128 << 20;
 
 /// Bytes of an extent of the activity log.
 const EXTENT: u64 = 4 << 20;
@@ -78,7 +84,10 @@ pub struct Report {
     pub blocks: u64,
     /// Lines of extents that are named active, which an unclean start drops.
     pub lines_active: u64,
-    /// Blocks that were compared with the origin.
+    /// Blocks whose checksums were compared: those of the volume whose origin there is.
+    pub checksums: u64,
+    /// Blocks whose content was compared with the origin's. None of an encrypted volume without its
+    /// key.
     pub compared: u64,
 }
 
@@ -86,6 +95,8 @@ pub struct Report {
 pub struct Original<'origin> {
     /// The volume.
     pub volume: &'origin VolumeRecord,
+    /// Of the volume's key, where it is encrypted. Without it only checksums are compared.
+    pub cipher: Option<&'origin LineCipher>,
     /// Reads that many bytes of the origin from an offset on.
     pub read: &'origin mut dyn FnMut(u64, usize) -> Result<Vec<u8>, DeviceError>,
 }
@@ -100,7 +111,7 @@ pub fn usage<Queue: BlockQueue>(
 ) -> Result<Report, DeviceError> {
     let mut check = Check::new(superblock);
     check.activity(exchange)?;
-    check.journal(exchange)?;
+    check.journal(exchange, |_| {})?;
     Ok(check.report)
 }
 
@@ -112,26 +123,30 @@ pub fn usage<Queue: BlockQueue>(
 pub fn check<Queue: BlockQueue>(
     exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
     superblock: &Superblock,
+    original: Option<Original<'_>>,
+    progress: impl FnMut(f64),
+) -> Result<Report, DeviceError> {
+    check_within(RECORDS_MEMORY, exchange, superblock, original, progress)
+}
+
+/// The same with so many bytes for records.
+fn check_within<Queue: BlockQueue>(
+    memory: usize,
+    exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
+    superblock: &Superblock,
     mut original: Option<Original<'_>>,
     mut progress: impl FnMut(f64),
 ) -> Result<Report, DeviceError> {
     let mut check = Check::new(superblock);
     check.superblocks(exchange)?;
     check.activity(exchange)?;
-    let journal = check.journal(exchange)?;
     let layout = superblock.layout;
     let table = LineTable::new(layout, superblock.format_id);
-    let segments = (journal.len() * PAGE_SIZE).div_ceil(JOURNAL_AT_ONCE).max(1);
-    let pages_at_once = layout.table_pages.div_ceil(segments as u32);
-    for first in (0..layout.table_pages).step_by(pages_at_once as usize) {
-        let end = layout.table_pages.min(first + pages_at_once);
-        let slots = table.slots(first..end);
-        let mut records = JournalRecords::default();
-        for record in journal.iter().flat_map(|block| &block.records) {
-            if slots.contains(&u64::from(record.slot)) {
-                records.add(record);
-            }
-        }
+    let mut part = Part::with_memory(&layout, memory, usize::MAX);
+    let mut first = 0;
+    let head = check.journal(exchange, |record| part.add(record))?;
+    loop {
+        let end = part.end();
         let chunk_pages = (CHUNK / PAGE_SIZE) as u32;
         for chunk in (first..end).step_by(chunk_pages as usize) {
             let count = chunk_pages.min(end - chunk);
@@ -141,7 +156,7 @@ pub fn check<Queue: BlockQueue>(
                 count as usize * PAGE_SIZE,
             )?;
             for (page, bytes) in (chunk..).zip(pages(&bytes)) {
-                let lines = check.page(&table, page, bytes, &records);
+                let lines = check.page(&table, page, bytes, &part);
                 if let Some(original) = &mut original {
                     for line in &lines {
                         check.compare(exchange, line, original)?;
@@ -150,8 +165,16 @@ pub fn check<Queue: BlockQueue>(
                 progress(f64::from(page) / f64::from(layout.table_pages));
             }
         }
+        if part.is_last() {
+            return Ok(check.report);
+        }
+        first = end;
+        part.go_on();
+        let mut again = Ring::new(superblock, Some(head));
+        while let Some(records) = again.next(exchange)? {
+            records.iter().for_each(|record| part.add(record));
+        }
     }
-    Ok(check.report)
 }
 
 /// The pages of a chunk.
@@ -235,60 +258,41 @@ impl<'superblock> Check<'superblock> {
         Ok(())
     }
 
-    /// The blocks of the journal from the tail to the first that is not there.
+    /// Reads the journal from the tail to the first block that is not there, and hands its records
+    /// to `take`. Returns where it ends.
     fn journal<Queue: BlockQueue>(
         &mut self,
         exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
-    ) -> Result<Vec<JournalBlock>, DeviceError> {
-        let (layout, format_id) = (self.layout, self.superblock.format_id);
-        let tail = self.superblock.journal_tail;
-        let (mut blocks, mut run) = (Vec::new(), 0);
-        'ring: while (blocks.len() as u64) < u64::from(layout.journal_blocks) {
-            let first = tail + blocks.len() as u64;
-            let offset = layout.journal_block_offset(first);
-            // Up to where the ring begins anew, and not further than once around.
-            let until_end = ((layout.table_offset - offset) as usize)
-                .min((layout.journal_blocks as usize - blocks.len()) * PAGE_SIZE);
-            let length = CHUNK.min(until_end).max(PAGE_SIZE);
-            let bytes = exchange.read("cache device: reading the journal", offset, length)?;
-            for (sequence, bytes) in (first..).zip(pages(&bytes)) {
-                match JournalBlock::decode(bytes, format_id, sequence) {
-                    Some(block) if block.run >= run => {
-                        run = block.run;
-                        blocks.push(block);
-                    }
-                    _ => break 'ring,
+        mut take: impl FnMut(&Record),
+    ) -> Result<u64, DeviceError> {
+        let slots = u64::from(self.layout.sets) * 16;
+        let mut ring = Ring::new(self.superblock, None);
+        loop {
+            let sequence = ring.sequence;
+            let Some(records) = ring.next(exchange)? else { break };
+            self.report.journal_blocks += 1;
+            self.report.journal_records += records.len() as u64;
+            for record in records {
+                if u64::from(record.slot.0) >= slots {
+                    let slot = record.slot.0;
+                    self.report.damage.add(format!("journal block {sequence}: no slot {slot}"));
                 }
+                take(record);
             }
         }
-        let head = tail + blocks.len() as u64;
+        let head = ring.sequence;
         if self.counted_on > head {
             self.report.damage.add(format!(
                 "journal: ends at block {head}, though activity pages count on it up to {}",
                 self.counted_on
             ));
         }
-        self.report.journal_blocks = blocks.len() as u64;
-        self.report.journal_records = blocks.iter().map(|block| block.records.len() as u64).sum();
-        let slots = u64::from(self.layout.sets) * 16;
-        for (sequence, block) in (tail..).zip(&blocks) {
-            for record in block.records.iter().filter(|record| u64::from(record.slot) >= slots) {
-                let slot = record.slot;
-                self.report.damage.add(format!("journal block {sequence}: no slot {slot}"));
-            }
-        }
-        Ok(blocks)
+        Ok(head)
     }
 
     /// Counts a page's lines and returns those that the next start would serve.
-    fn page(
-        &mut self,
-        table: &LineTable,
-        page: u32,
-        bytes: &Page,
-        records: &JournalRecords,
-    ) -> Vec<CachedLine> {
-        let (found, mut lines) = table.read(page, bytes, records);
+    fn page(&mut self, table: &LineTable, page: u32, bytes: &Page, part: &Part) -> Vec<CachedLine> {
+        let (found, mut lines) = table.read_with(page, bytes, |apply| part.for_each(page, apply));
         match found {
             Found::Valid(()) => self.report.pages_valid += 1,
             Found::Void => self.report.pages_void += 1,
@@ -324,19 +328,33 @@ impl<'superblock> Check<'superblock> {
         let start = line.offset - volume.base;
         let length = self.layout.line_size.bytes().min(volume.size - start) as usize;
         let place = self.layout.data_offset + u64::from(line.slot) * self.layout.line_size.bytes();
-        let cached = exchange.read("cache device: reading a line", place, length)?;
+        let stored = exchange.read_buffer("cache device: reading a line", place, length)?;
         let found = (original.read)(start, length)?;
         let encrypted = volume.flags & VolumeRecord::ENCRYPTED != 0;
+        let checksum = |part: &[u8]| block_io::Crc32c::new().update(part).value();
+        let whole: Vec<bool> = stored
+            .to_vec()
+            .chunks(BLOCK as usize)
+            .zip(line.checksums)
+            .map(|(stored, expected)| checksum(stored) == expected)
+            .collect();
+        if encrypted && let Some(cipher) = original.cipher {
+            // An origin of whole sectors has lines of whole sectors.
+            cipher.decrypt(start, &stored.slice(0, length & !511));
+        }
+        let cached = stored.to_vec();
         let blocks = cached.chunks(BLOCK as usize).zip(found.chunks(BLOCK as usize));
-        for (block, (cached, found)) in blocks.enumerate() {
+        for (block, ((cached, found), whole)) in blocks.zip(whole).enumerate() {
             if line.valid >> block & 1 == 0 {
                 continue;
             }
-            self.report.compared += 1;
+            let is_comparable = !encrypted || original.cipher.is_some();
+            self.report.checksums += 1;
+            self.report.compared += u64::from(is_comparable);
             let at = start + block as u64 * BLOCK;
-            if block_io::Crc32c::new().update(cached).value() != line.checksums[block] {
+            if !whole {
                 self.note(format!("slot {}, byte {at} of the volume: wrong checksum", line.slot));
-            } else if !encrypted && cached != found {
+            } else if is_comparable && cached != found {
                 self.report.damage.add(format!(
                     "slot {}, byte {at} of the volume: not what the origin has",
                     line.slot
@@ -344,6 +362,73 @@ impl<'superblock> Check<'superblock> {
             }
         }
         Ok(())
+    }
+}
+
+/// The journal, block by block from its tail on, to its end or once around.
+struct Ring {
+    layout: Layout,
+    format_id: FormatId,
+    /// Of the next block.
+    sequence: u64,
+    end: u64,
+    /// No later block is of an earlier run.
+    run: u64,
+    /// What was read at once, and how much of it has been looked at.
+    chunk: Vec<u8>,
+    at: usize,
+    records: Vec<Record>,
+}
+
+impl Ring {
+    /// Up to the block `head`, or as far as it goes.
+    fn new(superblock: &Superblock, head: Option<u64>) -> Self {
+        let (layout, tail) = (superblock.layout, superblock.journal_tail);
+        let end = tail.saturating_add(u64::from(layout.journal_blocks));
+        Self {
+            layout,
+            format_id: superblock.format_id,
+            sequence: tail,
+            end: head.unwrap_or(end),
+            run: 0,
+            chunk: Vec::new(),
+            at: 0,
+            records: Vec::new(),
+        }
+    }
+
+    /// The records of the next block; none at the first that is not there.
+    fn next<Queue: BlockQueue>(
+        &mut self,
+        exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
+    ) -> Result<Option<&[Record]>, DeviceError> {
+        if self.sequence >= self.end {
+            return Ok(None);
+        }
+        if self.at == self.chunk.len() {
+            let offset = self.layout.journal_block_offset(self.sequence);
+            // Up to where the ring begins anew, and not further than once around.
+            let until_end = (self.layout.table_offset - offset) as usize;
+            let left = usize::try_from(self.end - self.sequence).unwrap_or(usize::MAX);
+            let length = CHUNK.min(until_end).min(left.saturating_mul(PAGE_SIZE)).max(PAGE_SIZE);
+            self.chunk = exchange.read("cache device: reading the journal", offset, length)?;
+            self.at = 0;
+        }
+        let page = self.chunk[self.at..].first_chunk::<PAGE_SIZE>();
+        let page = page.expect("whole pages were read, and this one was not looked at");
+        let records = &mut self.records;
+        records.clear();
+        let take = |record: &Record| records.push(*record);
+        match journal_block::decode(page, self.format_id, self.sequence, take) {
+            Some(run) if run >= self.run => self.run = run,
+            _ => {
+                self.end = self.sequence;
+                return Ok(None);
+            }
+        }
+        self.sequence += 1;
+        self.at += PAGE_SIZE;
+        Ok(Some(&self.records))
     }
 }
 

@@ -14,11 +14,11 @@
 //!
 //! Absent: deciding what may be served ([`crate::cache::metadata`]), and all later writes.
 
-use block_io::{BlockQueue, BufferPool, DeviceError, Timestamp};
+use block_io::{BlockQueue, BufferPool, DeviceError, Extent, Timestamp};
 
 use super::exchange::Exchange;
 use crate::cache::metadata::layout::SUPERBLOCK_REGION;
-use crate::cache::metadata::probe::{PROBE_LENGTH, Probe, probe};
+use crate::cache::metadata::probe::{FRONT_LENGTH, PROBE_LENGTH, Probe, is_zeroed, probe};
 use crate::cache::metadata::{FormatId, Layout, Superblock};
 use crate::cache::{CacheSpace, LineSize};
 
@@ -168,8 +168,21 @@ fn look<Queue: BlockQueue>(
     exchange: &mut Exchange<'_, Queue, impl FnMut() -> Result<Timestamp, DeviceError>>,
 ) -> Result<Probe, DeviceError> {
     let capacity = exchange.capacity();
-    let length = PROBE_LENGTH.min(capacity) as usize;
-    let found = probe(&exchange.read("cache device: reading its start", 0, length)?);
+    let doing = "cache device: reading its start";
+    let mut front = Extent::new(0, PROBE_LENGTH.min(capacity)).split(FRONT_LENGTH);
+    let mut read = |part: Extent| exchange.read(doing, part.offset, part.length as usize);
+    let mut found = match front.next() {
+        Some(part) => probe(&read(part)?),
+        None => Probe::Zeroed,
+    };
+    // A cache says so at its front; an unused device is zeroes much further.
+    while found == Probe::Zeroed
+        && let Some(part) = front.next()
+    {
+        if !is_zeroed(&read(part)?) {
+            found = Probe::unknown();
+        }
+    }
     match &found {
         Probe::Ours(superblock) if superblock.layout.capacity > capacity => {
             Ok(Probe::Foreign(format!(

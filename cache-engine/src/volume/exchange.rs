@@ -40,11 +40,24 @@ where
         offset: u64,
         length: usize,
     ) -> Result<Vec<u8>, DeviceError> {
+        Ok(self.read_buffer(doing, offset, length)?.to_vec())
+    }
+
+    /// The same, into a buffer that nobody else has a view of.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_buffer(
+        &mut self,
+        doing: &str,
+        offset: u64,
+        length: usize,
+    ) -> Result<Buffer, DeviceError> {
         let buffer = self.pool.allocate(length);
         for (at, part) in self.chunks(&buffer) {
             self.one(doing, Request::read(RequestId(0), offset + at, part))?;
         }
-        Ok(buffer.to_vec())
+        Ok(buffer)
     }
 
     /// Writes `bytes` at `offset`; they are durable afterwards.

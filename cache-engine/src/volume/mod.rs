@@ -69,6 +69,9 @@ impl<Queue: BlockQueue> Device<Queue> {
             self.retry();
         }
         let progress = self.queue.poll(now, &mut self.completions);
+        if self.completions.is_empty() {
+            return progress;
+        }
         for completion in self.completions.drain(..) {
             take(completion);
         }
@@ -97,6 +100,9 @@ struct Engine<Origin, CacheDevice> {
 impl<Origin: BlockQueue, CacheDevice: BlockQueue> Engine<Origin, CacheDevice> {
     fn empty_outbox(&mut self) {
         let outbox = self.cache.outbox();
+        if outbox.is_empty() {
+            return;
+        }
         if outbox.events.contains(&Event::Replaced)
             && let Some(device) = self.new_device.take()
         {

@@ -2,7 +2,11 @@
 
 use std::sync::mpsc::Receiver;
 
-use block_io::{Buffer, Completion, IoError, Request, RequestId};
+use block_io::reactor::clock;
+use block_io::{Buffer, BufferPool, Completion, IoError, Request, RequestId, Timestamp};
+use cache_engine::cache::metadata::FormatId;
+use cache_engine::cache::{Event, LeaseStanding};
+use cache_engine::volume::cache_device::{FormatOptions, format};
 
 use super::*;
 
@@ -88,11 +92,13 @@ fn play(guest: impl FnOnce(&mut Guest) + Send, mut owner: impl FnMut(usize, &mut
     let (done, steps) = channel();
     let (go_on, next) = channel();
     thread::scope(|scope| {
+        // Dropped where the owner panics, so that the guest does not wait for it.
+        let go_on = go_on;
         let medium = &cache_medium;
         let other = scope.spawn(move || {
             let reactor = super::reactor();
             let queue = medium.queue(3, 0, OWNERS);
-            let volume = RemoteVolume::accept(invitation, &reactor, queue).expect("invited");
+            let volume = RemoteVolume::accept(invitation, &reactor, Some(queue)).expect("invited");
             guest(&mut Guest { reactor, volume, answers: Vec::new(), done, next });
         });
         let mut step = 0;
@@ -165,5 +171,106 @@ fn a_removed_volume_answers_with_an_error_though_its_number_is_anothers() {
         removed.expect("nothing is in flight");
         let next = stage.engine.change(|cache| cache.add_volume(settings()));
         assert_eq!(next.expect("room"), id);
+    });
+}
+
+#[test]
+fn a_guest_that_sees_a_lease_end_before_its_owner_does_tells_it() {
+    let end = Timestamp(clock().0 + 3_600_000_000_000);
+    let guest = |guest: &mut Guest| {
+        guest.ask(1, Some(7)).0.expect("the origin is there");
+        guest.wait_until_idle();
+        guest.step();
+        assert_eq!(guest.ask(1, None), (Ok(()), vec![7; LINE]));
+        // An hour has passed, by this core's reading; the owner sleeps.
+        guest.volume.poll(end, &mut guest.answers);
+        let request = Request::read(RequestId(1), LINE as u64, guest.buffer(99));
+        guest.volume.submit(request).expect("room");
+        assert_eq!(guest.answer(), (Ok(()), vec![7; LINE]));
+        guest.step();
+    };
+    play(guest, |step, stage| {
+        let id = stage.volume.with_queue(|volume| volume.id());
+        if step == 0 {
+            let held = stage.engine.change(|cache| cache.set_lease(clock(), id, Some(end)));
+            assert_eq!(held.expect("there"), LeaseStanding::Held(end));
+        } else {
+            assert_eq!(stage.engine.cache().lease(id), Some(LeaseStanding::Over));
+            let statistics = stage.engine.cache().statistics(id).expect("there");
+            assert_eq!(statistics.read_hits, 1, "before the end");
+        }
+    });
+}
+
+/// Polls until whatever the owner's devices are asked for has ended.
+fn settle(stage: &mut Stage) {
+    (0..1000).for_each(|_| {
+        stage.volume.poll(Timestamp::default(), &mut Vec::new());
+    });
+}
+
+/// Formats a device on `medium` and has the cache use it; gives what makes the owner's queue hang.
+fn replace(stage: &mut Stage, medium: &Medium) -> Rc<Cell<bool>> {
+    let mut queue = medium.queue(4, 0, OWNERS);
+    let is_stuck = Rc::clone(&queue.is_stuck);
+    let options = FormatOptions {
+        line_size: PLAN.line_size,
+        force_format: true,
+        format_id: FormatId([1; 16]),
+    };
+    let pool = BufferPool::heap();
+    let superblock = format(&mut queue, &pool, options, || Ok(Timestamp::default()));
+    let superblock = superblock.expect("the device is sound");
+    let fresh = FormatId([2; 16]);
+    stage.engine.replace_device(queue, superblock, fresh).expect("detached");
+    while !stage.engine.take_event(&Event::Replaced) {
+        stage.volume.poll(Timestamp::default(), &mut Vec::new());
+    }
+    while !stage.engine.cache().is_settled() {
+        stage.volume.poll(Timestamp::default(), &mut Vec::new());
+    }
+    is_stuck
+}
+
+#[test]
+fn a_guest_leaves_a_device_that_is_given_up_and_has_its_hits_on_the_next() {
+    let next_medium = Medium::new(2 << 20);
+    let (renewals, renewal) = channel();
+    let medium = next_medium.clone();
+    let guest = move |guest: &mut Guest| {
+        guest.ask(0, Some(5)).0.expect("the origin is there");
+        guest.wait_until_idle();
+        guest.step();
+        assert_eq!(guest.ask(0, None), (Ok(()), vec![5; LINE]), "the origin's");
+        guest.wait_until_idle();
+        guest.step();
+        let queue = medium.queue(5, 0, OWNERS);
+        guest.volume.renew(renewal.recv().expect("the owner sends one"), Some(queue));
+        assert_eq!(guest.ask(0, None), (Ok(()), vec![5; LINE]), "the origin's");
+        guest.wait_until_idle();
+        guest.step();
+        // Nobody but the guest itself can answer now.
+        assert_eq!(guest.ask(0, None), (Ok(()), vec![5; LINE]));
+    };
+    let mut next_is_stuck = None;
+    play(guest, |step, stage| match step {
+        0 => {
+            stage.engine.change(Cache::detach);
+            settle(stage);
+            assert!(!stage.engine.cache().is_detached(), "the guest has a queue there");
+        }
+        1 => {
+            settle(stage);
+            assert!(stage.engine.cache().is_detached(), "the guest was told to leave, and did");
+            next_is_stuck = Some(replace(stage, &next_medium));
+            let server = stage.server.as_ref().expect("there is a guest");
+            renewals.send(server.renew().expect("there")).expect("it waits");
+        }
+        _ => {
+            stage.origin_is_stuck.set(true);
+            settle(stage);
+            assert_eq!(stage.engine.cache().lines_in_use(), 1, "the new device is a cache");
+            next_is_stuck.iter().for_each(|is_stuck| is_stuck.set(true));
+        }
     });
 }

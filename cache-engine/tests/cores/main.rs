@@ -32,7 +32,7 @@ const DEPTH: usize = 8;
 const SLOW: u64 = 10_000;
 
 type Volume = CachedVolume<SlowQueue, SlowQueue>;
-type Server = RemoteServer<SlowQueue, SlowQueue>;
+type Server = RemoteServer<Volume>;
 
 #[derive(Clone, Copy)]
 struct Plan {
@@ -71,7 +71,7 @@ fn visit(plan: Plan, name: u64, door: &MailSender<Sender<Invitation>>, parts: (&
         let seed = plan.seed ^ (name << 32 | visit << 16);
         let queue = parts.0.queue(seed, plan.failures, SLOW);
         let on_device = queue.in_flight.clone();
-        let volume = RemoteVolume::accept(invitation, &reactor, queue).expect("invited");
+        let volume = RemoteVolume::accept(invitation, &reactor, Some(queue)).expect("invited");
         let mut client = Client::new(volume, parts.1, reactor.pool(), seed);
         while client.done < plan.requests || !client.queue.is_idle() {
             if client.done < plan.requests {

@@ -12,6 +12,7 @@ mod client;
 mod cache_device;
 mod configuration;
 mod growth;
+mod leases;
 mod load;
 mod restart;
 mod volumes;

@@ -3,10 +3,12 @@
 //! shrink, grow, go and come back, stops and crashes. Every read is checked, every request gets one
 //! answer, and at the end origins and references agree.
 //!
-//! What the steps do is in `harness`; here is which bytes mean which.
+//! What the steps do is in `harness`, `starts` and `end`; here is which bytes mean which.
 
 mod devices;
+mod end;
 mod harness;
+mod starts;
 
 use block_io::{IoError, Operation};
 use cache_engine::cache::CacheMode;
@@ -17,7 +19,7 @@ use devices::Landing;
 use harness::Harness;
 
 /// The target. Three bytes of configuration, then steps of four bytes each.
-pub const TARGET: Target = Target { name: "cache_against_reference", run, cost: 10, seeds };
+pub const TARGET: Target = Target { name: "cache_against_reference", run, cost: 4, seeds };
 
 const STEP_LENGTH: usize = 4;
 

@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use block_io::BufferPool;
+use block_io::{BufferPool, PoolLayout};
 use clap::Parser;
 use forebay_tests::simulation::runner::{self, Failure, Plan, Progress};
 use forebay_tests::simulation::{Outcome, Scenario, Trace};
@@ -69,7 +69,8 @@ fn main() -> ExitCode {
 fn run_one(arguments: &Arguments, seed: u64) -> Result<(), Failure> {
     let scenario = arguments.scenario.unwrap_or_else(|| Scenario::of_seed(seed));
     let trace = arguments.trace.then(Trace::default);
-    let outcome = runner::attempt(scenario, seed, &BufferPool::heap(), trace.as_ref());
+    let outcome =
+        runner::attempt(scenario, seed, &BufferPool::new(PoolLayout::STANDARD), trace.as_ref());
     for line in trace.iter().flat_map(Trace::lines) {
         println!("{line}");
     }

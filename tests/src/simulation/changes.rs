@@ -16,7 +16,6 @@ use block_io::sim::fill_pattern;
 use block_io::{Extent, Request, RequestId};
 use cache_engine::cache::Ticket;
 
-use super::engine::Engine;
 use super::run::Run;
 
 /// A write of somebody else's that the cache has been told of and may not have forgotten yet.
@@ -149,8 +148,7 @@ impl Run<'_> {
         self.leave_changes();
         self.count_engine();
         self.engine = None;
-        let (world, device) = (&self.world, &self.cache_device);
-        let mut engine = Engine::start(world, &self.setup, &self.origins, device, &self.host, None);
+        let mut engine = self.start();
         if sound {
             engine.load();
         }

@@ -8,7 +8,6 @@
 //!
 //! Absent: whose word that is (identity and generations have tests of their own).
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use block_io::sim::{DiskFaults, Random, SimDisk, SimQueue, Timer, World};
@@ -19,7 +18,7 @@ use block_io::{
 use cache_engine::cache::cipher::{LineCipher, VolumeKey};
 use cache_engine::cache::metadata::probe::Probe;
 use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, OriginIdentity, Superblock, VolumeRecord,
+    FormatId, IdentityKind, OriginIdentity, Superblock, VolumeRecord,
 };
 use cache_engine::cache::{Cache, CacheMode, Event, Ticket, VolumeSettings};
 use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
@@ -27,47 +26,26 @@ use cache_engine::volume::{CacheEngine, CachedVolume, cache_device};
 use super::counts::Counts;
 use super::crash_images::{Recording, RecordingQueue};
 use super::guest::{GuestCore, GuestCounts};
+use super::host::Host;
 use super::setup::{SETTINGS, Setup, any_mode};
+use super::{host_clock::HostClock, lease::was_leased};
 
-/// What the host knows outside the cache device.
-#[derive(Debug, Default)]
-pub(super) struct Host {
-    starts: Cell<u32>,
-    /// The cache device is not to be believed.
-    disowned: Cell<bool>,
-}
-
-impl Host {
-    /// The origin is not what the cache device knows: it is not to be believed.
-    pub(super) fn disown(&self) {
-        self.disowned.set(true);
-    }
-
-    /// Format ids that nobody has used: for a device that is formatted, and for a cold start.
-    fn next_ids(&self) -> (FormatId, FormatId) {
-        self.starts.set(self.starts.get() + 1);
-        let mut id = [0; 16];
-        id[..4].copy_from_slice(&self.starts.get().to_le_bytes());
-        let mut fresh = id;
-        fresh[15] = 0x80;
-        (FormatId(id), FormatId(fresh))
-    }
-}
-
-type Queue = RecordingQueue<SimQueue>;
+pub(super) type Queue = RecordingQueue<SimQueue>;
 
 /// The engine, running.
 pub(super) struct Engine {
-    engine: CacheEngine<SimQueue, Queue>,
+    pub(super) engine: CacheEngine<SimQueue, Queue>,
     /// Absent while it is taken out.
-    volumes: Vec<Option<CachedVolume<SimQueue, Queue>>>,
+    pub(super) volumes: Vec<Option<CachedVolume<SimQueue, Queue>>>,
     /// Other cores, one a volume.
     guests: Vec<Option<GuestCore>>,
     completions: Vec<Completion>,
     world: World,
     host: Rc<Host>,
     setup: Setup,
+    pool: BufferPool,
     timer: Option<Timer>,
+    pub(super) clock: HostClock,
     loaded: bool,
     degraded: bool,
     impatient: bool,
@@ -87,23 +65,23 @@ impl Engine {
         setup: &Setup,
         origins: &[SimDisk],
         cache_device: &SimDisk,
-        host: &Rc<Host>,
+        (host, pool): (&Rc<Host>, &BufferPool),
         recording: Option<&Recording>,
     ) -> Self {
         let mut queue = cache_device.open_queue(world, setup.cache_depth).expect("of this world");
-        let pool = BufferPool::heap();
         let (id, fresh) = host.next_ids();
         // A device that can't be read at all is no cache; what goes wrong later is the matter.
         let faults = cache_device.faults();
         cache_device.set_faults(DiskFaults::default());
-        let superblock = open_or_format(world, setup, &mut queue, &pool, (host, id));
+        let superblock = open_or_format(world, setup, &mut queue, pool, (host, id));
         let queue = match recording {
             Some(recording) => recording.queue(queue),
             None => RecordingQueue::silent(queue),
         };
         let transfer_max = queue.geometry().transfer_max;
-        let cache = Cache::open(setup.config.clone(), superblock, transfer_max, fresh, pool)
-            .expect("the sizes are possible");
+        let cache =
+            Cache::open(setup.config.clone(), superblock, transfer_max, fresh, pool.clone())
+                .expect("the sizes are possible");
         cache_device.set_faults(faults);
         let mut engine = Self {
             volumes: origins.iter().map(|_| None).collect(),
@@ -113,7 +91,9 @@ impl Engine {
             world: world.clone(),
             host: Rc::clone(host),
             setup: setup.clone(),
+            pool: pool.clone(),
             timer: None,
+            clock: HostClock::default(),
             loaded: false,
             degraded: false,
             impatient: false,
@@ -151,15 +131,16 @@ impl Engine {
                     self.impatient |= why.contains("does not answer");
                 }
                 Event::Disown => {
-                    self.host.disowned.set(true);
+                    self.host.disown();
                     self.engine.change(Cache::disowned);
                 }
                 Event::Done(ticket) => self.done.push(ticket),
                 Event::Stopped => self.stopped = true,
                 Event::Replaced => self.take_new_device(),
+                Event::LeaseHeld(_) | Event::LeaseOver(_) => {}
             }
         }
-        let deadline = self.engine.next_deadline().filter(|due| *due > self.world.now());
+        let deadline = self.clock.deadline(self.engine.next_deadline(), self.world.now());
         if deadline != self.timer.as_ref().map(Timer::deadline) {
             self.timer = deadline.map(|due| self.world.timer(due));
         }
@@ -189,7 +170,9 @@ impl Engine {
                 progress |= guest.poll(now, volume, &mut self.completions, &mut self.guest_counts);
             }
             progress |= volume.poll(now, &mut self.completions);
-            done.extend(self.completions.drain(..).map(|completion| (number, completion)));
+            if !self.completions.is_empty() {
+                done.extend(self.completions.drain(..).map(|completion| (number, completion)));
+            }
         }
         self.hear();
         progress
@@ -376,20 +359,8 @@ impl Engine {
 
     fn record(&self, number: usize) -> Ticket {
         let volume = self.volumes[number].as_ref().expect("it was just added");
-        let span = self.engine.cache().span(volume.id()).expect("it has one");
         let identity = OriginIdentity::new(IdentityKind::Assigned, name(number)).expect("a text");
-        let record = VolumeRecord {
-            id: volume.id(),
-            name: name(number),
-            identity,
-            size: volume.geometry().capacity,
-            base: span.base,
-            span: span.length,
-            generation: Generation::default(),
-            attach_epoch: 0,
-            key_check: [0; 16],
-            flags: 0,
-        };
+        let record = self.engine.cache().volume_record(volume.id(), identity).expect("added");
         self.engine.change(|cache| cache.record_volume(record)).expect("room for a few")
     }
 
@@ -425,7 +396,8 @@ impl Engine {
         let queue = cache_device.open_queue(&self.world, 16).expect("of this world");
         let id = volume.id();
         let guest = self.engine.change(|cache| cache.admit_guest(id)).expect("it is there");
-        self.guests[number] = Some(GuestCore::new(guest, queue, id));
+        self.guests[number] =
+            Some(GuestCore::new(guest, queue, id, self.clock.at(self.world.now())));
     }
 
     /// Stops using the cache device.
@@ -443,7 +415,7 @@ impl Engine {
         let depth = self.setup.cache_depth;
         let mut queue = cache_device.open_queue(&self.world, depth).expect("of this world");
         let (format_id, fresh) = self.host.next_ids();
-        let superblock = format(&self.world, &self.setup, &mut queue, format_id);
+        let superblock = format(&self.world, &self.setup, &mut queue, (&self.pool, format_id));
         let queue = RecordingQueue::silent(queue);
         self.engine.replace_device(queue, superblock, fresh).expect("of the same size");
     }
@@ -456,7 +428,7 @@ impl Engine {
     fn take_new_device(&mut self) {
         self.replaced = true;
         (self.degraded, self.loaded) = (false, false);
-        self.host.disowned.set(false);
+        self.host.believe();
     }
 }
 
@@ -478,18 +450,23 @@ fn open_or_format(
 ) -> Superblock {
     let probe = cache_device::open(queue, pool, turn(world)).expect("a sound device can be read");
     match probe {
-        Probe::Ours(superblock) if !host.disowned.get() => *superblock,
+        Probe::Ours(superblock) if !host.is_disowned() && !was_leased(&superblock) => *superblock,
         _ => {
-            host.disowned.set(false);
-            format(world, setup, queue, format_id)
+            host.believe();
+            format(world, setup, queue, (pool, format_id))
         }
     }
 }
 
-fn format(world: &World, setup: &Setup, queue: &mut SimQueue, format_id: FormatId) -> Superblock {
+fn format(
+    world: &World,
+    setup: &Setup,
+    queue: &mut SimQueue,
+    (pool, format_id): (&BufferPool, FormatId),
+) -> Superblock {
     let (line_size, force_format) = (setup.config.line_size, true);
     let options = cache_device::FormatOptions { line_size, force_format, format_id };
-    let formatted = cache_device::format(queue, &BufferPool::heap(), options, turn(world));
+    let formatted = cache_device::format(queue, pool, options, turn(world));
     formatted.expect("a sound device can be written")
 }
 

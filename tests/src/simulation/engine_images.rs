@@ -20,7 +20,8 @@ use block_io::{BufferPool, Completion, Extent, Geometry, Request, RequestId};
 
 use super::counts::Counts;
 use super::crash_images::{BadImage, CrashImage, ImagePlan, Recording};
-use super::engine::{Engine, Host};
+use super::engine::Engine;
+use super::host::Host;
 use super::setup::Setup;
 
 /// Places that clients go to, each in an extent of its own.
@@ -89,9 +90,9 @@ fn record(run: &ImageRun, recording: &Recording) -> Vec<Medium> {
     let (origin, cache_device) = disks(&world, run.volatile_cache);
     let start = [origin.clone()];
     let host = Rc::new(Host::default());
-    let mut engine =
-        Engine::start(&world, &Setup::cramped(), &start, &cache_device, &host, Some(recording));
-    let pool = BufferPool::heap();
+    let (setup, pool) = (Setup::cramped(), BufferPool::heap());
+    let known = (&host, &pool);
+    let mut engine = Engine::start(&world, &setup, &start, &cache_device, known, Some(recording));
     let mut origins = vec![origin.medium()];
     let (mut next, mut done) = (0, Vec::new());
     while next < run.operations || !engine.is_idle() {
@@ -151,8 +152,8 @@ fn serve(image: &CrashImage, origins: &[Medium]) -> Result<Counts, String> {
     cache_device.set_medium(image.medium.clone());
     let right = origins[image.mark as usize].clone();
     let (setup, host) = (Setup::cramped(), Rc::new(Host::default()));
-    let mut engine = Engine::start(&world, &setup, &[origin], &cache_device, &host, None);
     let pool = BufferPool::heap();
+    let mut engine = Engine::start(&world, &setup, &[origin], &cache_device, (&host, &pool), None);
     let mut done: Vec<(usize, Completion)> = Vec::new();
     // What the sweep of the records has not come to yet is a miss.
     engine.load();

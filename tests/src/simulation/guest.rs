@@ -26,11 +26,14 @@ pub(super) struct GuestCore {
     /// What the owner had no room for.
     refused: Vec<Request>,
     arrived: Vec<Completion>,
+    /// As of the last poll.
+    now: Timestamp,
 }
 
 impl GuestCore {
-    pub(super) fn new(guest: Guest, queue: SimQueue, id: VolumeId) -> Self {
-        Self { guest, queue, id, hits: Vec::new(), refused: Vec::new(), arrived: Vec::new() }
+    pub(super) fn new(guest: Guest, queue: SimQueue, id: VolumeId, now: Timestamp) -> Self {
+        let (hits, refused, arrived) = (Vec::new(), Vec::new(), Vec::new());
+        Self { guest, queue, id, hits, refused, arrived, now }
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -43,7 +46,7 @@ impl GuestCore {
         if request.operation != Operation::Read {
             return Err(request);
         }
-        let Some((hit, place)) = self.guest.lookup(extent) else { return Err(request) };
+        let Some((hit, place)) = self.guest.lookup(self.now, extent) else { return Err(request) };
         let read = Request { extent: Extent::new(place, extent.length), ..request };
         self.queue.submit(read).map_err(|refused| Request { extent, ..refused })?;
         self.hits.push((id, extent, hit));
@@ -58,12 +61,13 @@ impl GuestCore {
         done: &mut Vec<Completion>,
         counts: &mut GuestCounts,
     ) -> bool {
+        self.now = now;
         let mut progress = self.queue.poll(now, &mut self.arrived);
         for completion in self.arrived.drain(..) {
             let at = self.hits.iter().position(|(id, _, _)| *id == completion.id);
             let (id, extent, hit) = self.hits.swap_remove(at.expect("a hit in flight"));
             match completion.result {
-                Ok(()) if self.guest.serve(hit) => {
+                Ok(()) if self.guest.serve(now, hit) => {
                     counts.hits += 1;
                     done.push(completion);
                     continue;

@@ -46,6 +46,12 @@ pub struct Outcome {
     pub replacements: u64,
     /// Crashes while one was being replaced.
     pub crashes_in_replacement: u64,
+    /// Leases renewed before their end.
+    pub renewals: u64,
+    /// Times that a host slept past the end of its lease.
+    pub overslept: u64,
+    /// Writes of another host while a lease was over.
+    pub written_elsewhere: u64,
     /// What the engine says of itself.
     pub counts: Counts,
     /// A hash of everything that clients were told and when: the same for the same seed.
@@ -73,6 +79,9 @@ impl Outcome {
         self.guest_retries += other.guest_retries;
         self.replacements += other.replacements;
         self.crashes_in_replacement += other.crashes_in_replacement;
+        self.renewals += other.renewals;
+        self.overslept += other.overslept;
+        self.written_elsewhere += other.written_elsewhere;
         self.counts.add(other.counts);
     }
 
@@ -98,6 +107,9 @@ impl Outcome {
             ("crashes in these", self.crashes_in_replacement),
             ("guests' hits", self.guest_hits),
             ("guests' retries", self.guest_retries),
+            ("renewals of leases", self.renewals),
+            ("leases overslept", self.overslept),
+            ("writes elsewhere", self.written_elsewhere),
             ("policy changes", self.policies),
             ("outages of origins", self.outages),
             ("origins' power cuts", self.origin_power_cuts),

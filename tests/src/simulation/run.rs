@@ -16,7 +16,9 @@ use block_io::sim::{
 use block_io::{Buffer, BufferPool, Completion, Extent, Geometry, IoError, Request, RequestId};
 
 use super::changes::{AnothersWrite, Shrunk};
-use super::engine::{Engine, Host};
+use super::engine::Engine;
+use super::host::Host;
+use super::lease::run_leases;
 use super::membership::{Member, Replacement};
 use super::outages::Outage;
 use super::outcome::Outcome;
@@ -47,6 +49,9 @@ pub fn run(
     pool: &BufferPool,
     trace: Option<&Trace>,
 ) -> Outcome {
+    if scenario.leases {
+        return run_leases(scenario, seed, operations, pool, trace);
+    }
     Run::new(scenario, seed, pool, trace).run(operations)
 }
 
@@ -144,7 +149,14 @@ impl<'scenario> Run<'scenario> {
             trace,
             random,
             pool: pool.clone(),
-            engine: Some(Engine::start(&world, &setup, &origins, &cache_device, &host, None)),
+            engine: Some(Engine::start(
+                &world,
+                &setup,
+                &origins,
+                &cache_device,
+                (&host, pool),
+                None,
+            )),
             host,
             places,
             members: vec![Member::There; volumes],
@@ -192,6 +204,12 @@ impl<'scenario> Run<'scenario> {
         self.count_engine();
         self.outcome.operations = self.next - 1;
         self.outcome
+    }
+
+    /// An engine on the devices as they are now.
+    pub(super) fn start(&self) -> Engine {
+        let Self { world, setup, origins, cache_device, host, pool, .. } = self;
+        Engine::start(world, setup, origins, cache_device, (host, pool), None)
     }
 
     pub(super) fn engine(&mut self) -> &mut Engine {
@@ -312,8 +330,7 @@ impl<'scenario> Run<'scenario> {
         }
         self.cache_gone = false;
         self.cache_device.fail_all(false);
-        let (world, device) = (&self.world, &self.cache_device);
-        let mut engine = Engine::start(world, &self.setup, &self.origins, device, &self.host, None);
+        let mut engine = self.start();
         // Some clients come at once, some when it is as warm as it will be.
         if self.scenario.warm && self.random.coin() {
             engine.load();
@@ -447,15 +464,13 @@ impl<'scenario> Run<'scenario> {
     pub(super) fn turn_world(&mut self) {
         let in_flight = self.in_flight_on_devices();
         let until = self.world.now() + UNATTENDED;
-        let mut advanced = false;
-        while self.in_flight_on_devices() == in_flight && self.world.now() < until {
-            if !self.world.advance() {
-                break;
-            }
+        let (mut advanced, mut same) = (false, true);
+        while same && self.world.now() < until && self.world.advance() {
             advanced = true;
+            same = self.in_flight_on_devices() == in_flight;
         }
         // Timers go on for ever; hung requests do not end by them.
-        self.turns = if self.in_flight_on_devices() == in_flight { self.turns + 1 } else { 0 };
+        self.turns = if same { self.turns + 1 } else { 0 };
         self.watch_waiting(self.turns);
         if (!advanced || self.turns > PATIENCE) && !self.engine().is_idle() {
             self.turns = 0;
@@ -499,7 +514,7 @@ impl<'scenario> Run<'scenario> {
                     let buffer = self.read(volume, extent);
                     // The history has seen to it that both rounds are the same.
                     let is_origins =
-                        round == 0 || buffer.to_vec() == self.origins[volume].content(extent);
+                        round == 0 || self.origins[volume].has_content(extent, &buffer);
                     let seed = self.world.seed();
                     assert!(
                         is_origins,

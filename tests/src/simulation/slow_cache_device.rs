@@ -61,11 +61,11 @@ pub fn latencies_beside_a_slow_cache_device(requests: u64, depth: usize, hangs: 
     let origin = SimDisk::new(&world, "origin", Geometry::new(CAPACITY));
     origin.set_faults(exactly(ORIGIN));
     let cache = SimDisk::new(&world, "cache", Geometry::new(setup.cache_device_bytes()));
-    let mut engine = Engine::start(&world, &setup, &[origin], &cache, &Rc::default(), None);
+    let (host, pool) = (Rc::default(), BufferPool::heap());
+    let mut engine = Engine::start(&world, &setup, &[origin], &cache, (&host, &pool), None);
     engine.load();
     let hang = if hangs { 1000 } else { 0 };
     cache.set_faults(DiskFaults { hang, ..exactly(CACHE_DEVICE) });
-    let pool = BufferPool::heap();
     let mut begun: BTreeMap<u64, Timestamp> = BTreeMap::new();
     let (mut misses, mut writes) = (Vec::new(), Vec::new());
     let mut done = Vec::new();

@@ -107,6 +107,11 @@ fn volumes_guests_and_cache_devices_that_come_and_go() {
 }
 
 #[test]
+fn another_host_that_waits_for_the_end_of_the_lease_makes_no_read_stale() {
+    seeds("leases");
+}
+
+#[test]
 fn every_scenario_has_a_test() {
     assert_eq!(SCENARIOS.len(), 16, "add a test above for the new scenario");
     assert!(Scenario::find("sound").is_err_and(|error| error.contains("late-writes")));
@@ -122,6 +127,17 @@ fn a_seed_is_the_same_run_every_time() {
         assert!(trace.lines().len() > 600, "{}", scenario.name);
         assert_ne!(run(scenario, 6, 300, &pool, None).fingerprint, first.fingerprint);
     }
+}
+
+#[test]
+fn a_clock_that_loses_more_than_the_margin_is_found_out() {
+    let scenario = Scenario::find("leases").expect("there is such a scenario");
+    let pool = BufferPool::heap();
+    let stale = |seed: &u64| {
+        lease::with_clock(scenario, *seed, 300, &pool, None, 6 * lease::MARGIN_PPM).is_err()
+    };
+    let stale = (0..SEEDS).filter(stale).count() as u64;
+    assert!(stale > SEEDS / 2, "only {stale} of {SEEDS} runs had a stale read");
 }
 
 #[test]

@@ -18,8 +18,9 @@ use crate::{BUFFER_ALIGNMENT, DeviceError, Geometry, SECTOR_SIZE};
 pub struct OpenOptions {
     /// Refuse writes, and open the target for reading only.
     pub read_only: bool,
-    /// Make a sparse regular file of this many bytes if there is none at the path; a target that
-    /// exists is opened as it is.
+    /// Make a sparse regular file of this many bytes if there is none at the path, or an empty one;
+    /// any other target is opened as it is. A file gets its size when it is locked, so that two
+    /// processes never give it one each.
     pub create_size: Option<u64>,
     /// Use the page cache even where direct I/O would work.
     pub buffered: bool,
@@ -40,10 +41,15 @@ fn failed(path: &Path, what: &str, error: impl Into<io::Error>) -> DeviceError {
 }
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DeviceError> {
+    let mut is_made = false;
     let kind = match std::fs::metadata(path) {
         Ok(metadata) => check_kind(path, &metadata)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => match options.create_size {
-            Some(size) => create(path, size, options.read_only)?,
+            Some(size) => {
+                create(path, size, options.read_only)?;
+                is_made = true;
+                Kind::Regular
+            }
             None => return Err(failed(path, "must be an existing file or block device", error)),
         },
         Err(error) => return Err(failed(path, "looking at the file", error)),
@@ -61,6 +67,9 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, DeviceE
         )));
     }
     let mut notice = lock(path, kind, options, &file)?;
+    if let (Kind::Regular, false, Some(size)) = (kind, options.read_only, options.create_size) {
+        fill(path, &file, size, is_made)?;
+    }
     let size = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
         .map_err(|error| failed(path, "asking for the size", error))?;
     check_size(path, size)?;
@@ -131,25 +140,39 @@ fn check_size(path: &Path, size: u64) -> Result<(), DeviceError> {
     )))
 }
 
-/// Makes a sparse file. One that cannot get its size is not left behind.
-fn create(path: &Path, size: u64, read_only: bool) -> Result<Kind, DeviceError> {
+/// Makes an empty file.
+fn create(path: &Path, size: u64, read_only: bool) -> Result<(), DeviceError> {
     check_size(path, size)?;
     if read_only {
         let path = path.display();
         return Err(DeviceError::new(format!("{path}: there is no file to open read-only")));
     }
-    let file = File::options()
+    // Another process may have made it meanwhile: then it is that one's, which the lock tells.
+    File::options()
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(false)
         .mode(0o600)
         .open(path)
         .map_err(|error| failed(path, "creating the file", error))?;
+    Ok(())
+}
+
+/// Gives a file that is empty its size, all holes. It is locked. One that was made for this and
+/// cannot get its size is not left behind.
+fn fill(path: &Path, file: &File, size: u64, is_made: bool) -> Result<(), DeviceError> {
+    let found = file.metadata().map_err(|error| failed(path, "looking at the file", error))?;
+    if found.len() > 0 {
+        return Ok(());
+    }
+    check_size(path, size)?;
     file.set_len(size).map_err(|error| {
-        // The failure to be told is the first one.
-        let _ = std::fs::remove_file(path);
+        if is_made {
+            // The failure to be told is the first one.
+            let _ = std::fs::remove_file(path);
+        }
         failed(path, &format!("giving the new file {size} bytes"), error)
-    })?;
-    Ok(Kind::Regular)
+    })
 }
 
 /// Opens without ever hanging, should the path have become a pipe, but for blocking use: the ring
@@ -200,15 +223,38 @@ fn lock(
     match rustix::fs::flock(file, operation) {
         Ok(()) => Ok(None),
         Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
-            let what = "in use: another process holds a lock on it (see lslocks); stop that \
-                        process, or open the file read-only in both";
-            Err(failed(path, what, error))
+            let who = holder(file).unwrap_or_else(|| {
+                "here (see lslocks), or on another machine that has the same file system".to_owned()
+            });
+            let what = format!(
+                "in use: another process holds a lock on it: {who}; stop that process, or open the \
+                 file read-only in both"
+            );
+            Err(failed(path, &what, error))
         }
         Err(error) => {
             let path = path.display();
             Ok(Some(format!("{path}: no lock ({error}); nothing keeps other processes out")))
         }
     }
+}
+
+/// The process of this machine that holds a lock on the file, as far as the kernel tells.
+fn holder(file: &File) -> Option<String> {
+    let metadata = file.metadata().ok()?;
+    let device = metadata.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // proc_locks(5): number, kind, ADVISORY, READ or WRITE, process, place; `->` stands before
+        // the kind of one that waits.
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let [_, _, _, _, process, at, ..] = fields[..] else { return None };
+        let process: u32 = process.parse().ok().filter(|_| at == place)?;
+        let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        Some(format!("process {process} ({})", name.trim()))
+    })
 }
 
 /// Opens the same target for direct I/O, or says why that cannot be.

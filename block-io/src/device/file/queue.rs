@@ -26,6 +26,8 @@ const ZERO_CHUNK: u64 = 256 << 10;
 pub struct FileQueue {
     opened: Arc<Opened>,
     geometry: Geometry,
+    /// No other queue may write.
+    is_sole: bool,
     port: Port,
     pool: BufferPool,
     file: Descriptor,
@@ -89,9 +91,12 @@ impl FileQueue {
         reactor: &Reactor,
         file: Descriptor,
         depth: usize,
+        only_reads: bool,
     ) -> Self {
+        let read_only = opened.geometry.read_only || only_reads;
         Self {
-            geometry: opened.geometry,
+            geometry: Geometry { read_only, ..opened.geometry },
+            is_sole: opened.rewrites_blocks() && !only_reads,
             alignment: opened.alignment(),
             opened,
             port: reactor.open_port(),
@@ -419,7 +424,7 @@ impl BlockQueue for FileQueue {
 impl Drop for FileQueue {
     /// Lets another queue be the only one; not while the kernel may still write for this one.
     fn drop(&mut self) {
-        if self.opened.rewrites_blocks() && !self.jobs.iter().flatten().any(|job| job.started) {
+        if self.is_sole && !self.jobs.iter().flatten().any(|job| job.started) {
             self.opened.sole_queue.store(false, Ordering::Release);
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Content {
     current: Medium,
     /// Since the first write after a flush that is not durable.
     volatile: Option<Volatile>,
+    /// Emptied lists of what was volatile once, kept for their memory.
+    spare: (Vec<Record>, Vec<u8>),
     writes: u64,
 }
 
@@ -123,7 +125,11 @@ impl Content {
 
     /// Makes the newest version of every sector durable.
     pub(super) fn flush(&mut self) {
-        self.volatile = None;
+        if let Some(Volatile { mut records, mut bytes, .. }) = self.volatile.take() {
+            records.clear();
+            bytes.clear();
+            self.spare = (records, bytes);
+        }
     }
 
     /// Loses power: of the writes that were not durable an arbitrary subset stays, each whole or
@@ -162,7 +168,8 @@ impl Content {
     fn prepare(&mut self, durable: bool) {
         if !durable && self.volatile.is_none() {
             let durable = self.current.clone();
-            self.volatile = Some(Volatile { durable, records: Vec::new(), bytes: Vec::new() });
+            let (records, bytes) = std::mem::take(&mut self.spare);
+            self.volatile = Some(Volatile { durable, records, bytes });
         }
     }
 

@@ -1,9 +1,9 @@
 //! The bytes of a simulated disk: sparse, and a copy costs next to nothing.
 //!
 //! ```text
-//!   tables[offset / 2 MiB] ──▶ 512 × page ──▶ 4096 bytes, counted; absent reads as zeroes
+//!   tables[offset / 512 KiB] ──▶ 128 × page, counted ──▶ 4096 bytes, counted; absent are zeroes
 //! ```
-//! A copy shares its pages with the original, and whoever writes first copies the page. So a
+//! A copy shares tables and pages with the original, and whoever writes first copies those. So a
 //! snapshot for each of ten thousand crash images is affordable, and a power cut needs no undo.
 //!
 //! Absent: an end. The disk knows its capacity.
@@ -13,7 +13,9 @@ use std::rc::Rc;
 use crate::{Buffer, Extent};
 
 const PAGE_BYTES: usize = 4096;
-const TABLE_PAGES: usize = 512;
+const TABLE_PAGES: usize = 128;
+
+const ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 type Page = Rc<[u8; PAGE_BYTES]>;
 type Table = [Option<Page>; TABLE_PAGES];
@@ -21,7 +23,7 @@ type Table = [Option<Page>; TABLE_PAGES];
 /// Bytes from zero on; what was never written is zeroes.
 #[derive(Clone, Default)]
 pub struct Medium {
-    tables: Vec<Option<Box<Table>>>,
+    tables: Vec<Option<Rc<Table>>>,
 }
 
 impl Medium {
@@ -45,6 +47,19 @@ impl Medium {
                 None => target.fill(0),
             }
         }
+    }
+
+    /// Whether `target` has the bytes of `extent`, which is as long.
+    pub(super) fn is_same(&self, extent: Extent, target: &Buffer) -> bool {
+        let mut bytes = [0; PAGE_BYTES];
+        parts(extent).all(|(at, part)| {
+            let bytes = &mut bytes[..part.length as usize];
+            target.slice(at, bytes.len()).copy_to_slice(bytes);
+            match self.page(part.offset) {
+                Some(page) => within(page, part) == bytes,
+                None => *bytes == ZEROES[..bytes.len()],
+            }
+        })
     }
 
     /// Puts `bytes` at `offset`.
@@ -83,8 +98,8 @@ impl Medium {
             self.tables.resize_with(table + 1, || None);
         }
         let table =
-            self.tables[table].get_or_insert_with(|| Box::new([const { None }; TABLE_PAGES]));
-        Rc::make_mut(table[page].get_or_insert_with(|| Rc::new([0; PAGE_BYTES])))
+            self.tables[table].get_or_insert_with(|| Rc::new([const { None }; TABLE_PAGES]));
+        Rc::make_mut(Rc::make_mut(table)[page].get_or_insert_with(|| Rc::new([0; PAGE_BYTES])))
     }
 }
 

@@ -25,7 +25,7 @@ pub use medium::Medium;
 
 use super::{Random, World};
 use crate::{
-    BlockDevice, BlockQueue, Completion, DeviceError, Extent, Geometry, Request, Timestamp,
+    BlockDevice, BlockQueue, Buffer, Completion, DeviceError, Extent, Geometry, Request, Timestamp,
 };
 use state::State;
 
@@ -128,6 +128,12 @@ impl SimDisk {
         self.state.borrow().content.read(extent)
     }
 
+    /// Whether a read of `extent` would see now what is in `buffer`, which is as long.
+    pub fn has_content(&self, extent: Extent, buffer: &Buffer) -> bool {
+        extent.length == buffer.len() as u64
+            && self.state.borrow().content.current().is_same(extent, buffer)
+    }
+
     /// The bytes in `extent` if all that is volatile were lost.
     pub fn durable_content(&self, extent: Extent) -> Vec<u8> {
         self.state.borrow().content.durable().read(extent)
@@ -221,14 +227,16 @@ impl BlockQueue for SimQueue {
     fn poll(&mut self, _: Timestamp, completions: &mut Vec<Completion>) -> bool {
         let mut state = self.state.borrow_mut();
         let queue = state.queue(self.id);
-        let progress = !queue.done.is_empty();
+        if queue.done.is_empty() {
+            return false;
+        }
         for done in &queue.done {
             if let Some(index) = queue.in_flight.iter().position(|id| *id == done.id) {
                 queue.in_flight.swap_remove(index);
             }
         }
         completions.append(&mut queue.done);
-        progress
+        true
     }
 
     fn in_flight(&self) -> usize {

@@ -92,7 +92,10 @@ impl Player {
             Fence => self.history.fence(0),
             Dies(crash) => {
                 self.history.crash(crash);
-                self.next = 0;
+                // Reads outlive an origin's power.
+                if crash != OriginPowerCut {
+                    self.next = 0;
+                }
             }
         }
         Ok(())

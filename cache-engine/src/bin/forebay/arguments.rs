@@ -205,6 +205,10 @@ pub(crate) struct CheckArguments {
     #[arg(long, value_name = "NAME", requires = "origin")]
     pub(crate) volume: Option<String>,
 
+    /// Key of an encrypted volume, to compare its content too: file:PATH or fd:N
+    #[arg(long, value_name = "ADDRESS", requires = "origin")]
+    pub(crate) encryption_key: Option<String>,
+
     /// Answer for programs: one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -217,7 +221,8 @@ Show what a cache does, on this machine, in under a minute.
 
 Starts a software NVMe/TCP target on loopback with a file behind it and the latency of a network, \
 puts a cache in front, and drives both through a real NBD socket. Every byte read is compared with \
-an independent model. Needs no root, leaves nothing behind.")]
+an independent model. At last the cache is stopped, killed and started again each time, to show \
+how warm it is. Needs no root, leaves nothing behind.")]
 #[command(after_long_help = "\
 Examples:
   forebay demo
@@ -228,7 +233,7 @@ pub(crate) struct DemoArguments {
     #[arg(long, value_name = "TIME", default_value = "0.5ms", value_parser = latency)]
     pub(crate) latency: Duration,
 
-    /// Seconds for each of the four phases
+    /// Seconds for each of the six phases
     #[arg(long, value_name = "N", default_value = "4")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) seconds: u32,

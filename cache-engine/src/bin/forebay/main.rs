@@ -20,6 +20,7 @@ mod demo;
 mod failure;
 mod nvme;
 mod output;
+mod reactors;
 mod replay;
 mod run;
 mod serve;

@@ -1,5 +1,5 @@
-//! Serves volumes to NBD clients on one reactor until told to end, then ends in order: clients
-//! first, then what is in flight, then a last flush of each origin.
+//! Serves volumes to NBD clients until told to end, then ends in order: clients first, then what is
+//! in flight, then a last flush of each origin. Further reactors may help ([`crate::reactors`]).
 //!
 //! ```text
 //!   poll ─▶ step: clients, cache, control socket ─▶ a change is asked for? ─▶ changes
@@ -27,6 +27,7 @@ use cache_engine::frontend::nbd::{NbdServer, ServerOptions};
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
+use crate::reactors::Reactors;
 use crate::run::VolumeSummary;
 use crate::served::ExportedVolume;
 use crate::volume::{CacheReport, ServiceCache, Volume};
@@ -37,10 +38,12 @@ const FLUSH_GRACE: Duration = Duration::from_secs(5);
 /// Asks a service for the counters of each volume, in the order in which they were added.
 pub(crate) type StatisticsRequest = std::sync::mpsc::Sender<Vec<Statistics>>;
 
-/// NBD exports of volumes on one reactor.
+/// NBD exports of volumes. Everything but clients and their hits is on this reactor.
 pub(crate) struct NbdService {
     reactor: Reactor,
     server: NbdServer<Volume>,
+    /// Before the volumes, whom they use: dropped before them.
+    reactors: Reactors<Volume>,
     cache: Option<ServiceCache>,
     volumes: Vec<ExportedVolume>,
     /// Whom it obeys; nobody until it serves.
@@ -72,6 +75,7 @@ impl NbdService {
         Self {
             reactor: reactor.clone(),
             server: NbdServer::new(reactor, ServerOptions::default()),
+            reactors: Reactors::new(reactor),
             cache,
             volumes: Vec::new(),
             control: None,
@@ -82,6 +86,25 @@ impl NbdService {
             opener: opening::Opener::default(),
             completions: Vec::new(),
         }
+    }
+
+    /// Has clients served by so many further reactors too. To be asked before there are volumes.
+    ///
+    /// # Errors
+    /// When the system has no more threads, rings or descriptors.
+    pub(crate) fn start_reactors(&mut self, count: usize) -> Result<(), Failure> {
+        self.reactors.start(count, &mut self.server)
+    }
+
+    /// Its helpers, for tests that break them.
+    #[cfg(test)]
+    pub(crate) fn reactors(&self) -> &Reactors<Volume> {
+        &self.reactors
+    }
+
+    /// Why it has ended without being told to, if it has.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.reactors.failure().map(Failure::new)
     }
 
     /// Obeys `control` from now on.
@@ -121,6 +144,7 @@ impl NbdService {
     fn step(&mut self, now: Timestamp) -> bool {
         self.volumes.iter_mut().for_each(ExportedVolume::tell_fault);
         let mut progress = self.server.poll(now);
+        progress |= self.reactors.poll(now);
         // Whoever is exported is polled by the server.
         for volume in self.volumes.iter_mut().filter(|volume| !volume.is_exported) {
             progress |= volume.poll(now, &mut self.completions);
@@ -130,6 +154,7 @@ impl NbdService {
             progress |= desk.poll(now);
             if desk.take_resized() {
                 self.server.refresh_exports();
+                self.reactors.refresh();
             }
         }
         progress
@@ -161,7 +186,8 @@ impl NbdService {
     /// When the service is told to end, or the reactor fails.
     fn serve_until(&mut self, deadline: Option<Timestamp>) -> Result<Timestamp, DeviceError> {
         let now = self.reactor.now();
-        if self.control.as_ref().is_some_and(|control| control.is_over(now)) {
+        let is_over = self.control.as_ref().is_some_and(|control| control.is_over(now));
+        if is_over || self.reactors.failure().is_some() {
             return Err(DeviceError::new("the service ends"));
         }
         let busy = self.step(now) || deadline.is_some_and(|deadline| deadline <= now);
@@ -203,11 +229,13 @@ impl NbdService {
         if matches!(self.stage, Stage::Serving) {
             self.stage = Stage::Closing;
             self.server.shutdown();
+            self.reactors.shut_down();
         }
     }
 
     fn begin_flush(&mut self) {
         self.desk = None;
+        self.reactors.let_go();
         let port = self.reactor.open_port();
         port.timer(self.reactor.now() + FLUSH_GRACE, 0);
         for volume in &mut self.volumes {
@@ -257,13 +285,16 @@ impl Daemon for NbdService {
 impl Task for NbdService {
     fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = self.poll_control(now);
+        if self.reactors.failure().is_some() {
+            self.begin_close();
+        }
         match &self.stage {
             Stage::Serving | Stage::Closing => {
                 progress |= self.step(now);
                 if matches!(self.stage, Stage::Serving) {
                     progress |= self.change();
                 }
-                if self.server.is_finished() {
+                if self.server.is_finished() && self.reactors.is_finished() {
                     self.begin_flush();
                     progress = true;
                 }

@@ -59,6 +59,11 @@ impl ExportedVolume {
         Box::new(Served(self.queue.another()))
     }
 
+    /// The queue that all share.
+    pub(crate) fn queue(&self) -> &SharedQueue<Volume> {
+        &self.queue
+    }
+
     /// Looks at or changes the volume.
     pub(crate) fn with<Value>(&self, function: impl FnOnce(&mut Volume) -> Value) -> Value {
         self.queue.with_queue(function)

@@ -7,7 +7,7 @@ use block_io::reactor::{Reactor, ReactorConfig, Task};
 use block_io::{BlockDevice, Timestamp};
 use cache_engine::backend::address::{DISCOVERY_PORT, NVME_TCP_PORT, OriginAddress};
 use cache_engine::backend::identity::Machine;
-use cache_engine::backend::{Backend, BackendQueue};
+use cache_engine::backend::{Backend, BackendQueue, origin_identity};
 use nvme_fabric::driver::TargetTask;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
@@ -39,6 +39,12 @@ pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
             .map_err(|error| Failure::because(format!("--namespace {address}"), error))?;
         backend.notice().into_iter().for_each(output::notice);
         namespaces.push((address.to_string(), backend));
+    }
+    if !Machine::this().is_lasting() {
+        output::notice(
+            "this machine has no identifier (/etc/machine-id): its namespaces have others after \
+             each start, and caches of them start cold; systemd-machine-id-setup makes one",
+        );
     }
     // From here on a signal ends the command in order; before, it just ends it.
     let control = Control::Signals(Signals::new()?.watch(&reactor));
@@ -100,7 +106,8 @@ impl TargetService {
         let mut subsystem = Subsystem::new(nqn.clone(), &serial)?;
         let (mut queues, mut backends) = (Vec::new(), Vec::new());
         for (index, (name, backend)) in namespaces.into_iter().enumerate() {
-            let uuid = machine.identifier(&format!("namespace {index} of {nqn}: {name}"));
+            let told_by = origin_identity::of_served(&backend, &format!("{index} {name}"));
+            let uuid = machine.identifier(&format!("namespace of {nqn}: {told_by}"));
             let fitting = Namespace::new(backend.geometry(), uuid)
                 .and_then(|namespace| subsystem.add_namespace(namespace));
             fitting.map_err(|error| Failure::because(format!("--namespace {name}"), error))?;

@@ -10,9 +10,10 @@
 //! Everything else goes to the owner. A hit starts and ends on the guest's core; the owner waits
 //! for none.
 //!
-//! Guests may serve where the owner would in place: not in pass-through, not while anything of the
-//! volume is in doubt, not from a device that was given up, not when the run is ending; and never
-//! what has to be decrypted or checked.
+//! Guests may serve where the owner would in place: not after the end of the volume's lease, by
+//! their own reading of the clock that all cores share; not in pass-through, not while anything of
+//! the volume is in doubt, not from a device that was given up, not when the run is ending; and
+//! never what has to be decrypted or checked.
 //!
 //! Absent: the way to the owner ([`crate::volume::cores`]).
 
@@ -20,13 +21,14 @@ mod gate;
 
 use std::sync::Arc;
 
-use block_io::{DeviceError, Extent, Geometry, IoError};
+use block_io::{DeviceError, Extent, Geometry, IoError, Timestamp};
 
 use super::Cache;
-use super::atomics::{AtomicU64, Ordering};
+use super::atomics::{AtomicU64, Ordering, fence};
 use super::blocks::BlockSet;
 use super::config::{CacheMode, LineSize, VolumeId};
 use super::index::{Hit, IndexReader};
+use super::lease::NEVER;
 use super::line::LineNumber;
 use super::statistics::Statistics;
 use gate::{Gate, Pass};
@@ -38,6 +40,8 @@ struct Counters {
     hits: AtomicU64,
     bytes: AtomicU64,
     retries: AtomicU64,
+    /// 1 when the guest has left the cache device, and reads there no more.
+    left: AtomicU64,
 }
 
 impl Counters {
@@ -97,13 +101,18 @@ pub struct GuestHit {
     length: u64,
 }
 
-/// The owner's way to know whether the volume that a guest came for is still there.
+/// The owner's way to know what a guest is told by others than itself.
 pub struct Membership(Arc<Gate>);
 
 impl Membership {
     /// Whether the volume was removed. Another one may have its number.
     pub fn is_over(&self) -> bool {
         self.0.is_gone()
+    }
+
+    /// Whether the cache device is given up, so that the guest has to leave it.
+    pub fn device_is_given_up(&self) -> bool {
+        self.0.is_given_up()
     }
 }
 
@@ -124,15 +133,27 @@ impl Guest {
         Membership(Arc::clone(&self.gate))
     }
 
+    /// Whether the cache device is given up: when no read is under way there, the guest has to
+    /// [leave](Self::leave_device) it.
+    pub fn device_is_given_up(&self) -> bool {
+        self.gate.is_given_up()
+    }
+
+    /// The guest reads from the cache device no more, and has closed it. Only another guest will
+    /// find anything again.
+    pub fn leave_device(&self) {
+        self.counters.left.store(1, Ordering::Release);
+    }
+
     /// Whether hits may be served in place now.
-    pub fn is_open(&self) -> bool {
-        self.gate.enter().is_some()
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.gate.enter(now).is_some()
     }
 
     /// Where on the cache device the bytes of a read can be found, if they can be served in place.
     /// When they were read, ask whether they [may be served](Self::serve).
-    pub fn lookup(&self, extent: Extent) -> Option<(GuestHit, u64)> {
-        let pass = self.gate.enter()?;
+    pub fn lookup(&self, now: Timestamp, extent: Extent) -> Option<(GuestHit, u64)> {
+        let pass = self.gate.enter(now)?;
         let line_bytes = self.line_size.bytes();
         let end = extent.offset.checked_add(extent.length)?;
         // Base and size may be of different times; what comes of that is not served.
@@ -147,9 +168,10 @@ impl Guest {
         Some((GuestHit { pass, hit, length: extent.length }, place))
     }
 
-    /// Whether what was read for a hit is right, and counts it. If not, the owner has to be asked.
-    pub fn serve(&self, hit: GuestHit) -> bool {
-        let right = self.index.still(hit.hit) && self.gate.still(hit.pass);
+    /// Whether what was read for a hit by then is right, and counts it. If not, the owner has to be
+    /// asked.
+    pub fn serve(&self, now: Timestamp, hit: GuestHit) -> bool {
+        let right = self.index.still(hit.hit) && self.gate.still(hit.pass, now);
         if right {
             Counters::add(&self.counters.hits, 1);
             Counters::add(&self.counters.bytes, hit.length);
@@ -161,6 +183,17 @@ impl Guest {
 }
 
 impl Guests {
+    /// Whether no guest reads from the cache device, and none that was admitted is going to.
+    pub(super) fn have_left_device(&self) -> bool {
+        let has_left = |counters: &Arc<Counters>| {
+            let is_gone = Arc::strong_count(counters) == 1;
+            // What the guest did before it went is done.
+            fence(Ordering::Acquire);
+            is_gone || counters.left.load(Ordering::Acquire) == 1
+        };
+        self.0.iter().flatten().all(|hosted| hosted.guests.iter().all(has_left))
+    }
+
     fn hosted(&self, id: VolumeId) -> Option<&Hosted> {
         self.0.get(usize::from(id.0))?.as_ref()
     }
@@ -257,8 +290,13 @@ impl Cache {
                 && volume.mode != CacheMode::PassThrough
                 && volume.doubt.is_empty()
                 && self.leaving.is_empty()
+                && volume.lease_end != NEVER
                 && !self.sees_blocks_whole(id);
+            if open {
+                hosted.gate.set_deadline(volume.lease_end);
+            }
             hosted.gate.publish(open, volume.base(), volume.geometry.capacity);
+            hosted.gate.set_given_up(self.health.is_degraded());
         }
     }
 }

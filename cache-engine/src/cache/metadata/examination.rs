@@ -192,6 +192,22 @@ impl LineTable {
     /// What stands at the place of `page`, and the lines of its sets once the journal's records are
     /// applied. Slots whose entry cannot be one of their set are left out and counted.
     pub fn read(&self, page: u32, bytes: &Page, journal: &JournalRecords) -> (Found<()>, Lines) {
+        let first = self.slots(page..page + 1).start as u32;
+        self.read_with(page, bytes, |apply| {
+            let slots = self.slots(page..page + 1);
+            let of_page = journal.slots.range(first..);
+            let of_page = of_page.take_while(|(slot, _)| slots.contains(&u64::from(**slot)));
+            of_page.for_each(|(_, record)| apply(record));
+        })
+    }
+
+    /// The same with the records of the page's slots that `each` hands over.
+    pub(crate) fn read_with(
+        &self,
+        page: u32,
+        bytes: &Page,
+        each: impl FnOnce(&mut dyn FnMut(&Record)),
+    ) -> (Found<()>, Lines) {
         let found = match line_page::check(bytes, self.format_id, page) {
             Verdict::Valid => Found::Valid(()),
             Verdict::Void => Found::Void,
@@ -199,15 +215,14 @@ impl LineTable {
         };
         let mut bytes = if found == Found::Valid(()) { *bytes } else { [0; PAGE_SIZE] };
         let slots = self.slots(page..page + 1);
+        // Behind the last set there may be a rest of a page.
         let end = slots.end.min(u64::from(self.layout.sets) * WAYS as u64);
-        let (first, end) = (slots.start as u32, end as u32);
-        // The very last slot's number may be the largest there is.
-        for (slot, record) in journal.slots.range(first..) {
-            if *slot >= end && end != 0 {
-                break;
+        each(&mut |record| {
+            if (slots.start..end).contains(&u64::from(record.slot.0)) {
+                let at = u64::from(record.slot.0) - slots.start;
+                self.shape.apply(&mut bytes, at as usize, record);
             }
-            self.shape.apply(&mut bytes, (slot - first) as usize, record);
-        }
+        });
         (found, self.lines(page, &bytes))
     }
 

@@ -112,6 +112,8 @@ pub enum Reason {
         /// The last one that the host noted.
         last: u64,
     },
+    /// The last use was under a lease, and did not end in order while that was held.
+    LeaseRan,
     /// Nothing proves that nobody else wrote to the origin.
     NoProof,
     /// The cache was filled when nothing proved it.
@@ -164,6 +166,10 @@ impl fmt::Display for Reason {
                 "the cache device knows of attachment {cached}, this host noted {last} as the \
                  last: the record is an older copy, or the cache was used on another host"
             ),
+            Self::LeaseRan => f.write_str(
+                "the cache was last used under a lease, and not stopped in order while that was \
+                 held: somebody else may have written to the origin since",
+            ),
             Self::NoProof => f.write_str(
                 "the origin offers no generation and none was given: nothing proves that nobody \
                  else wrote to it",
@@ -203,6 +209,9 @@ fn find_reason(record: &VolumeRecord, superblock: &Superblock, claim: &Claim) ->
     }
     if record.size != claim.size {
         return Some(Reason::OtherSize { cached: record.size, found: claim.size });
+    }
+    if record.flags & VolumeRecord::LEASED != 0 {
+        return Some(Reason::LeaseRan);
     }
     let Some(attachment) = claim.attachment else { return Some(Reason::NoAttachment) };
     let Some(last) = attachment.format_id else { return Some(Reason::Disowned) };
@@ -296,7 +305,12 @@ mod tests {
     }
 
     /// What is not as it should be, and words of the reason given.
-    const COLD: [(&str, Change, &str); 16] = [
+    const COLD: [(&str, Change, &str); 17] = [
+        (
+            "a lease that ran when the last use ended",
+            |scene| scene.record.flags |= VolumeRecord::LEASED,
+            "under a lease, and not stopped in order",
+        ),
         (
             "swapped caches of two origins",
             |scene| scene.record.identity = record(2).identity,

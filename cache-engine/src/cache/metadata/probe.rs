@@ -28,10 +28,27 @@ pub enum Probe {
     Foreign(String),
 }
 
+/// How much of a device's start says whether it is a Forebay cache. What is behind matters only
+/// where this is zeroes.
+pub const FRONT_LENGTH: u64 = 2 * SUPERBLOCK_REGION;
+
+impl Probe {
+    /// Data that nobody here knows.
+    pub fn unknown() -> Self {
+        Self::Foreign(Undecodable::Foreign.to_string())
+    }
+}
+
+/// Whether there is nothing but zeroes.
+pub fn is_zeroed(bytes: &[u8]) -> bool {
+    // In runs, so that the bytes of one need not be looked at one after another.
+    bytes.chunks(1024).all(|run| run.iter().fold(0, |any, byte| any | byte) == 0)
+}
+
 /// Tells from the first [`PROBE_LENGTH`] bytes of a device, or all of a smaller one, what it is
-/// used for.
+/// used for. The first [`FRONT_LENGTH`] are enough unless they are [`Probe::Zeroed`].
 pub fn probe(start: &[u8]) -> Probe {
-    if start.iter().all(|byte| *byte == 0) {
+    if is_zeroed(start) {
         return Probe::Zeroed;
     }
     let region = SUPERBLOCK_REGION as usize;
@@ -41,7 +58,7 @@ pub fn probe(start: &[u8]) -> Probe {
         Ok(superblock) => Probe::Ours(Box::new(superblock)),
         Err(Undecodable::Older { version, line_size }) => Probe::Older { version, line_size },
         // Zeroes where a superblock could be, but something behind.
-        Err(Undecodable::Zeroed) => Probe::Foreign(Undecodable::Foreign.to_string()),
+        Err(Undecodable::Zeroed) => Probe::unknown(),
         Err(other) => Probe::Foreign(other.to_string()),
     }
 }

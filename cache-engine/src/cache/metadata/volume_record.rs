@@ -170,13 +170,16 @@ pub struct VolumeRecord {
     pub attach_epoch: u64,
     /// Tells a wrong key from the right one, where the slots are encrypted.
     pub key_check: [u8; 16],
-    /// See [`Self::ENCRYPTED`]. Unknown flags are kept.
+    /// See [`Self::ENCRYPTED`] and [`Self::LEASED`]. Unknown flags are kept.
     pub flags: u32,
 }
 
 impl VolumeRecord {
     /// Flag: the slots hold ciphertext, and `key_check` applies.
     pub const ENCRYPTED: u32 = 1;
+    /// Flag: the volume is used under a lease that ends. Where a start finds it, the run before
+    /// did not end in order while the lease was held, and somebody else may have written since.
+    pub const LEASED: u32 = 2;
 
     /// The end of its part of the flat address space.
     pub const fn end(&self) -> u64 {

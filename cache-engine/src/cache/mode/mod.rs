@@ -47,12 +47,13 @@ pub(super) fn start_change(cache: &mut Cache, piece: PieceIndex) {
     }
 }
 
-/// Nothing of a range in doubt, or whose lines are being dropped, may enter the cache or be trusted
-/// from it.
+/// Nothing of a range in doubt, or whose lines are being dropped, or of a volume whose lease is
+/// over, may enter the cache or be trusted from it.
 fn mode_for(cache: &Cache, piece: PieceIndex) -> CacheMode {
     let volume = &cache.volumes[cache.volume_of(piece)];
     let extent = cache.pieces[piece].extent;
-    match volume.doubt.covers(extent) || cache.is_being_dropped(extent) {
+    let over = cache.now >= volume.lease_end;
+    match over || volume.doubt.covers(extent) || cache.is_being_dropped(extent) {
         true => CacheMode::PassThrough,
         false => volume.mode,
     }

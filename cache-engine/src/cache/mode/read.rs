@@ -157,7 +157,7 @@ impl Cache {
     ) {
         let (number, part) = self.wanted_of_line(name, line);
         let volume = self.volume_of(name);
-        let slot = self.slot_of_hit(number, part);
+        let slot = self.slot_of_hit(number, part).filter(|_| self.is_leased(volume));
         let served = match (completion.result, slot) {
             (Ok(()), Some(slot)) => {
                 let buffer = completion.buffer.expect("a device gives a read's buffer back");

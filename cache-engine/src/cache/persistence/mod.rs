@@ -31,7 +31,7 @@ mod journal;
 mod key_map;
 mod ledger;
 mod opening;
-mod part;
+pub(crate) mod part;
 mod passes;
 mod pending;
 mod recorded;

@@ -42,7 +42,7 @@ const BLOCKS: usize = 2;
 const NEXT: usize = 3;
 
 /// See the module.
-pub(super) struct Part {
+pub(crate) struct Part {
     slots_per_page: u32,
     all: BlockSet,
     /// Numbers of a place.
@@ -67,13 +67,20 @@ impl Part {
     /// A part from the table's first page on. It has room for what a 32768th of the cache's
     /// capacity holds, less a mebibyte, and a mebibyte at the least; or for a page's slots, and for
     /// no more than `places_max` slots.
-    pub(super) fn new(layout: &Layout, places_max: usize) -> Self {
+    pub(crate) fn new(layout: &Layout, places_max: usize) -> Self {
+        let share = layout.capacity / CAPACITY_SHARE;
+        let share = share.saturating_sub(BYTES_MIN).max(BYTES_MIN);
+        Self::with_memory(layout, share as usize, places_max)
+    }
+
+    /// A part from the table's first page on, with room for what so many `bytes` hold, or for a
+    /// page's slots, and for no more than `places_max` slots.
+    pub(crate) fn with_memory(layout: &Layout, bytes: usize, places_max: usize) -> Self {
         let blocks = (layout.line_size.bytes() / BLOCK_SIZE) as usize;
         let stride = HEADER + blocks;
         let slots_per_page = Shape::new(layout.line_size).slots();
         let slots = slots_per_page * layout.table_pages as usize;
-        let share = layout.capacity / CAPACITY_SHARE;
-        let share = share.saturating_sub(BYTES_MIN).max(BYTES_MIN) as usize / (4 * stride);
+        let share = bytes / (4 * stride);
         let places = share.max(slots_per_page).min(slots).min(places_max);
         Self {
             slots_per_page: slots_per_page as u32,
@@ -92,22 +99,22 @@ impl Part {
     }
 
     /// One past the part's last page; only a complete pass settles it.
-    pub(super) fn end(&self) -> u32 {
+    pub(crate) fn end(&self) -> u32 {
         self.end
     }
 
     /// Whether no page of the table is behind it.
-    pub(super) fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         self.end as usize == self.heads.len()
     }
 
     /// Whether a single page had more than fits, so that the part is not what the journal says.
-    pub(super) fn is_overflown(&self) -> bool {
+    pub(crate) fn is_overflown(&self) -> bool {
         self.overflown
     }
 
     /// Goes on with the part behind this one, which is empty until a pass is made.
-    pub(super) fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         (self.from, self.cursor) = (self.end, self.end);
         self.end = self.heads.len() as u32;
         // No page from there on has records: those that had some were given up.
@@ -116,7 +123,7 @@ impl Part {
     }
 
     /// The slots whose records are taken. Those of slots that the cache does not have are nobody's.
-    pub(super) fn slots(&self) -> std::ops::Range<u64> {
+    pub(crate) fn slots(&self) -> std::ops::Range<u64> {
         let first = |page: u32| u64::from(page) * u64::from(self.slots_per_page);
         first(self.from)..first(self.end)
     }
@@ -137,7 +144,7 @@ impl Part {
     }
 
     /// Takes a record that is newer than all before it.
-    pub(super) fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         if !self.covers(record.slot) {
             return;
         }
@@ -197,7 +204,7 @@ impl Part {
     }
 
     /// The next page that has records, each page once.
-    pub(super) fn next_page(&mut self) -> Option<u32> {
+    pub(crate) fn next_page(&mut self) -> Option<u32> {
         let rest = &self.heads[self.cursor as usize..self.end as usize];
         let Some(skipped) = rest.iter().position(|head| *head != NONE) else {
             self.cursor = self.end;
@@ -209,7 +216,7 @@ impl Part {
     }
 
     /// What the journal says of a page's slots, each once, in no order.
-    pub(super) fn for_each(&self, page: u32, mut apply: impl FnMut(&Record)) {
+    pub(crate) fn for_each(&self, page: u32, mut apply: impl FnMut(&Record)) {
         let mut at = self.heads[page as usize];
         while at != NONE {
             apply(&self.record(at));

@@ -76,6 +76,8 @@ impl VolumeUse {
 pub(super) struct FillWidths {
     line_size: LineSize,
     samples: Box<[Sample; SAMPLES]>,
+    /// Samples that are being watched.
+    watched: usize,
     volumes: Box<[VolumeUse; VOLUMES_MAX]>,
 }
 
@@ -84,6 +86,7 @@ impl FillWidths {
         Self {
             line_size,
             samples: Box::new([Sample::default(); SAMPLES]),
+            watched: 0,
             volumes: Box::new([VolumeUse::START; VOLUMES_MAX]),
         }
     }
@@ -92,6 +95,7 @@ impl FillWidths {
     pub(super) fn forget(&mut self, volume: VolumeId) {
         self.volumes[usize::from(volume.0) % VOLUMES_MAX] = VolumeUse::START;
         for sample in self.samples.iter_mut().filter(|sample| sample.volume == volume.0) {
+            self.watched -= usize::from(!sample.extra.is_empty());
             *sample = Sample::default();
         }
     }
@@ -107,7 +111,15 @@ impl FillWidths {
     }
 
     /// Takes note of a read (not an empty one).
+    #[inline]
     pub(super) fn observe(&mut self, volume: VolumeId, extent: Extent) {
+        // As it is where nearly all reads are hits.
+        if self.watched > 0 {
+            self.observe_watched(volume, extent);
+        }
+    }
+
+    fn observe_watched(&mut self, volume: VolumeId, extent: Extent) {
         let line = self.line_size.bytes();
         let first = extent.offset >> self.line_size.shift();
         if extent.offset & (line - 1) <= line - extent.length.min(line) && extent.length <= line {
@@ -200,6 +212,7 @@ impl FillWidths {
             if !extra.is_empty() {
                 self.settle(place(hash));
                 let used = BlockSet::EMPTY;
+                self.watched += 1;
                 self.samples[place(hash)] = Sample { line: number, volume: volume.0, extra, used };
             }
         }
@@ -211,6 +224,7 @@ impl FillWidths {
         if sample.extra.is_empty() {
             return;
         }
+        self.watched -= 1;
         let share = (sample.used.count() * 255 / sample.extra.count()) as i32;
         let estimate = &mut self.volumes[usize::from(sample.volume) % VOLUMES_MAX].estimate;
         let difference = share - i32::from(*estimate);

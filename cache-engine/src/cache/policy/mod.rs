@@ -31,6 +31,7 @@
 //! Absent: I/O, clocks, chance. The order of lines within a rank is the eviction policy's.
 
 mod admission;
+mod change;
 mod classes;
 mod endurance;
 mod fill_width;
@@ -61,10 +62,9 @@ use admission::Doorkeeper;
 use classes::Classes;
 use endurance::Tokens;
 use fill_width::FillWidths;
-use limits::Capacity;
 use pins::Pins;
 use sequential::Streams;
-use settings::{Admission, Endurance, FillWidth, Purge, SequentialCutoff};
+use settings::{Admission, FillWidth, SequentialCutoff};
 use shares::{Holding, Shares};
 use watermarks::Watch;
 
@@ -159,53 +159,6 @@ impl Policy {
         };
         policy.set(now, settings, volume)?;
         Ok(policy)
-    }
-
-    /// Changes the settings for whatever is asked from now on; also to be called, with the same
-    /// settings, when volumes come, go or change their numbers.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new); nothing has changed then.
-    pub(crate) fn set(
-        &mut self,
-        now: Timestamp,
-        settings: &PolicySettings,
-        volume: impl Fn(&str) -> Option<VolumeId>,
-    ) -> Result<(), String> {
-        settings.check()?;
-        let line = self.line_size.bytes();
-        let pins = Pins::compile(settings, self.slots, line, &volume)?;
-        let (classes, moved) = self.classes.compile(&settings.classes, &volume);
-        let capacity = Capacity { slots: self.slots, line };
-        let class_limits = capacity.of_classes(settings, &classes)?;
-        let volume_limits = capacity.of_volumes(settings, &volume)?;
-
-        self.pins = pins;
-        self.classes = classes;
-        self.shares.move_classes(&moved, self.classes.are_several());
-        self.shares.set_limits(
-            |volume| volume_limits[usize::from(volume.0) % VOLUMES_MAX],
-            |class| class_limits[class.index()],
-        );
-        self.cutoffs.fill(settings.sequential_cutoff);
-        for rule in &settings.volumes {
-            if let (Some(volume), Some(cutoff)) = (volume(&rule.volume), rule.cutoff) {
-                self.cutoffs[usize::from(volume.0) % VOLUMES_MAX] = cutoff;
-            }
-        }
-        self.set_budget(now, settings.endurance);
-        self.set_purge(now, settings.purge);
-        let needs_doorkeeper = self.tokens.is_some()
-            || settings.admission == Admission::SecondMiss
-            || settings.classes.iter().any(|rule| rule.admit == Some(Admission::SecondMiss));
-        if !needs_doorkeeper {
-            self.doorkeeper = None;
-        } else if self.doorkeeper.is_none() {
-            self.doorkeeper = Some(Doorkeeper::new(self.slots));
-        }
-        self.unresolved = unresolved(settings, &volume);
-        self.settings.clone_from(settings);
-        Ok(())
     }
 
     /// The settings in force.
@@ -474,29 +427,6 @@ impl Policy {
         is_second
     }
 
-    fn set_budget(&mut self, now: Timestamp, endurance: Endurance) {
-        self.tokens = endurance.0.map(|budget| match self.tokens {
-            Some(mut tokens) => {
-                tokens.set(now, budget);
-                tokens
-            }
-            None => Tokens::new(now, budget),
-        });
-    }
-
-    fn set_purge(&mut self, now: Timestamp, purge: Purge) {
-        // Sets fill unevenly, so that many evict long before the last place is taken.
-        self.full_at = self.slots / 8 * 7;
-        if let Some(watermarks) = purge.0 {
-            let low = Share::of_percent(watermarks.low).lines(self.slots, self.line_size.bytes());
-            self.full_at = self.full_at.min(low);
-        }
-        // Setting the same again, as when volumes come and go, does not put off the next look.
-        if purge != self.settings.purge || self.watch.is_none() {
-            self.watch = purge.0.map(|watermarks| Watch::new(now, watermarks, self.slots));
-        }
-    }
-
     fn memory_bytes(&self) -> u64 {
         let doorkeeper = self.doorkeeper.as_ref().map_or(0, Doorkeeper::memory_bytes);
         size_of::<Self>() as u64
@@ -505,21 +435,6 @@ impl Policy {
             + self.fill_widths.memory_bytes()
             + doorkeeper
     }
-}
-
-fn unresolved(settings: &PolicySettings, volume: impl Fn(&str) -> Option<VolumeId>) -> Vec<String> {
-    let of_classes = settings.classes.iter().filter_map(|rule| rule.volume.as_ref());
-    let of_volumes = settings.volumes.iter().map(|rule| &rule.volume);
-    let of_pins = settings.pins.iter().map(|pin| &pin.volume);
-    let mut names: Vec<String> = of_classes
-        .chain(of_volumes)
-        .chain(of_pins)
-        .filter(|name| volume(name).is_none())
-        .cloned()
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 #[cfg(test)]

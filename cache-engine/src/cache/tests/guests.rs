@@ -19,22 +19,22 @@ fn line(number: u64) -> Extent {
 
 /// Whether the guest would read the line from the cache device and then serve it.
 fn serves(guest: &Guest, number: u64) -> bool {
-    guest.lookup(line(number)).is_some_and(|(hit, _)| guest.serve(hit))
+    guest.lookup(NOW, line(number)).is_some_and(|(hit, _)| guest.serve(NOW, hit))
 }
 
 #[test]
 fn a_guest_finds_what_the_owner_would_serve() {
     let (mut desk, guest) = desk();
     for extent in [line(0), Extent::new(LINE + 512, 1024)] {
-        let (hit, place) = guest.lookup(extent).expect("cached");
-        assert!(guest.serve(hit));
+        let (hit, place) = guest.lookup(NOW, extent).expect("cached");
+        assert!(guest.serve(NOW, hit));
         let id = desk.read(extent.offset, extent.length);
         assert_eq!(desk.device[0].extent, Extent::new(place, extent.length));
         desk.settle(1);
         desk.reply(id);
     }
     for extent in [line(3), Extent::new(512, LINE), Extent::new(0, 0), line(1 << 40)] {
-        assert!(guest.lookup(extent).is_none(), "{extent:?}");
+        assert!(guest.lookup(NOW, extent).is_none(), "{extent:?}");
     }
     let statistics = desk.statistics();
     assert_eq!((statistics.read_hits, statistics.hit_retries), (4, 0));
@@ -56,9 +56,9 @@ fn what_guests_counted_stays_when_they_go() {
 #[test]
 fn a_hit_under_way_is_not_served_after_a_write() {
     let (mut desk, guest) = desk();
-    let (hit, _) = guest.lookup(line(0)).expect("cached");
+    let (hit, _) = guest.lookup(NOW, line(0)).expect("cached");
     let id = desk.write(0, LINE, 7);
-    assert!(!guest.serve(hit) && !serves(&guest, 0));
+    assert!(!guest.serve(NOW, hit) && !serves(&guest, 0));
     assert_eq!(desk.statistics().hit_retries, 1);
     desk.settle(0);
     desk.reply(id);
@@ -68,10 +68,10 @@ fn a_hit_under_way_is_not_served_after_a_write() {
 /// That a guest stops at once, hits under way included, when `change` is made.
 fn stops(change: impl FnOnce(&mut Desk)) -> (Desk, Guest) {
     let (mut desk, guest) = desk();
-    let (hit, _) = guest.lookup(line(0)).expect("cached");
+    let (hit, _) = guest.lookup(NOW, line(0)).expect("cached");
     change(&mut desk);
-    assert!(!guest.is_open() && !guest.serve(hit), "it was under way");
-    assert!((0..3).all(|number| guest.lookup(line(number)).is_none()), "nothing is found");
+    assert!(!guest.is_open(NOW) && !guest.serve(NOW, hit), "it was under way");
+    assert!((0..3).all(|number| guest.lookup(NOW, line(number)).is_none()), "nothing is found");
     (desk, guest)
 }
 
@@ -122,9 +122,9 @@ fn a_removed_volume_is_served_no_more_not_even_to_the_next_of_its_number() {
 fn a_resized_volume_is_served_up_to_its_end_and_where_it_is() {
     for capacity in [2 * LINE, 8 << 30] {
         let (mut desk, guest) = desk();
-        let (hit, _) = guest.lookup(line(0)).expect("cached");
+        let (hit, _) = guest.lookup(NOW, line(0)).expect("cached");
         desk.cache.resize_volume(VOLUME, capacity).expect("quiet");
-        assert!(!guest.serve(hit), "it was under way");
+        assert!(!guest.serve(NOW, hit), "it was under way");
         assert_eq!(guest.geometry().capacity, capacity);
         assert_eq!(serves(&guest, 0), capacity == 2 * LINE, "moved, or where it was");
         assert!(!serves(&guest, 2), "beyond the end, or moved");
@@ -140,7 +140,7 @@ fn what_must_be_decrypted_or_checked_is_the_owners() {
     let mut desk = Desk::with(checked, 4);
     desk.warm(0);
     let guest = desk.cache.admit_guest(VOLUME).expect("there");
-    assert!(guest.lookup(line(0)).is_none());
+    assert!(guest.lookup(NOW, line(0)).is_none());
 
     let mut desk = Desk::with(config, 4);
     let key = VolumeKey::new(&std::array::from_fn(|at| at as u8)).expect("halves differ");
@@ -151,5 +151,5 @@ fn what_must_be_decrypted_or_checked_is_the_owners() {
     desk.collect();
     desk.settle(1);
     let guest = desk.cache.admit_guest(id).expect("there");
-    assert!(guest.lookup(line(0)).is_none());
+    assert!(guest.lookup(NOW, line(0)).is_none());
 }

@@ -4,6 +4,7 @@
 mod administration;
 mod failures;
 mod guests;
+mod leases;
 mod modes;
 mod order;
 mod persistence;

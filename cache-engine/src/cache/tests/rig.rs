@@ -17,7 +17,7 @@ use crate::cache::cipher::{LineCipher, VolumeKey};
 use crate::cache::metadata::layout::SUPERBLOCK_REGION;
 use crate::cache::metadata::superblock::newest;
 use crate::cache::metadata::{
-    FormatId, Generation, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
+    FormatId, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
 };
 use crate::cache::outbox::Token;
 use crate::cache::{Event, Ticket};
@@ -174,23 +174,14 @@ impl Rig {
         id
     }
 
-    fn record(&mut self, id: VolumeId, name: &str) {
-        let span = self.cache.span(id).expect("it has one");
-        let record = VolumeRecord {
-            id,
-            name: name.into(),
-            identity: OriginIdentity::new(IdentityKind::Assigned, name).expect("a text"),
-            size: self.cache.geometry(id).expect("there").capacity,
-            base: span.base,
-            span: span.length,
-            generation: Generation::default(),
-            attach_epoch: 0,
-            key_check: [0; 16],
-            flags: 0,
-        };
-        let ticket = self.cache.record_volume(record).expect("room");
+    /// Records a volume, and returns what was asked to be recorded.
+    pub(super) fn record(&mut self, id: VolumeId, name: &str) -> VolumeRecord {
+        let identity = OriginIdentity::new(IdentityKind::Assigned, name).expect("a text");
+        let record = self.cache.volume_record(id, identity).expect("it was added");
+        let ticket = self.cache.record_volume(record.clone()).expect("room");
         self.collect();
         self.done(ticket);
+        record
     }
 
     pub(super) fn done(&mut self, ticket: Ticket) {

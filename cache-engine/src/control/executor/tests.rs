@@ -9,7 +9,7 @@ use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::device::shared::SharedQueue;
 use block_io::{BlockDevice, BufferPool, Completion, IoError};
 
-use super::super::model::Status;
+use super::super::model::{LeaseStatus, Status};
 use super::*;
 use crate::cache::{CacheConfig, CacheMode, CacheSpace, LineSize, VolumeSettings};
 use crate::volume::CachedVolume;
@@ -389,4 +389,45 @@ fn without_a_cache_there_is_nothing_to_set() {
     }
     executor.execute(Request::Status {}, ());
     assert!(matches!(executor.next_answer(), Some(((), Answer::Status(_)))));
+}
+
+#[test]
+fn a_lease_is_given_renewed_and_given_back() {
+    let mut place = Place::new();
+    let lease = |until_ns| Request::Lease { volume: "pg".into(), until_ns };
+    let states = |place: &mut Place| {
+        let volumes = place.status().volumes;
+        volumes.into_iter().map(|one| one.lease.map(|lease| lease.state)).collect::<Vec<_>>()
+    };
+    let named = |state: &str| Some(state.to_owned());
+    assert_eq!(states(&mut place), [named("unlimited"), named("unlimited"), None]);
+    place.executor.set_clock(Timestamp(1_000_000_000));
+    let held = |seconds| {
+        Some(Answer::Lease(LeaseStatus { state: "held".into(), seconds_left: Some(seconds) }))
+    };
+    assert_eq!(place.ask(lease(3_000_000_000)), held(2.0));
+    place.executor.set_clock(Timestamp(2_000_000_000));
+    assert_eq!(place.ask(lease(5_500_000_000)), held(3.5));
+    assert_eq!(states(&mut place), [named("held"), named("unlimited"), None]);
+    // One that lay somewhere until it was over changes nothing.
+    let message = place.refused(lease(1_500_000_000));
+    assert!(message.contains("'pg'") && message.contains("ended 0.500 s ago"), "{message}");
+    assert_eq!(states(&mut place)[0], named("held"));
+    let answer = place.ask(lease(0)).or_else(|| {
+        while place.turn() {}
+        place.executor.next_answer().map(|(_, answer)| answer)
+    });
+    let over = LeaseStatus { state: "over".into(), seconds_left: None };
+    assert_eq!(answer, Some(Answer::Lease(over)));
+    // A renewal that comes when the lease has ended is another one, whatever the cache last heard.
+    place.executor.set_clock(Timestamp(6_000_000_000));
+    place.ask(lease(7_000_000_000));
+    place.executor.set_clock(Timestamp(7_000_000_000));
+    place.ask(lease(9_000_000_000));
+    let over = std::iter::from_fn(|| place.engine.next_event());
+    let over = over.filter(|event| matches!(event, Event::LeaseOver(_))).count();
+    assert_eq!(over, 2, "given back, and ended");
+    assert!(
+        place.refused(Request::Lease { volume: "raw".into(), until_ns: 0 }).contains("without")
+    );
 }

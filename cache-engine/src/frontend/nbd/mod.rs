@@ -15,4 +15,4 @@ pub mod server;
 
 pub use address::{AddressError, ExportAddress, Transport};
 pub use protocol::Export;
-pub use server::{NbdServer, ServerOptions, ServerStatistics};
+pub use server::{HelperAddress, NbdServer, ServerOptions, ServerStatistics};

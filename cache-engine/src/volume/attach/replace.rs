@@ -78,8 +78,7 @@ pub fn replace<Origin: BlockQueue, CacheDevice: BlockQueue>(
     debug_assert_eq!(superblock.format_id, fresh, "keys are derived from it");
     for (id, attached) in volumes {
         let epoch = note_attachment(attached, &superblock)?;
-        let check = cipher(*id, attached).as_ref().map(LineCipher::key_check);
-        put_record(engine, record(engine, *id, attached, epoch, check), turn)?;
+        put_record(engine, record(engine, *id, attached, epoch), turn)?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Volumes that come and go on one cache device, on simulated disks.
 
+use std::time::Duration;
+
 use super::*;
 use crate::cache::CacheConfig;
 use crate::cache::metadata::FormatId;
@@ -15,6 +17,8 @@ const LINE: u64 = 16 << 10;
 struct Host {
     world: World,
     cache: SimDisk,
+    /// What may take the place of the cache device.
+    spare: SimDisk,
     origins: [SimDisk; 2],
     pool: BufferPool,
     folder: tempfile::TempDir,
@@ -30,6 +34,7 @@ impl Host {
         let disk = |name: &str, size| SimDisk::new(&world, name, Geometry::new(size));
         Self {
             cache: disk("cache", 64 << 20),
+            spare: disk("spare", 64 << 20),
             origins: [disk("first", 8 << 20), disk("second", 8 << 20)],
             pool: BufferPool::heap(),
             folder: tempfile::tempdir().expect("a folder"),
@@ -76,18 +81,38 @@ impl Host {
         origin: usize,
         name: &str,
     ) -> Result<(Volume, VolumeStart), DeviceError> {
+        self.attach_until(engine, origin, name, None)
+    }
+
+    /// Likewise, under a lease.
+    fn attach_until(
+        &self,
+        engine: &Engine,
+        origin: usize,
+        name: &str,
+        lease: Option<Timestamp>,
+    ) -> Result<(Volume, VolumeStart), DeviceError> {
         let queue = self.origins[origin].open_queue(&self.world, 64).expect("opens");
-        let text = format!("origin {origin}");
         let state = self.state();
-        let options = AttachOptions {
+        let options = self.options(origin, name, &state);
+        attach_leased(engine, queue, options, lease, &mut self.turn())
+    }
+
+    fn options<'state>(
+        &self,
+        origin: usize,
+        name: &str,
+        state: &'state StateDirectory,
+    ) -> AttachOptions<'state> {
+        let text = format!("origin {origin}");
+        AttachOptions {
             name: name.into(),
             mode: CacheMode::default(),
             identity: OriginIdentity::new(IdentityKind::Assigned, text).expect("a text"),
             generation: promise(),
-            state: &state,
+            state,
             key: None,
-        };
-        attach(engine, queue, options, &mut self.turn())
+        }
     }
 
     /// Reads some lines twice: how many of each time were hits.
@@ -181,6 +206,136 @@ fn a_volume_whose_record_cannot_be_written_is_not_served() {
     let identity = OriginIdentity::new(IdentityKind::Assigned, "origin 0").expect("a text");
     let noted = host.state().read(&identity).expect("readable").expect("there");
     assert_eq!(noted.format_id, None);
+}
+
+const LENGTH: Duration = Duration::from_secs(10);
+
+/// Attaches the first origin under a lease and fills the cache, until all is on the device.
+fn leased(host: &mut Host) -> (Engine, Volume) {
+    let engine = host.open();
+    let until = Some(host.world.now() + LENGTH);
+    let (mut volume, _) = host.attach_until(&engine, 0, "a", until).expect("room");
+    loaded(host, &engine);
+    assert_eq!(host.hits(&mut volume), [0, 20]);
+    let end = host.world.now() + Duration::from_secs(1);
+    while host.world.now() < end {
+        let progress = engine.poll(host.world.now());
+        let next = if progress { host.world.now() } else { end };
+        host.turn()(Some(next)).expect("never fails");
+    }
+    (engine, volume)
+}
+
+fn starts_cold(host: &mut Host, lease: Option<Timestamp>, why: WhyCold) {
+    let engine = host.open();
+    let (mut volume, start) = host.attach_until(&engine, 0, "a", lease).expect("room");
+    assert_eq!(start, VolumeStart::Cold(why));
+    loaded(host, &engine);
+    assert_eq!(host.hits(&mut volume)[0], 0);
+}
+
+#[test]
+fn a_crash_under_a_lease_is_followed_by_a_cold_start_whoever_vouches_for_the_origin() {
+    for lease in [None, Some(Timestamp(u64::MAX - 1))] {
+        let mut host = Host::new();
+        let (engine, volume) = leased(&mut host);
+        drop((engine, volume));
+        starts_cold(&mut host, lease, WhyCold::Unproved(Reason::LeaseRan));
+    }
+}
+
+#[test]
+fn a_stop_while_the_lease_is_held_is_followed_by_a_warm_start_and_one_after_its_end_by_a_cold_one()
+{
+    for (waits, is_warm) in [(Duration::ZERO, true), (LENGTH, false)] {
+        let mut host = Host::new();
+        let (engine, volume) = leased(&mut host);
+        host.world.advance_by(waits);
+        let left = [(volume.id(), Left::InOrder(promise()))];
+        stop(&engine, &host.state(), &left, &mut host.turn()).expect("idle");
+        if is_warm {
+            let engine = host.open();
+            let until = Some(host.world.now() + LENGTH);
+            let (mut volume, start) = host.attach_until(&engine, 0, "a", until).expect("room");
+            loaded(&host, &engine);
+            assert_eq!((start, host.hits(&mut volume)), (VolumeStart::Warm, [20, 20]));
+        } else {
+            starts_cold(&mut host, None, WhyCold::Unproved(Reason::LeaseRan));
+        }
+    }
+}
+
+#[test]
+fn a_start_without_the_lease_that_it_needs_is_cold_and_caches_nothing_before_the_first() {
+    let mut host = Host::new();
+    let (engine, volume) = leased(&mut host);
+    let left = [(volume.id(), Left::InOrder(promise()))];
+    stop(&engine, &host.state(), &left, &mut host.turn()).expect("idle");
+    let engine = host.open();
+    let over = Some(host.world.now());
+    let (mut volume, start) = host.attach_until(&engine, 0, "a", over).expect("room");
+    assert_eq!(start, VolumeStart::Cold(WhyCold::NoLease));
+    loaded(&host, &engine);
+    assert_eq!(host.hits(&mut volume), [0, 0]);
+    let now = host.world.now();
+    engine.change(|cache| cache.set_lease(now, volume.id(), Some(now + LENGTH))).expect("there");
+    until_event(&engine, &mut host.turn(), &Event::LeaseHeld(volume.id()), || Ok(()))
+        .expect("sound devices");
+    assert_eq!(host.hits(&mut volume), [0, 20]);
+}
+
+#[test]
+fn a_volume_that_is_taken_out_and_comes_back_is_warm_only_if_it_was_left_under_its_lease() {
+    for (waits, expected) in [
+        (Duration::ZERO, VolumeStart::Warm),
+        (LENGTH, VolumeStart::Cold(WhyCold::Unproved(Reason::LeaseRan))),
+    ] {
+        let mut host = Host::new();
+        let (engine, volume) = leased(&mut host);
+        host.world.advance_by(waits);
+        let left = Left::InOrder(promise());
+        detach(volume, &host.state(), left, &mut host.turn()).expect("idle");
+        let until = Some(host.world.now() + LENGTH);
+        let (mut volume, start) = host.attach_until(&engine, 0, "a", until).expect("room");
+        let hits = host.hits(&mut volume);
+        let is_warm = expected == VolumeStart::Warm;
+        assert_eq!((start, hits), (expected, [if is_warm { 20 } else { 0 }, 20]));
+        // It is back under a lease, which a crash does not undo.
+        drop((volume, engine));
+        starts_cold(&mut host, None, WhyCold::Unproved(Reason::LeaseRan));
+    }
+}
+
+#[test]
+fn another_cache_device_knows_of_the_lease() {
+    for is_stopped in [false, true] {
+        let mut host = Host::new();
+        let (engine, mut volume) = leased(&mut host);
+        let until = host.world.now() + LENGTH * 2;
+        let now = host.world.now();
+        engine.change(|cache| cache.set_lease(now, volume.id(), Some(until))).expect("there");
+        let state = host.state();
+        let attached = [(volume.id(), host.options(0, "a", &state))];
+        let queue = host.spare.open_queue(&host.world, 64).expect("opens");
+        let fresh = FreshIds { format: FormatId([8; 16]), cold_start: FormatId([9; 16]) };
+        let options = ReplaceOptions { force_format: false, fresh };
+        replace(&engine, queue, &host.pool, options, &attached, &mut host.turn()).expect("sound");
+        assert_eq!(host.hits(&mut volume), [0, 20], "the lease goes on");
+        std::mem::swap(&mut host.cache, &mut host.spare);
+        if is_stopped {
+            let left = [(volume.id(), Left::InOrder(promise()))];
+            stop(&engine, &host.state(), &left, &mut host.turn()).expect("idle");
+            drop((volume, engine));
+            let engine = host.open();
+            let (mut volume, start) =
+                host.attach_until(&engine, 0, "a", Some(until)).expect("room");
+            loaded(&host, &engine);
+            assert_eq!((start, host.hits(&mut volume)), (VolumeStart::Warm, [20, 20]));
+        } else {
+            drop((volume, engine));
+            starts_cold(&mut host, Some(until), WhyCold::Unproved(Reason::LeaseRan));
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A cache device with records in every place is found whole, and each damage to it is found.
 
 use super::*;
-use crate::cache::metadata::examination::JournalRecord;
+use crate::cache::metadata::examination::{JournalBlock, JournalRecord, JournalRecords};
 use crate::cache::metadata::volume_record::tests::record as volume_record;
 use crate::cache::metadata::{FormatId, layout};
 use crate::cache::{LineSize, VolumeId};
@@ -27,7 +27,11 @@ struct Scene {
 
 impl Scene {
     fn new(state: State) -> Self {
-        let device = MemoryDevice::new(4 << 20).expect("size");
+        Self::sized(state, 4 << 20)
+    }
+
+    fn sized(state: State, capacity: u64) -> Self {
+        let device = MemoryDevice::new(capacity).expect("size");
         let mut queue = BlockDevice::<()>::open_queue(&device, &(), 4).expect("opens");
         let line_size = LineSize::default();
         let options = FormatOptions { line_size, force_format: false, format_id: FORMAT };
@@ -97,6 +101,11 @@ impl Scene {
     }
 
     fn check(&self) -> Report {
+        self.check_within(RECORDS_MEMORY)
+    }
+
+    /// With so many bytes for the journal's records.
+    fn check_within(&self, memory: usize) -> Report {
         let mut queue = BlockDevice::<()>::open_queue(&self.device, &(), 4).expect("opens");
         let pool = BufferPool::heap();
         let mut exchange = Exchange::new(&mut queue, &pool, turn);
@@ -104,10 +113,11 @@ impl Scene {
             Ok(self.origin[offset as usize..offset as usize + length].to_vec())
         };
         let volume = &self.superblock.volumes()[0];
-        let original = Original { volume, read: &mut read };
+        let original = Original { volume, cipher: None, read: &mut read };
         let mut told = Vec::new();
         let progress = |share| told.push(share);
-        let report = check(&mut exchange, &self.superblock, Some(original), progress);
+        let report =
+            check_within(memory, &mut exchange, &self.superblock, Some(original), progress);
         assert!(told.is_sorted() && told.iter().all(|share| (0.0..=1.0).contains(share)));
         report.expect("the device works")
     }
@@ -126,7 +136,7 @@ fn a_whole_cache_is_found_whole_and_counted() {
     assert_eq!(report.leftovers, Findings::default());
     assert_eq!((report.journal_blocks, report.journal_records), (1, 1));
     assert_eq!((report.pages_valid, report.lines, report.blocks), (1, 2, 4));
-    assert_eq!(report.compared, 2, "the other line is of no volume");
+    assert_eq!((report.checksums, report.compared), (2, 2), "the other line is of no volume");
 }
 
 #[test]
@@ -217,4 +227,36 @@ fn a_journal_goes_round_its_ring() {
     scene.device.overwrite(superblock.layout.journal_block_offset(last), &bytes);
     let found = usage(&mut exchange, &superblock).expect("the device works");
     assert_eq!(found.journal_blocks, 3, "a block of an earlier run is left over from it");
+}
+
+#[test]
+fn a_journal_of_more_than_the_memory_holds_is_read_in_passes_and_says_the_same() {
+    let mut scene = Scene::sized(State::InUse, 64 << 20);
+    let layout = scene.superblock.layout;
+    let slots = layout.sets * 16;
+    // Every third slot twice, the newer one empty for every other of them, in no order.
+    let count = slots / 3;
+    let slot = |number: u32| number * 7 % count * 3;
+    let records: Vec<_> = (0..2 * count)
+        .map(|number| {
+            let empty = number >= count && number % 2 == 0;
+            let slot = slot(number % count);
+            let record = Scene::record(slot, 20 + slot % 16);
+            let valid = if empty { 0 } else { record.valid };
+            JournalRecord { valid, entry: if empty { 0 } else { record.entry }, ..record }
+        })
+        .collect();
+    scene.superblock.journal_tail = 100;
+    for (sequence, records) in (100..).zip(records.chunks(150)) {
+        let block = JournalBlock { run: 1, records: records.to_vec() };
+        let bytes = block.encode(FORMAT, sequence).expect("it fits");
+        scene.device.overwrite(layout.journal_block_offset(sequence), &bytes);
+    }
+    let whole = scene.check();
+    assert_eq!((whole.damage.count, whole.journal_records), (0, 2 * u64::from(count)), "{whole:?}");
+    assert!(layout.table_pages > 20 && whole.lines > u64::from(count) / 4, "{whole:?}");
+    // No room for more than a page has slots, and for some of them.
+    for memory in [0, 10_000, 30_000] {
+        assert_eq!(scene.check_within(memory), whole, "{memory} bytes for records");
+    }
 }

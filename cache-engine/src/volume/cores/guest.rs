@@ -13,7 +13,7 @@ use block_io::{
     RemoteBuffer, Request, RequestId, Returns, Timestamp,
 };
 
-use super::{Invitation, MESSAGES_A_POLL, RemoteRequest, ToGuest, ToOwner};
+use super::{Invitation, MESSAGES_A_POLL, RemoteRequest, Renewal, ToGuest, ToOwner};
 use crate::cache::guests::{Guest, GuestHit};
 
 /// A request in flight.
@@ -54,8 +54,13 @@ enum Refusal {
 /// A volume whose cache another core owns. Dropped before it [is idle](Self::is_idle), it loses
 /// the buffers that the owner has.
 pub struct RemoteVolume<CacheDevice> {
-    guest: Guest,
-    cache_device: CacheDevice,
+    // Closed before the guest goes, by which the owner knows that it was.
+    cache_device: Option<CacheDevice>,
+    guest: Option<Guest>,
+    /// Where there is no guest.
+    geometry: Geometry,
+    /// Reads on the cache device.
+    hits: usize,
     sender: MailSender<ToOwner>,
     mailbox: Mailbox<ToGuest>,
     pool: BufferPool,
@@ -74,29 +79,37 @@ pub struct RemoteVolume<CacheDevice> {
     returns: Returns,
     /// Something was left in the owner's mailbox and not announced.
     unannounced: bool,
+    /// As of the last poll.
+    now: Timestamp,
 }
 
 impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
     /// Follows an invitation on the core of `reactor`, with a queue of its own to the cache device,
-    /// whose offsets are the owner's.
+    /// whose offsets are the owner's. Without one, everything goes to the owner.
     ///
     /// # Errors
     /// When there are no more descriptors, or the server is gone.
     pub fn accept(
         invitation: Invitation,
         reactor: &Reactor,
-        cache_device: CacheDevice,
+        cache_device: Option<CacheDevice>,
     ) -> Result<Self, DeviceError> {
-        let Invitation { guest, sender, depth } = invitation;
-        let loans_max = depth + guest.stores_max();
+        let Invitation { guest, geometry, sender, depth } = invitation;
+        let stores_max = guest.as_ref().map_or(0, Guest::stores_max);
+        let loans_max = depth + stores_max;
         // Answers to all requests in flight, and blocks that come after theirs.
         let (back, mailbox) = reactor.mailbox(depth + loans_max)?;
         sender
             .send(ToOwner::Hello(back))
             .map_err(|_| DeviceError::new("guest: the volume's owner serves it no more"))?;
+        if let (Some(guest), None) = (&guest, &cache_device) {
+            guest.leave_device();
+        }
         Ok(Self {
+            cache_device: cache_device.filter(|_| guest.is_some()),
             guest,
-            cache_device,
+            geometry,
+            hits: 0,
             sender,
             mailbox,
             pool: reactor.pool().clone(),
@@ -109,7 +122,23 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
             arrived: Vec::with_capacity(depth),
             returns: Returns::default(),
             unannounced: false,
+            now: reactor.now(),
         })
+    }
+
+    /// Uses the cache device that has taken the place of the one before, which it has left.
+    pub fn renew(&mut self, renewal: Renewal, cache_device: Option<CacheDevice>) {
+        debug_assert!(self.hits == 0, "the device before was left");
+        if cache_device.is_none() {
+            renewal.0.leave_device();
+        }
+        self.cache_device = cache_device;
+        self.guest = Some(renewal.0);
+    }
+
+    /// The volume looks so now. Of a cached one the guest knows by itself.
+    pub fn set_geometry(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
     }
 
     /// Whether nothing is in flight and every buffer is back.
@@ -136,18 +165,28 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
     fn try_hit(&mut self, request: Request) -> Result<(), Refusal> {
         let length = request.buffer.as_ref().map(|buffer| buffer.len() as u64);
         let is_right = length == Some(request.extent.length);
+        let (Some(guest), Some(_)) = (&self.guest, &self.cache_device) else {
+            return Err(Refusal::NoHit(request));
+        };
         let looked_up = match request.operation {
-            Operation::Read if is_right => self.guest.lookup(request.extent),
+            Operation::Read if is_right => guest.lookup(self.now, request.extent),
             _ => None,
         };
         let Some((hit, place)) = looked_up else { return Err(Refusal::NoHit(request)) };
         let (id, extent) = (request.id, request.extent);
         let name = self.insert(Pending { id, extent, way: Way::Hit(hit) });
         let read = Request { id: name, extent: Extent::new(place, extent.length), ..request };
-        self.cache_device.submit(read).map_err(|refused| {
-            self.remove(name);
-            Refusal::Full(Request { id, extent, ..refused })
-        })
+        let cache_device = self.cache_device.as_mut().expect("asked above");
+        match cache_device.submit(read) {
+            Ok(()) => {
+                self.hits += 1;
+                Ok(())
+            }
+            Err(refused) => {
+                self.remove(name);
+                Err(Refusal::Full(Request { id, extent, ..refused }))
+            }
+        }
     }
 
     fn send(&mut self, mut request: Request, failed: Option<IoError>) {
@@ -170,6 +209,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
             force_unit_access: request.force_unit_access,
             buffer,
             failed,
+            now: self.now,
         });
         match self.sender.leave(message) {
             Ok(()) => self.unannounced = true,
@@ -186,7 +226,9 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
     fn hit_done(&mut self, completion: Completion) {
         let Pending { id, extent, way } = self.remove(completion.id);
         let Way::Hit(hit) = way else { unreachable!("only hits are sent to the cache device") };
-        if completion.result.is_ok() && self.guest.serve(hit) {
+        self.hits -= 1;
+        let guest = self.guest.as_ref().expect("it made the hit");
+        if completion.result.is_ok() && guest.serve(self.now, hit) {
             self.completions.push(Completion { id, ..completion });
         } else {
             let failed = completion.result.err();
@@ -248,6 +290,17 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
         if owner_is_gone && taken == 0 { self.give_up() } else { taken > 0 }
     }
 
+    /// Closes the cache device if it is given up and nothing is under way there.
+    fn leave_device(&mut self) {
+        let Some(guest) = &self.guest else { return };
+        if self.cache_device.is_some() && self.hits == 0 && guest.device_is_given_up() {
+            self.cache_device = None;
+            guest.leave_device();
+            // The owner waits for it.
+            self.unannounced = true;
+        }
+    }
+
     /// The owner is gone, and all that it had to say was heard.
     fn give_up(&mut self) -> bool {
         let at_owner = |pending: &Option<Pending>| {
@@ -265,7 +318,7 @@ impl<CacheDevice: BlockQueue> RemoteVolume<CacheDevice> {
 
 impl<CacheDevice: BlockQueue> BlockQueue for RemoteVolume<CacheDevice> {
     fn geometry(&self) -> Geometry {
-        self.guest.geometry()
+        self.guest.as_ref().map_or(self.geometry, Guest::geometry)
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
@@ -281,13 +334,18 @@ impl<CacheDevice: BlockQueue> BlockQueue for RemoteVolume<CacheDevice> {
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
+        self.now = now;
         let mut arrived = std::mem::take(&mut self.arrived);
-        let mut progress = self.cache_device.poll(now, &mut arrived);
+        let mut progress = match &mut self.cache_device {
+            Some(cache_device) => cache_device.poll(now, &mut arrived),
+            None => false,
+        };
         for completion in arrived.drain(..) {
             self.hit_done(completion);
         }
         self.arrived = arrived;
         progress |= self.take_answers();
+        self.leave_device();
         if std::mem::take(&mut self.unannounced) {
             self.sender.wake();
             progress = true;

@@ -21,6 +21,12 @@
 //! that and the owner's stores in flight together. Both mailboxes have room for all of it, so
 //! nothing is ever refused on the way.
 //!
+//! **The cache device.** A guest has a queue of its own to it. When the owner gives the device up,
+//! the guest is woken, drops its queue when nothing is under way there, and tells the owner, whose
+//! cache is not [detached](crate::cache::Cache::is_detached) before all have. A [`Renewal`] lets it
+//! use another device. A guest without a device, and one of a volume without a cache, sends
+//! everything to the owner.
+//!
 //! **Wake-ups.** What is left in a mailbox in one turn is announced once, by `poll`.
 //!
 //! Absent: several owners of one cache, and moving a volume from core to core.
@@ -29,10 +35,10 @@ mod guest;
 mod owner;
 
 pub use guest::RemoteVolume;
-pub use owner::{Invitation, RemoteServer};
+pub use owner::{Hosting, Invitation, RemoteServer, Renewal};
 
 use block_io::reactor::MailSender;
-use block_io::{Extent, IoError, Operation, RemoteBuffer, RequestId};
+use block_io::{Extent, IoError, Operation, RemoteBuffer, RequestId, Timestamp};
 
 /// Messages that one side takes from the other in one poll.
 const MESSAGES_A_POLL: usize = 64;
@@ -54,6 +60,8 @@ struct RemoteRequest {
     buffer: Option<RemoteBuffer>,
     /// Why the cache device could not be read in place.
     failed: Option<IoError>,
+    /// The guest's reading of the clock that all cores share.
+    now: Timestamp,
 }
 
 /// From the owner.

@@ -1,29 +1,76 @@
-//! The owner's side of a guest: takes its requests from the mailbox, has the cache do them, sends
+//! The owner's side of a guest: takes its requests from the mailbox, has the volume do them, sends
 //! answers and buffers back.
 
 use block_io::device::shared::SharedQueue;
 use block_io::reactor::{MailSender, Mailbox, Reactor};
 use block_io::{
-    BlockQueue, Buffer, Completion, DeviceError, Geometry, IoError, Request, Returns, Timestamp,
+    BlockQueue, Buffer, Completion, DeviceError, Extent, Geometry, IoError, Request, Returns,
+    Timestamp,
 };
 
 use super::{MESSAGES_A_POLL, RemoteRequest, ToGuest, ToOwner};
-use crate::cache::VolumeId;
 use crate::cache::guests::{Guest, Membership};
 use crate::volume::CachedVolume;
+
+/// A queue that other cores may use through its owner.
+pub trait Hosting: BlockQueue {
+    /// Whether guests may serve hits in place.
+    fn is_cached(&self) -> bool;
+
+    /// Leave for another core to serve hits in place; none where nothing is cached.
+    ///
+    /// # Errors
+    /// When the volume was removed.
+    fn admit_guest(&self) -> Result<Option<Guest>, DeviceError>;
+
+    /// A guest could not read from the cache device what it had looked up.
+    fn guest_read_failed(&self, extent: Extent, error: IoError);
+
+    /// A guest has seen that it is so late; see [`Cache::observe`](crate::cache::Cache::observe).
+    fn guest_time(&self, now: Timestamp);
+}
+
+impl<Origin: BlockQueue, CacheDevice: BlockQueue> Hosting for CachedVolume<Origin, CacheDevice> {
+    fn is_cached(&self) -> bool {
+        true
+    }
+
+    fn admit_guest(&self) -> Result<Option<Guest>, DeviceError> {
+        self.engine().change(|cache| cache.admit_guest(self.id())).map(Some)
+    }
+
+    fn guest_read_failed(&self, extent: Extent, error: IoError) {
+        self.engine().change(|cache| cache.guest_read_failed(self.id(), extent, error));
+    }
+
+    fn guest_time(&self, now: Timestamp) {
+        self.engine().change(|cache| cache.observe(now));
+    }
+}
 
 /// Leave for another core to use a volume. Send it there and
 /// [accept](super::RemoteVolume::accept) it.
 pub struct Invitation {
-    pub(super) guest: Guest,
+    pub(super) guest: Option<Guest>,
+    /// Where there is no guest.
+    pub(super) geometry: Geometry,
     pub(super) sender: MailSender<ToOwner>,
     pub(super) depth: usize,
 }
 
+/// Leave for a guest to use the cache device that has taken the place of another one. Send it to
+/// the core and [renew](super::RemoteVolume::renew) its volume.
+pub struct Renewal(pub(super) Guest);
+
 impl Invitation {
     /// What the volume looks like.
     pub fn geometry(&self) -> Geometry {
-        self.guest.geometry()
+        self.guest.as_ref().map_or(self.geometry, Guest::geometry)
+    }
+
+    /// Whether hits may be served in place, from a queue of the guest's own.
+    pub fn is_cached(&self) -> bool {
+        self.guest.is_some()
     }
 
     /// Requests that the guest may have in flight: the depth that its queue of the cache device
@@ -37,10 +84,11 @@ impl Invitation {
 ///
 /// Dropped before it is [finished](Self::is_finished), it ends the guest's requests in flight with
 /// an error, and their buffers are lost to the guest's pool.
-pub struct RemoteServer<Origin: BlockQueue, CacheDevice: BlockQueue> {
-    volume: SharedQueue<CachedVolume<Origin, CacheDevice>>,
-    id: VolumeId,
-    membership: Membership,
+pub struct RemoteServer<Volume: Hosting> {
+    volume: SharedQueue<Volume>,
+    membership: Option<Membership>,
+    /// The guest was woken to leave the cache device.
+    told_to_leave: bool,
     // Closed before the way back is, whose end wakes the guest to see it.
     incoming: Mailbox<ToOwner>,
     outgoing: Option<MailSender<ToGuest>>,
@@ -54,7 +102,7 @@ pub struct RemoteServer<Origin: BlockQueue, CacheDevice: BlockQueue> {
     ended: bool,
 }
 
-impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevice> {
+impl<Volume: Hosting> RemoteServer<Volume> {
     /// A server for a guest of `volume`, and what to send to the guest's core. `reactor` is this
     /// core's; `depth` is how many requests the guest may have in flight.
     ///
@@ -62,7 +110,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevi
     /// When `depth` is zero or 2^16 - 1 or more, the volume was removed, or there are no more
     /// descriptors.
     pub fn new(
-        volume: &SharedQueue<CachedVolume<Origin, CacheDevice>>,
+        volume: &SharedQueue<Volume>,
         reactor: &Reactor,
         depth: usize,
     ) -> Result<(Self, Invitation), DeviceError> {
@@ -70,17 +118,13 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevi
             return Err(DeviceError::new(format!("guest depth {depth}: must be 1 to 65534")));
         }
         let volume = volume.another();
-        let (id, guest) = volume.with_queue(|volume| {
-            let id = volume.id();
-            (id, volume.engine().change(|cache| cache.admit_guest(id)))
-        });
-        let guest = guest?;
+        let guest = volume.with_queue(|volume| volume.admit_guest())?;
+        let geometry = volume.geometry();
         // Requests and the first message.
         let (sender, incoming) = reactor.mailbox(depth + 1)?;
         let server = Self {
-            volume,
-            id,
-            membership: guest.membership(),
+            membership: guest.as_ref().map(Guest::membership),
+            told_to_leave: false,
             incoming,
             outgoing: None,
             refused: None,
@@ -88,15 +132,27 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevi
             completions: Vec::with_capacity(depth),
             unannounced: false,
             ended: false,
+            volume,
         };
-        Ok((server, Invitation { guest, sender, depth }))
+        Ok((server, Invitation { guest, geometry, sender, depth }))
+    }
+
+    /// Lets the guest use the cache device that has taken the place of the one that it came for.
+    ///
+    /// # Errors
+    /// When the volume was removed, or nothing is cached.
+    pub fn renew(&self) -> Result<Renewal, DeviceError> {
+        let guest = self.volume.with_queue(|volume| volume.admit_guest())?;
+        guest.map(Renewal).ok_or_else(|| DeviceError::new("guest: its volume has no cache"))
     }
 
     /// Moves what can be moved. Returns whether anything happened; after `true` it is to be called
     /// again before the core sleeps.
     pub fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = self.take_requests();
-        progress |= self.volume.poll(now, &mut self.completions);
+        if self.volume.in_flight() > 0 {
+            progress |= self.volume.poll(now, &mut self.completions);
+        }
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.answer(completion);
@@ -105,6 +161,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevi
         while let Some(block) = self.lent.take() {
             self.leave(ToGuest::Returned(block));
         }
+        self.unannounced |= self.tell_to_leave();
         if std::mem::take(&mut self.unannounced)
             && let Some(outgoing) = &self.outgoing
         {
@@ -117,6 +174,13 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevi
     /// Whether the guest is gone and nothing of it is left.
     pub fn is_finished(&self) -> bool {
         self.ended && self.volume.in_flight() == 0
+    }
+
+    /// Whether the guest has to be woken, because it has to leave the cache device.
+    fn tell_to_leave(&mut self) -> bool {
+        let given_up = self.membership.as_ref().is_some_and(Membership::device_is_given_up);
+        let before = std::mem::replace(&mut self.told_to_leave, given_up);
+        given_up && !before
     }
 
     /// Returns whether there was any.
@@ -147,18 +211,18 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> RemoteServer<Origin, CacheDevi
                     continue;
                 }
             };
-            let RemoteRequest { id, operation, extent, force_unit_access, buffer, failed } = remote;
+            let RemoteRequest { id, operation, extent, force_unit_access, buffer, failed, now } =
+                remote;
             let buffer = buffer.map(|buffer| buffer.open(&self.lent));
             let request = Request { id, operation, extent, force_unit_access, buffer };
-            if self.membership.is_over() {
+            if self.membership.as_ref().is_some_and(Membership::is_over) {
                 self.answer(request.complete(Err(IoError::Cancelled)));
                 continue;
             }
+            // This core's reading may be older than the guest's, who saw a lease end.
+            self.volume.with_queue(|volume| volume.guest_time(now));
             if let Some(error) = failed {
-                let id = self.id;
-                self.volume.with_queue(|volume| {
-                    volume.engine().change(|cache| cache.guest_read_failed(id, extent, error));
-                });
+                self.volume.with_queue(|volume| volume.guest_read_failed(extent, error));
             }
             return Some(request);
         }

@@ -7,59 +7,54 @@ use std::time::Duration;
 
 use block_io::sim::{ReferenceDisk, fill_pattern};
 use block_io::{
-    BufferPool, Completion, Extent, Geometry, IoError, Operation, Request, RequestId, Timestamp,
-};
-use cache_engine::cache::metadata::layout::SUPERBLOCK_REGION;
-use cache_engine::cache::metadata::superblock::newest;
-use cache_engine::cache::metadata::{
-    FormatId, Generation, IdentityKind, Layout, OriginIdentity, Superblock, VolumeRecord,
+    Buffer, BufferPool, Completion, Extent, IoError, Operation, PoolLayout, Request, RequestId,
+    Timestamp,
 };
 use cache_engine::cache::{
-    Cache, CacheConfig, CacheMode, CacheSpace, Event, LineSize, Ticket, VolumeId, VolumeSettings,
+    Cache, CacheConfig, CacheMode, CacheSpace, Event, LineSize, Ticket, VolumeId,
 };
 
 use super::devices::{Device, Landing};
+use super::starts::open;
 use crate::behaviour::Observer;
 
 const SECTOR: u64 = 512;
 /// Lines of one set of the index; a cache of one or two sets evicts all the time.
 const WAYS: u64 = 16;
 const REQUESTS_MAX: usize = 24;
-const TRANSFER_MAX: u32 = 128 << 10;
-/// Turns in which whatever was begun ends.
-const PATIENCE: u32 = 20_000;
+pub(super) const TRANSFER_MAX: u32 = 128 << 10;
 
 /// A volume, its origin, and what its clients may read.
-struct Volume {
+pub(super) struct Volume {
     /// Absent while it is taken out.
-    id: Option<VolumeId>,
-    mode: CacheMode,
-    origin: Device,
-    reference: ReferenceDisk,
+    pub(super) id: Option<VolumeId>,
+    pub(super) mode: CacheMode,
+    pub(super) origin: Device,
+    pub(super) reference: ReferenceDisk,
     /// Bytes when nobody has made it smaller.
-    full: u64,
+    pub(super) full: u64,
     /// Bytes now.
-    capacity: u64,
+    pub(super) capacity: u64,
     /// Writes of others that the cache was told of and has not forgotten what was there.
-    anothers: Vec<(RequestId, Ticket)>,
+    pub(super) anothers: Vec<(RequestId, Ticket)>,
 }
 
 pub(super) struct Harness {
-    cache: Cache,
-    config: CacheConfig,
-    pool: BufferPool,
-    volumes: Vec<Volume>,
-    cache_device: Device,
-    space: CacheSpace,
-    persistent: bool,
+    pub(super) cache: Cache,
+    pub(super) config: CacheConfig,
+    pub(super) pool: BufferPool,
+    pub(super) volumes: Vec<Volume>,
+    pub(super) cache_device: Device,
+    pub(super) space: CacheSpace,
+    pub(super) persistent: bool,
     /// The host does not believe the cache device any more.
-    disowned: bool,
-    starts: u32,
-    now: Timestamp,
-    events: Vec<Event>,
-    next: u64,
+    pub(super) disowned: bool,
+    pub(super) starts: u32,
+    pub(super) now: Timestamp,
+    pub(super) events: Vec<Event>,
+    pub(super) next: u64,
     /// An origin has failed a request, or a volume was made smaller, so that a client's may fail.
-    may_fail: bool,
+    pub(super) may_fail: bool,
     pub(super) observer: Observer,
 }
 
@@ -93,7 +88,7 @@ impl Harness {
                 anothers: Vec::new(),
             }
         };
-        let pool = BufferPool::heap();
+        let pool = POOL.with(BufferPool::clone);
         let mut cache_device = Device::new("cache device", device_bytes, false);
         let cache = open(&config, space, persistent, (&mut cache_device, true), 0, &pool);
         let mut harness = Self {
@@ -116,7 +111,7 @@ impl Harness {
         harness
     }
 
-    fn number(&self, volume: usize) -> usize {
+    pub(super) fn number(&self, volume: usize) -> usize {
         volume % self.volumes.len()
     }
 
@@ -130,17 +125,17 @@ impl Harness {
         self.request(volume, operation, Extent::new(first * SECTOR, length * SECTOR));
     }
 
-    fn request(&mut self, volume: usize, operation: Operation, extent: Extent) {
+    pub(super) fn request(&mut self, volume: usize, operation: Operation, extent: Extent) {
         let Some(volume_id) = self.volumes[volume].id else { return };
         let id = RequestId(self.next);
-        let buffer = || {
-            let buffer = self.pool.allocate(extent.length as usize);
-            fill_pattern(&buffer, id.0, extent.offset);
-            buffer
-        };
+        let buffer = || self.pool.allocate(extent.length as usize);
         let request = match operation {
-            Operation::Read => Request::read(id, extent.offset, buffer()),
-            Operation::Write => Request::write(id, extent.offset, buffer()),
+            Operation::Read => Request::read(id, extent.offset, marked(buffer())),
+            Operation::Write => {
+                let buffer = buffer();
+                fill_pattern(&buffer, id.0, extent.offset);
+                Request::write(id, extent.offset, buffer)
+            }
             Operation::Flush => Request::flush(id),
             Operation::Discard => Request::discard(id, extent),
             Operation::WriteZeroes => Request::write_zeroes(id, extent),
@@ -253,110 +248,6 @@ impl Harness {
         self.empty_outbox();
     }
 
-    /// Takes a volume out of which nothing is in flight.
-    pub(super) fn remove(&mut self, volume: usize) {
-        let number = self.number(volume);
-        let volume = &self.volumes[number];
-        let changes = volume.capacity < volume.full || !volume.anothers.is_empty();
-        if let Some(id) = volume.id.filter(|_| !changes)
-            && self.cache.remove_volume(id).is_ok()
-        {
-            self.volumes[number].id = None;
-        }
-        self.empty_outbox();
-    }
-
-    /// Adds it again, with what the cache device has of it.
-    pub(super) fn add(&mut self, volume: usize) {
-        let number = self.number(volume);
-        if self.volumes[number].id.is_some() {
-            return;
-        }
-        let name = format!("volume {number}");
-        let known = self.cache.superblock().and_then(|superblock| superblock.volume_named(&name));
-        let known = known.map(|record| record.id);
-        let Volume { mode, full, .. } = self.volumes[number];
-        let geometry = Geometry::new(full);
-        let settings = VolumeSettings { name: name.clone(), geometry, mode, known, cipher: None };
-        let id = self.cache.add_volume(settings).expect("room for two");
-        self.volumes[number].id = Some(id);
-        if self.persistent {
-            let span = self.cache.span(id).expect("it was just added");
-            let record = VolumeRecord {
-                id,
-                identity: OriginIdentity::new(IdentityKind::Assigned, &name).expect("a text"),
-                name,
-                size: full,
-                base: span.base,
-                span: span.length,
-                generation: Generation::default(),
-                attach_epoch: 0,
-                key_check: [0; 16],
-                flags: 0,
-            };
-            self.cache.record_volume(record).expect("room for two");
-        }
-        self.empty_outbox();
-    }
-
-    fn add_all(&mut self) {
-        for number in 0..self.volumes.len() {
-            self.add(number);
-        }
-    }
-
-    /// The run ends in order, and another begins.
-    pub(super) fn stop_and_start(&mut self) {
-        self.drain();
-        self.cache.stop();
-        self.empty_outbox();
-        if self.persistent {
-            self.until("a stop", |harness| harness.events.contains(&Event::Stopped));
-        }
-        self.start();
-    }
-
-    /// The process is killed with whatever is in flight.
-    pub(super) fn crash(&mut self, origins: u8, cache: u8) {
-        let landings = [Landing::All, Landing::None, Landing::Part, Landing::All];
-        for volume in &mut self.volumes {
-            let mut lands = origins;
-            while volume.origin.complete(0, landings[usize::from(lands % 4)]).is_some() {
-                lands = lands.rotate_left(2) ^ 1;
-            }
-            volume.origin.forget_late();
-            volume.reference.process_killed();
-            volume.reference.fence();
-        }
-        let mut lands = cache;
-        while self.cache_device.complete(0, landings[usize::from(lands % 4)]).is_some() {
-            lands = lands.rotate_left(2) ^ 1;
-        }
-        self.start();
-    }
-
-    fn start(&mut self) {
-        // What the cache device knows of the origin is not what it is.
-        let changed =
-            |volume: &Volume| volume.capacity < volume.full || !volume.anothers.is_empty();
-        let format = self.disowned || self.volumes.iter().any(changed);
-        self.disowned = false;
-        for volume in &mut self.volumes {
-            for (name, _) in volume.anothers.drain(..) {
-                if volume.reference.in_flight() > 0 {
-                    volume.reference.end(name, Ok(()));
-                }
-            }
-            (volume.id, volume.capacity) = (None, volume.full);
-        }
-        self.starts += 1;
-        self.events.clear();
-        let device = (&mut self.cache_device, format);
-        self.cache =
-            open(&self.config, self.space, self.persistent, device, self.starts, &self.pool);
-        self.add_all();
-    }
-
     /// Time passes.
     pub(super) fn pass(&mut self, milliseconds: u8) {
         self.now = self.now + Duration::from_millis(u64::from(milliseconds));
@@ -364,7 +255,7 @@ impl Harness {
         self.empty_outbox();
     }
 
-    fn empty_outbox(&mut self) {
+    pub(super) fn empty_outbox(&mut self) {
         let outbox = self.cache.outbox();
         for (id, request) in outbox.origin.drain(..) {
             let volume = self.volumes.iter_mut().find(|volume| volume.id == Some(id));
@@ -408,114 +299,17 @@ impl Harness {
             other => self.events.push(other),
         }
     }
-
-    pub(super) fn finish(&mut self) {
-        self.add_all();
-        self.drain();
-        for number in 0..self.volumes.len() {
-            let id = self.volumes[number].id.expect("all were added");
-            let full = self.volumes[number].full;
-            self.cache.resize_volume(id, full).expect("within its room");
-            self.volumes[number].capacity = full;
-            self.fence(number);
-            self.set_mode(number, CacheMode::WriteThrough);
-        }
-        self.drain();
-        // Twice: what the first filled, the second reads from the cache device.
-        for _ in 0..2 {
-            for number in 0..self.volumes.len() {
-                for extent in Extent::new(0, self.volumes[number].full).split(64 << 10) {
-                    self.request(number, Operation::Read, extent);
-                    self.drain();
-                }
-            }
-        }
-        for volume in &mut self.volumes {
-            if let Err(mismatch) = volume.reference.check_content(0, volume.origin.content()) {
-                panic!("the origin: {mismatch}");
-            }
-            let id = volume.id.expect("all were added");
-            let statistics = self.cache.statistics(id).expect("the volume is there");
-            let mut words = format!("{statistics:?}");
-            words.retain(|character| !character.is_ascii_digit() || character == '0');
-            self.observer.note(words);
-        }
-    }
-
-    fn drain(&mut self) {
-        self.until("a request", |harness| {
-            let volumes = &harness.volumes;
-            volumes.iter().all(|volume| volume.reference.in_flight() == 0)
-                && harness.cache.in_flight() == 0
-                && harness.cache.fills_in_flight() == 0
-        });
-    }
-
-    /// Answers everything and lets time pass until `reached`.
-    fn until(&mut self, what: &str, reached: impl Fn(&Self) -> bool) {
-        for _ in 0..PATIENCE {
-            while self.cache_device.in_flight() > 0 || self.origins_in_flight() > 0 {
-                for number in 0..self.volumes.len() {
-                    self.complete_origin(number, 0, Ok(()), Landing::All);
-                }
-                self.complete_cache(0, Ok(()), Landing::All);
-            }
-            if reached(self) {
-                return;
-            }
-            if !self.cache.tick(self.now) {
-                let later = self.now + Duration::from_millis(1);
-                self.now = self.cache.next_deadline().map_or(later, |due| due.max(self.now));
-            }
-            self.empty_outbox();
-        }
-        panic!("{what} that never ends");
-    }
-
-    fn origins_in_flight(&self) -> usize {
-        self.volumes.iter().map(|volume| volume.origin.in_flight()).sum()
-    }
 }
 
-/// A cache on the device as it is, or formatted first; or one in memory.
-fn open(
-    config: &CacheConfig,
-    space: CacheSpace,
-    persistent: bool,
-    (device, format): (&mut Device, bool),
-    starts: u32,
-    pool: &BufferPool,
-) -> Cache {
-    if !persistent {
-        return Cache::in_memory(config.clone(), space, pool.clone()).expect("sound sizes");
+/// With a mark in every sector, which is gone when a read has filled it.
+fn marked(buffer: Buffer) -> Buffer {
+    for start in (0..buffer.len()).step_by(SECTOR as usize) {
+        buffer.slice(start, 8).fill(0xA5);
     }
-    // Garbage at the front of a device is somebody else's for the cache: it has to be formatted.
-    let found = if format { None } else { superblock(device) };
-    let superblock = found.unwrap_or_else(|| formatted(config, device, starts));
-    let fresh = format_id(starts, 2);
-    Cache::open(config.clone(), superblock, TRANSFER_MAX, fresh, pool.clone()).expect("it fits")
+    buffer
 }
 
-fn superblock(device: &Device) -> Option<Superblock> {
-    let region = SUPERBLOCK_REGION as usize;
-    let (first, rest) = device.content().split_at(region);
-    newest(first, &rest[..region]).ok()
-}
-
-fn formatted(config: &CacheConfig, device: &mut Device, starts: u32) -> Superblock {
-    let capacity = device.content().len() as u64;
-    let layout = Layout::for_device(capacity, config.line_size).expect("large enough");
-    let superblock = Superblock::new(format_id(starts, 1), layout);
-    let activity = layout.journal_offset - layout.activity_offset;
-    device.overwrite(0, &vec![0; 2 * SUPERBLOCK_REGION as usize]);
-    device.overwrite(layout.activity_offset, &vec![0; activity as usize]);
-    device.overwrite(superblock.offset(), &superblock.encode());
-    superblock
-}
-
-/// One that no other start has.
-fn format_id(starts: u32, kind: u8) -> FormatId {
-    let mut id = [kind; 16];
-    id[..4].copy_from_slice(&starts.to_le_bytes());
-    FormatId(id)
+thread_local! {
+    /// Buffers, used again by the next input.
+    static POOL: BufferPool = BufferPool::new(PoolLayout::STANDARD);
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use block_io::BlockDevice;
 use block_io::device::file::{FileDevice, OpenOptions};
 use block_io::reactor::Reactor;
+use block_io::{BlockDevice, DeviceError};
 use cache_engine::backend::address::OriginAddress;
+use cache_engine::backend::key_source::KeySource;
 use cache_engine::backend::{Backend, origin_identity};
+use cache_engine::cache::cipher::LineCipher;
 use cache_engine::cache::metadata::{IdentityKind, Superblock, VolumeRecord};
 use cache_engine::volume::cache_check::{self, Findings, Original, Report};
 use cache_engine::volume::exchange::Exchange;
@@ -33,12 +35,13 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<(), Failure> {
         None => cache_check::check(&mut exchange, &superblock, None, &mut show)?,
         Some(address) => {
             let volume = volume_of(&superblock, arguments.volume.as_deref())?;
+            let cipher = cipher_of(arguments, &superblock, volume)?;
             let origin = open_origin(address, reactor, volume)?;
             let mut queue = origin.open_queue(reactor, 1)?;
             let mut origin_exchange = Exchange::new(&mut queue, reactor.pool(), || turn(reactor));
             let mut read =
                 |offset, length| origin_exchange.read("reading the origin", offset, length);
-            let original = Original { volume, read: &mut read };
+            let original = Original { volume, cipher: cipher.as_ref(), read: &mut read };
             let report = cache_check::check(&mut exchange, &superblock, Some(original), &mut show)?;
             origin.close(reactor)?;
             report
@@ -81,6 +84,40 @@ fn volume_of<'cache>(
     }
 }
 
+/// What decrypts the volume's lines; none where they are not encrypted, or no key is given.
+fn cipher_of(
+    arguments: &CheckArguments,
+    superblock: &Superblock,
+    volume: &VolumeRecord,
+) -> Result<Option<LineCipher>, Failure> {
+    let is_encrypted = volume.flags & VolumeRecord::ENCRYPTED != 0;
+    let name = table::printable(&volume.name);
+    let Some(address) = &arguments.encryption_key else {
+        if is_encrypted {
+            output::notice(format_args!(
+                "volume '{name}' is encrypted: without --encryption-key its checksums are \
+                 compared, not its content"
+            ));
+        }
+        return Ok(None);
+    };
+    let usage = |error| Failure::Usage(format!("--encryption-key: {error}"));
+    let source: KeySource = address.parse().map_err(|error: DeviceError| usage(error))?;
+    if !is_encrypted {
+        return Err(Failure::new(format!(
+            "--encryption-key {source}: volume '{name}' is not encrypted; leave the key out"
+        )));
+    }
+    let key = source.read()?;
+    let cipher = LineCipher::new(&key.for_volume(&superblock.format_id.0, volume.id.0));
+    if cipher.key_check() != volume.key_check {
+        return Err(Failure::new(format!(
+            "--encryption-key {source}: volume '{name}' was encrypted with another key"
+        )));
+    }
+    Ok(Some(cipher))
+}
+
 /// Opens the origin for reading, and makes sure that it is the volume's.
 fn open_origin(
     address: &OriginAddress,
@@ -89,8 +126,16 @@ fn open_origin(
 ) -> Result<Backend, Failure> {
     let origin = match address {
         OriginAddress::File(path) => {
+            // A shared lock: refused while a cache has the file, which locks it for itself.
             let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-            Backend::File(FileDevice::open(path, options)?)
+            let device = FileDevice::open(path, options)?;
+            if !device.metadata_when_opened().is_file() {
+                output::notice(format_args!(
+                    "--origin {address}: a block device can't be locked for reading: nothing keeps \
+                     others from writing to it meanwhile, which would be told as damage"
+                ));
+            }
+            Backend::File(device)
         }
         other => Backend::open(other, reactor)?,
     };
@@ -121,6 +166,7 @@ fn print_report(report: &Report) -> Result<(), Failure> {
         ("lines recorded", report.lines),
         ("lines of active extents", report.lines_active),
         ("blocks valid", report.blocks),
+        ("blocks compared with their checksums", report.checksums),
         ("blocks compared with the origin", report.compared),
         ("left by a crash", report.leftovers.count),
         ("damaged", report.damage.count),
@@ -156,6 +202,7 @@ fn json_of(report: &Report) -> Value {
         ("lines", report.lines.into()),
         ("lines_active", report.lines_active.into()),
         ("blocks_valid", report.blocks.into()),
+        ("checksums_compared", report.checksums.into()),
         ("blocks_compared", report.compared.into()),
         ("leftovers", findings(&report.leftovers)),
         ("damage", findings(&report.damage)),

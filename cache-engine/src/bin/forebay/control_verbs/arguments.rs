@@ -9,6 +9,7 @@ use cache_engine::control::model::Range;
 use clap::{Args, Subcommand};
 
 use super::change_arguments::{AddArguments, RemoveArguments};
+use super::lease::LeaseArguments;
 use crate::replay::CurveFile;
 
 /// Which service is meant.
@@ -131,6 +132,11 @@ Examples:
         #[command(flatten)]
         socket: SocketArgument,
     },
+    /// Say until when a volume's origin is this host's alone, renew that, or end it
+    ///
+    /// From the end of a lease on nothing that is cached is served: requests go to the origin. A
+    /// renewal before the end moves it; one that comes later is another lease, on a cold cache.
+    Lease(LeaseArguments),
     /// Take the size that a volume's origin has now
     ///
     /// Clients that are connected keep the size that they were told, for NBD has no way to tell

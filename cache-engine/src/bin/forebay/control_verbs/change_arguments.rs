@@ -2,12 +2,14 @@
 //! device. Origins, exports and generations are parsed by the service, whose they are.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cache_engine::backend::address::Size;
 use cache_engine::cache::CacheMode;
 use clap::Args;
 
 use super::arguments::SocketArgument;
+use super::lease::lease_time;
 
 /// `forebay volume add`.
 #[derive(Debug, Args)]
@@ -48,6 +50,11 @@ pub(crate) struct AddArguments {
     /// Encrypt what is on the cache device with the key at file:PATH, which the service reads
     #[arg(long, value_name = "ADDRESS")]
     pub(super) encryption_key: Option<String>,
+
+    /// Use the cache only while a lease on the origin is held: for this long from the start of this
+    /// command, such as 30s, and for as long as forebay volume lease renews it; see forebay run
+    #[arg(long, value_name = "TIME", value_parser = lease_time)]
+    pub(super) lease: Option<Duration>,
 
     /// Answer for programs: one line of JSON
     #[arg(long)]

@@ -8,11 +8,13 @@
 
 mod arguments;
 mod change_arguments;
+mod lease;
 mod miss_ratio;
 mod status;
 
 use std::path::PathBuf;
 
+use block_io::reactor::clock;
 use cache_engine::backend::address::Size;
 use cache_engine::control::client::{ControlClient, default_socket};
 use cache_engine::control::model::{Added, Answer, NewVolume, Request, Settings};
@@ -23,6 +25,7 @@ pub(crate) use arguments::{MissRatioArguments, SetArguments, StatusArguments, Vo
 use arguments::{RangeArgument, SocketArgument};
 pub(crate) use change_arguments::ReplaceArguments;
 use change_arguments::{AddArguments, RemoveArguments};
+pub(crate) use lease::lease_time;
 
 use crate::failure::Failure;
 use crate::output::{self, table};
@@ -52,6 +55,7 @@ pub(crate) fn volume(verb: &VolumeVerb) -> Result<(), Failure> {
         VolumeVerb::List { socket, json } => return status::list(socket, *json),
         VolumeVerb::Add(arguments) => return add(arguments),
         VolumeVerb::Remove(arguments) => return remove(arguments),
+        VolumeVerb::Lease(arguments) => return lease::run(arguments),
         VolumeVerb::Mode { volume, mode, socket } => {
             let request = Request::Mode { volume: volume.clone(), mode: mode.to_string() };
             (socket, request, volume, format!("is {mode} from now on"))
@@ -84,6 +88,7 @@ pub(crate) fn volume(verb: &VolumeVerb) -> Result<(), Failure> {
 }
 
 fn add(arguments: &AddArguments) -> Result<(), Failure> {
+    let begin = clock();
     let volume = NewVolume {
         name: arguments.volume.clone(),
         origin: arguments.origin.clone(),
@@ -91,6 +96,7 @@ fn add(arguments: &AddArguments) -> Result<(), Failure> {
         mode: arguments.mode.map(|mode| mode.to_string()),
         generation: arguments.generation.clone(),
         encryption_key: arguments.encryption_key.clone(),
+        lease_until_ns: arguments.lease.map(|time| (begin + time).0),
     };
     match ask(&arguments.socket, &Request::AddVolume { volume })? {
         Answer::Added(added) if arguments.json => output::print(json(&added)?),

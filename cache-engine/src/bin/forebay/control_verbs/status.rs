@@ -7,7 +7,7 @@ use cache_engine::control::client::ControlClient;
 use cache_engine::control::model::{Answer, CacheStatus, Request, Status, VolumeStatus};
 
 use super::arguments::{SocketArgument, StatusArguments};
-use super::{connect, json, unexpected, unknown_volumes};
+use super::{connect, json, lease, unexpected, unknown_volumes};
 use crate::failure::Failure;
 use crate::output::{self, table};
 
@@ -102,7 +102,10 @@ fn volumes_table(volumes: &[VolumeStatus]) -> String {
         let state = match (&volume.fault, volume.in_doubt) {
             (Some(fault), _) => format!("origin lost: {}", table::printable(fault)),
             (None, true) => "in doubt".to_owned(),
-            (None, false) => "fine".to_owned(),
+            (None, false) => match &volume.lease {
+                Some(lease) if lease.state != "unlimited" => lease::shown(lease),
+                _ => "fine".to_owned(),
+            },
         };
         let mode = volume.mode.as_deref().unwrap_or("no cache");
         shown.add_row([

@@ -4,6 +4,8 @@
 //!   client ──NBD──▶ exports ┬─ "origin" ─────────────▶ NVMe/TCP ──▶ target ──▶ delay ──▶ file
 //!   (model)                 └─ "cached" ──▶ cache ──▶ NVMe/TCP ──▶
 //! ```
+//! At last the cache is stopped, and once killed, and started again over the same file.
+//!
 //! Everything lies in a folder that is removed at the end.
 
 mod client;
@@ -32,11 +34,14 @@ use folder::Folder;
 use phase::{Outcome, Popular, Sweep};
 use progress::Progress;
 use report::{Report, Row, Settings};
-use scene::{CACHED, ORIGIN, Scene, SceneSettings};
+use scene::{CACHED, Ending, ORIGIN, Scene, SceneSettings};
 use workload::{BLOCK_SIZE, Model, Random, Zipf};
 
 /// Writes among 100 requests of the mixed phase.
 const WRITE_PERCENT: u64 = 30;
+
+/// How far into a phase the hit ratio is looked at for the first time.
+const EARLY: Duration = Duration::from_secs(1);
 
 /// Requests in flight while the origin is read whole.
 const SWEEP_DEPTH: usize = 16;
@@ -133,23 +138,22 @@ impl Stage<'_> {
     fn play(&mut self) -> Result<(Vec<Row>, Outcome), Failure> {
         let mut origin = self.connect(ORIGIN)?;
         let mut cached = self.connect(CACHED)?;
-        let mut rows = vec![Row {
-            name: "origin alone",
-            outcome: self.popular(&mut origin, "origin alone", 0)?,
-            hit_ratio: None,
-        }];
+        let mut rows = vec![self.popular(&mut origin, "origin alone", 0, false)?];
         for (name, write_percent) in
             [("cached, cold", 0), ("cached, warm", 0), ("cached, 30 % writes", WRITE_PERCENT)]
         {
-            let before = self.scene.statistics()?;
-            let outcome = self.popular(&mut cached, name, write_percent)?;
-            let hit_ratio = hit_ratio(before, self.scene.statistics()?);
-            rows.push(Row { name, outcome, hit_ratio });
+            rows.push(self.popular(&mut cached, name, write_percent, true)?);
         }
         self.flush(&mut cached)?;
         let sweep = self.sweep(&mut origin)?;
-        let disconnected = origin.disconnect().and_then(|()| cached.disconnect());
-        disconnected.map_err(|error| Failure::because("disconnecting", error))?;
+        disconnect([origin, cached])?;
+        for (name, ending) in [("after a stop", Ending::Stopped), ("after a kill", Ending::Killed)]
+        {
+            self.scene.restart(ending)?;
+            let mut cached = self.connect(CACHED)?;
+            rows.push(self.popular(&mut cached, name, 0, true)?);
+            disconnect([cached])?;
+        }
         Ok((rows, sweep))
     }
 
@@ -168,8 +172,9 @@ impl Stage<'_> {
         client: &mut Client,
         name: &'static str,
         write_percent: u64,
-    ) -> Result<Outcome, Failure> {
-        self.progress.begin(name, 0.22);
+        is_cached: bool,
+    ) -> Result<Row, Failure> {
+        self.progress.begin(name, 0.146);
         self.random += 1;
         let interrupted = || self.signals.arrived();
         let mut source = Popular {
@@ -181,9 +186,22 @@ impl Stage<'_> {
             interrupted: &interrupted,
         };
         let depth = self.arguments.queue_depth as usize;
-        let mut show = |done| self.progress.show(done);
+        let before = self.scene.statistics()?;
+        let mut early = None;
+        let (scene, progress, start) = (&self.scene, &self.progress, source.start);
+        let mut show = |done| {
+            progress.show(done);
+            if early.is_none() && start.elapsed() >= EARLY {
+                // A thread that has ended fails the next request.
+                early = scene.statistics().ok();
+            }
+        };
         let outcome = phase::run(client, &mut self.model, &mut source, depth, &mut show);
-        self.unless_interrupted(name, outcome)
+        let outcome = self.unless_interrupted(name, outcome)?;
+        let after = self.scene.statistics()?;
+        let ratio = |after| hit_ratio(before, after).filter(|_| is_cached);
+        let (hit_ratio, hit_ratio_early) = (ratio(after), ratio(early.unwrap_or(after)));
+        Ok(Row { name, outcome, hit_ratio, hit_ratio_early })
     }
 
     fn sweep(&mut self, client: &mut Client) -> Result<Outcome, Failure> {
@@ -218,6 +236,11 @@ impl Stage<'_> {
         }
         result.map_err(|error| Failure::because(name, error))
     }
+}
+
+fn disconnect(clients: impl IntoIterator<Item = Client>) -> Result<(), Failure> {
+    let disconnected = clients.into_iter().try_for_each(Client::disconnect);
+    disconnected.map_err(|error| Failure::because("disconnecting", error))
 }
 
 /// The share of reads between two looks at the counters that the cache answered alone.

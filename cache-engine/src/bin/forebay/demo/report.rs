@@ -32,6 +32,8 @@ pub(super) struct Row {
     pub(super) outcome: Outcome,
     /// Reads served from the cache alone, of all; absent without a cache.
     pub(super) hit_ratio: Option<f64>,
+    /// The same of the phase's first second.
+    pub(super) hit_ratio_early: Option<f64>,
 }
 
 impl Row {
@@ -73,7 +75,7 @@ impl Report {
 
     /// For people.
     pub(super) fn table(&self) -> String {
-        let header = ["", "IOPS", "MiB/s", "p50", "p99", "hit ratio", "speed-up"];
+        let header = ["", "IOPS", "MiB/s", "p50", "p99", "1st second", "hit ratio", "speed-up"];
         let mut shown = table::new(&header, 1);
         let none = || "–".to_owned();
         for row in &self.rows {
@@ -83,6 +85,7 @@ impl Report {
                 format!("{:.1}", row.mebibytes_per_second()),
                 table::duration(row.percentile(0.50)),
                 table::duration(row.percentile(0.99)),
+                row.hit_ratio_early.map_or_else(none, table::percent),
                 row.hit_ratio.map_or_else(none, table::percent),
                 self.speed_up(row).map_or_else(none, |factor| format!("{factor:.1}×")),
             ]);
@@ -93,6 +96,9 @@ impl Report {
              4 KiB at random, popular blocks more often; {} requests in flight.\n\
              {shown}\n\
              The cached volume passed each write through: the origin was read whole afterwards.\n\
+             Then it was stopped and started over the same file, and killed and started again:\n\
+             see the first second. Killed is its thread, which ended where it stood, with nothing\n\
+             flushed, recorded or said. What was just written would be cold: here nothing was.\n\
              verified {} reads, {} wrong bytes",
             table::bytes(settings.volume_bytes),
             table::duration(u64::try_from(settings.latency.as_nanos()).unwrap_or(u64::MAX)),
@@ -120,6 +126,7 @@ impl Report {
                 ("mib_per_second", json::rounded(row.mebibytes_per_second(), 1)),
                 ("p50_us", micro(row.percentile(0.50))),
                 ("p99_us", micro(row.percentile(0.99))),
+                ("first_second_hit_ratio", rounded(row.hit_ratio_early, 4)),
                 ("hit_ratio", rounded(row.hit_ratio, 4)),
                 ("speed_up", rounded(self.speed_up(row), 2)),
                 ("wrong_bytes", row.outcome.wrong_bytes.into()),
@@ -157,7 +164,10 @@ mod tests {
     }
 
     fn report(wrong_bytes: u64) -> Report {
-        let row = |name, reads, hit_ratio| Row { name, outcome: outcome(reads, 0), hit_ratio };
+        let row = |name, reads, hit_ratio: Option<f64>| {
+            let hit_ratio_early = hit_ratio.map(|ratio| ratio / 2.0);
+            Row { name, outcome: outcome(reads, 0), hit_ratio, hit_ratio_early }
+        };
         Report {
             settings: Settings {
                 latency: Duration::from_micros(500),
@@ -175,7 +185,9 @@ mod tests {
     #[test]
     fn the_table_holds_the_numbers() {
         let text = report(0).table();
-        for expected in ["origin alone", "1 000", "4 500", "4.5×", "90.0 %", "3.9", "100.0 µs"] {
+        for expected in
+            ["origin alone", "1 000", "4 500", "4.5×", "45.0 %", "90.0 %", "3.9", "100.0 µs"]
+        {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
         assert!(text.ends_with("verified 11 100 reads, 0 wrong bytes"), "{text}");
@@ -193,6 +205,7 @@ mod tests {
         assert_eq!(value["phases"][1]["iops"], 4500.0);
         assert_eq!(value["phases"][1]["speed_up"], 4.5);
         assert_eq!(value["phases"][0]["hit_ratio"], Value::Null);
+        assert_eq!(value["phases"][1]["first_second_hit_ratio"], 0.45);
         assert_eq!(value["verified_reads"], 11_100);
         let mut report = report(0);
         report.rows[1].outcome.writes = 1;

@@ -3,13 +3,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use block_io::reactor::{MailSender, Reactor, ReactorConfig};
+use block_io::Timestamp;
+use block_io::reactor::{MailSender, Reactor, ReactorConfig, Task};
 use cache_engine::backend::Backend;
 use cache_engine::backend::address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
+use cache_engine::cache::metadata::Generation;
 use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::{CacheMode, LineSize, Statistics, Verification};
 use cache_engine::frontend::nbd::ExportAddress;
@@ -45,9 +49,19 @@ pub(super) struct SceneSettings {
     pub(super) latency: Duration,
 }
 
+/// How the cache comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// In order.
+    Stopped,
+    /// As a process that is killed, as far as it can be done to a thread: see [`Performer::kill`].
+    Killed,
+}
+
 /// The running scene. Dropping it ends its threads, the client's side first.
 pub(super) struct Scene {
-    socket: PathBuf,
+    settings: SceneSettings,
+    origin: OriginAddress,
     volumes: Option<Performer<StatisticsRequest>>,
     target: Option<Performer<()>>,
 }
@@ -64,20 +78,39 @@ impl Scene {
         let (target, address) = Performer::start("forebay-target", move |reactor, control| {
             target(&of_target, &name, reactor, control)
         })?;
-        let mut scene =
-            Self { socket: settings.socket.clone(), volumes: None, target: Some(target) };
         let origin = OriginAddress::NvmeTcp(NvmeTcpAddress::new(address.into(), subsystem));
-        let of_volumes = settings.clone();
-        let (volumes, ()) = Performer::start("forebay-volumes", move |reactor, control| {
-            Ok((volumes(&of_volumes, &origin, reactor, control)?, ()))
-        })?;
-        scene.volumes = Some(volumes);
+        let settings = settings.clone();
+        let mut scene = Self { settings, origin, volumes: None, target: Some(target) };
+        scene.start_volumes()?;
         Ok(scene)
+    }
+
+    fn start_volumes(&mut self) -> Result<(), Failure> {
+        let (settings, origin) = (self.settings.clone(), self.origin.clone());
+        let (volumes, ()) = Performer::start("forebay-volumes", move |reactor, control| {
+            Ok((volumes(&settings, &origin, reactor, control)?, ()))
+        })?;
+        self.volumes = Some(volumes);
+        Ok(())
+    }
+
+    /// Ends the cache and its exports, and starts them again over the same cache file. Clients are
+    /// gone afterwards.
+    ///
+    /// # Errors
+    /// When it did not end well, or does not start.
+    pub(super) fn restart(&mut self, ending: Ending) -> Result<(), Failure> {
+        let end = match ending {
+            Ending::Stopped => Performer::end,
+            Ending::Killed => Performer::kill,
+        };
+        self.volumes.take().map_or(Ok(()), end)?;
+        self.start_volumes()
     }
 
     /// The socket of both exports.
     pub(super) fn socket(&self) -> &Path {
-        &self.socket
+        &self.settings.socket
     }
 
     /// The cache's counters now.
@@ -138,6 +171,7 @@ fn volumes(
     control: Control<StatisticsRequest>,
 ) -> Result<NbdService, Failure> {
     let cache = CachePlan {
+        has_curve: true,
         address: CacheAddress::File(settings.cache.clone()),
         size: Some(settings.cache_size),
         force_format: false,
@@ -149,6 +183,8 @@ fn volumes(
     };
     let cache = ServiceCache::open(&cache, reactor)?;
     let mut service = NbdService::new(reactor, Some(cache));
+    let generation = Generation::new("demo")
+        .map_err(|error| Failure::because("the demo's generation", error))?;
     // An association each, so that neither waits for the other's requests.
     for (name, is_cached) in [(ORIGIN, false), (CACHED, true)] {
         let export = ExportAddress::unix(&settings.socket, name).to_string();
@@ -160,8 +196,10 @@ fn volumes(
             exports: vec![export],
             is_cached,
             mode: CacheMode::default(),
-            generation: None,
+            // Nobody else knows of the target.
+            generation: Some(generation.clone()),
             key: None,
+            lease: None,
         };
         service.add_volume(&volume)?;
         service.export(name)?;
@@ -173,7 +211,24 @@ fn volumes(
 /// A thread with a reactor, and the way to ask and to end it.
 struct Performer<Request> {
     control: MailSender<Request>,
+    killed: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), Failure>>,
+}
+
+/// A part that ends where it stands when it is killed.
+struct Mortal<'part, Part> {
+    part: &'part mut Part,
+    killed: &'part AtomicBool,
+}
+
+impl<Part: Task> Task for Mortal<'_, Part> {
+    fn poll(&mut self, now: Timestamp) -> bool {
+        !self.is_finished() && self.part.poll(now)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.killed.load(Ordering::Relaxed) || self.part.is_finished()
+    }
 }
 
 impl<Request: Send + 'static> Performer<Request> {
@@ -186,20 +241,23 @@ impl<Request: Send + 'static> Performer<Request> {
         Open: FnOnce(&Reactor, Control<Request>) -> Result<(Part, News), Failure> + Send + 'static,
     {
         let (ready, started) = mpsc::channel();
+        let killed = Arc::new(AtomicBool::new(false));
+        let is_killed = Arc::clone(&killed);
         let play = move || -> Result<(), Failure> {
             let reactor = Reactor::new(ReactorConfig::default())?;
             let (control, mailbox) = reactor.mailbox(4)?;
             let (mut part, news) = open(&reactor, Control::Mailbox(mailbox))?;
             // Nobody waits any more when the demo was given up meanwhile: it then ends at once.
             let _ = ready.send((control, news));
-            part.run(&reactor)
+            reactor.run(&mut Mortal { part: &mut part, killed: &is_killed })?;
+            if is_killed.load(Ordering::Relaxed) { Ok(()) } else { part.close(&reactor) }
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(play)
             .map_err(|error| Failure::because(format!("starting the thread {name}"), error))?;
         match started.recv() {
-            Ok((control, news)) => Ok((Self { control, thread }, news)),
+            Ok((control, news)) => Ok((Self { control, killed, thread }, news)),
             Err(_) => Err(join(thread).err().unwrap_or_else(|| {
                 Failure::new(format!("the thread {name} ended before it was ready"))
             })),
@@ -209,6 +267,15 @@ impl<Request: Send + 'static> Performer<Request> {
     fn end(self) -> Result<(), Failure> {
         drop(self.control);
         join(self.thread)
+    }
+
+    /// Ends it between two turns of its reactor: what is in flight is cancelled, files and sockets
+    /// are closed, and nothing is flushed, recorded or said. What it wrote stays with the kernel,
+    /// as after `kill -9`.
+    fn kill(self) -> Result<(), Failure> {
+        self.killed.store(true, Ordering::Relaxed);
+        // Which wakes it.
+        self.end()
     }
 }
 

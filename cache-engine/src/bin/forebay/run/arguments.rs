@@ -1,6 +1,7 @@
 //! The grammar of `forebay run`. Only parsing: what a combination means is [`super::plan`]'s.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
 use cache_engine::cache::metadata::Generation;
@@ -10,6 +11,7 @@ use clap::Args;
 use super::export::ExportUri;
 use super::plan::{generation, volume_name};
 use crate::arguments::Format;
+use crate::control_verbs::lease_time;
 
 /// `forebay run`.
 #[derive(Debug, Args)]
@@ -49,7 +51,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "FILE")]
     #[arg(conflicts_with_all = [
         "origin", "cache", "cache_size", "mode", "line_size", "generation", "verify",
-        "encryption_key", "state_dir", "settings", "name", "exports", "control",
+        "encryption_key", "state_dir", "settings", "name", "exports", "control", "lease",
     ])]
     pub(crate) config: Option<PathBuf>,
 
@@ -97,6 +99,17 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "TEXT", requires = "cache", value_parser = generation)]
     pub(crate) generation: Option<Generation>,
 
+    /// Use the cache only while a lease on the origin is held: for this long from the start, such
+    /// as 30s, and for as long as forebay volume lease renews it
+    ///
+    /// For origins that other hosts can write to. Without the lease requests go to the origin, and
+    /// what was cached is dropped. 0s waits for the first lease. Whoever asks for the lease takes
+    /// from the time what has passed since it was asked for, and what clocks may differ by over its
+    /// length. After a crash under a lease the cache starts cold.
+    #[arg(long, value_name = "TIME", requires_all = ["origin", "cache", "control"])]
+    #[arg(value_parser = lease_time)]
+    pub(crate) lease: Option<Duration>,
+
     /// When what the cache device returns is compared with checksums: never, after-unclean-stop or
     /// always
     ///
@@ -134,6 +147,20 @@ pub(crate) struct RunArguments {
     #[arg(long = "export", value_name = "URI", requires = "origin")]
     pub(crate) exports: Vec<ExportUri>,
 
+    /// Reactors that serve clients, each on a thread of its own; at most the cores there are
+    ///
+    /// Each client is one reactor's, and a new one goes to the reactor with the fewest. The first
+    /// reactor does everything else too: the others serve hits from the cache device by themselves
+    /// and ask the first for the rest, so that they help where hits or many clients keep a core
+    /// busy. Encrypted volumes, and those of --verify always, have all their hits served by the
+    /// first. No reactor sees all reads, so there is no miss-ratio curve. With --config too.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = reactors)]
+    pub(crate) reactors: usize,
+
+    /// Allow more --reactors than this process has cores
+    #[arg(long)]
+    pub(crate) oversubscribe: bool,
+
     /// Unix socket for forebay status, set, volume, cache replace and miss-ratio, for the user who
     /// runs this alone
     #[arg(long, value_name = "SOCKET")]
@@ -142,4 +169,12 @@ pub(crate) struct RunArguments {
     /// Form of the statistics at the end; json is the last line on stdout
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub(crate) stats: Format,
+}
+
+/// Reactors of one service at the most.
+const REACTORS_MAX: usize = 64;
+
+fn reactors(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=REACTORS_MAX).contains(count));
+    count.ok_or_else(|| format!("must be a number from 1 to {REACTORS_MAX}"))
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use block_io::Timestamp;
 use cache_engine::backend::address::Size;
 use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::{LineSize, Verification};
@@ -15,6 +16,7 @@ use cache_engine::control::model::NewVolume;
 use serde::Deserialize;
 
 use super::plan::{CachePlan, Plan, VolumePlan};
+use crate::control_verbs::lease_time;
 use crate::failure::Failure;
 
 #[derive(Debug, Deserialize)]
@@ -47,21 +49,22 @@ struct VolumeTable {
     mode: Option<String>,
     generation: Option<String>,
     encryption_key: Option<String>,
+    lease: Option<String>,
 }
 
-/// Reads the file at `path`. `force_format` is the command line's.
+/// Reads the file at `path`. `force_format` is the command line's; leases count from `begin`.
 ///
 /// # Errors
 /// When it can't be read, or what it says makes no sense: file, key, value and what would be right.
-pub(crate) fn read(path: &Path, force_format: bool) -> Result<Plan, Failure> {
+pub(crate) fn read(path: &Path, force_format: bool, begin: Timestamp) -> Result<Plan, Failure> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::because(format!("--config {shown}"), error))?;
-    let plan = parse(&text, force_format).and_then(|plan| plan.check().map(|()| plan));
+    let plan = parse(&text, force_format, begin).and_then(|plan| plan.check().map(|()| plan));
     plan.map_err(|error| Failure::Usage(format!("--config {shown}: {error}")))
 }
 
-fn parse(text: &str, force_format: bool) -> Result<Plan, String> {
+fn parse(text: &str, force_format: bool, begin: Timestamp) -> Result<Plan, String> {
     let read: Configuration = toml::from_str(text).map_err(|error| {
         // The line itself is not shown: somebody may have put a key there.
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(text));
@@ -79,17 +82,33 @@ fn parse(text: &str, force_format: bool) -> Result<Plan, String> {
                 ("mode", table.mode.is_some()),
                 ("generation", table.generation.is_some()),
                 ("encryption-key", table.encryption_key.is_some()),
+                ("lease", table.lease.is_some()),
             ];
             if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
                 let name = table.name.escape_debug();
                 return Err(format!("volume '{name}': {key}: means nothing without a [cache]"));
             }
         }
-        let VolumeTable { name, origin, exports, mode, generation, encryption_key } = table;
-        let words = NewVolume { name, origin, exports, mode, generation, encryption_key };
-        volumes.push(VolumePlan::of_words(&words)?);
+        volumes.push(volume(table, begin)?);
     }
     Ok(Plan { cache, volumes, control: read.control })
+}
+
+fn volume(table: VolumeTable, begin: Timestamp) -> Result<VolumePlan, String> {
+    let VolumeTable { name, origin, exports, mode, generation, encryption_key, lease } = table;
+    let lease = lease.map(|text| {
+        let wrong = |why| format!("volume '{}': lease: {why}", name.escape_debug());
+        lease_time(&text).map(|time| (begin + time).0).map_err(wrong)
+    });
+    VolumePlan::of_words(&NewVolume {
+        lease_until_ns: lease.transpose()?,
+        name,
+        origin,
+        exports,
+        mode,
+        generation,
+        encryption_key,
+    })
 }
 
 fn cache(table: &CacheTable, force_format: bool) -> Result<CachePlan, String> {
@@ -114,6 +133,7 @@ fn cache(table: &CacheTable, force_format: bool) -> Result<CachePlan, String> {
         policy.change(name, value).map_err(|why| format!("[cache.settings] {why}"))?;
     }
     Ok(CachePlan {
+        has_curve: true,
         address,
         size: size.transpose()?,
         force_format,
@@ -126,17 +146,22 @@ fn cache(table: &CacheTable, force_format: bool) -> Result<CachePlan, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../../../../docs/forebay.toml");
 
     #[test]
     fn the_example_is_right_and_has_every_key() {
-        let plan = parse(EXAMPLE, false).expect("right");
+        let begin = Timestamp(7);
+        let plan = parse(EXAMPLE, false, begin).expect("right");
         plan.check().expect("goes together");
         assert_eq!(plan.volumes.len(), 3);
         assert!(plan.control.is_some() && plan.volumes[0].generation.is_some());
         assert!(plan.volumes.iter().any(|volume| volume.key.is_some()));
+        let leases: Vec<_> = plan.volumes.iter().filter_map(|volume| volume.lease).collect();
+        assert_eq!(leases, [begin + Duration::from_secs(30)]);
         let cache = plan.cache.expect("a cache");
         assert!(cache.size.is_some() && cache.line_size.is_some() && cache.state.is_some());
         assert!(!cache.force_format);
@@ -171,6 +196,9 @@ mod tests {
                 "volume 'a': mode 'write-back': ",
             ),
             (volume("mode = 'write-through'"), "volume 'a': mode: means nothing without a [cache]"),
+            (volume("lease = '30s'"), "volume 'a': lease: means nothing without a [cache]"),
+            (cache("") + "lease = '30'", "volume 'a': lease: `30`: must be a time from 0s"),
+            (cache("") + "lease = '30s'", "volume 'a': lease: needs a control socket"),
             (volume("").replace("'a'", "'a b'"), "name 'a b': must not be empty"),
             (volume("").replace("memory:1M", "/dev/x"), "volume 'a': origin '/dev/x': "),
             (volume("").replace("['nbd://h/a']", "[]"), "volume 'a': exports: must name one"),
@@ -182,7 +210,8 @@ mod tests {
             ),
             (file("file:/x/y"), "origin 'file:/x/y': is that of volume 'a' already"),
         ] {
-            let error = parse(&text, false).and_then(|plan| plan.check()).expect_err(&text);
+            let error =
+                parse(&text, false, Timestamp(7)).and_then(|plan| plan.check()).expect_err(&text);
             assert!(error.contains(expected), "`{expected}` in {error}");
         }
     }
@@ -193,7 +222,7 @@ mod tests {
                       exports = ['nbd://h/a']\n";
         for key in ["'5ec2e75ec2e7'", "5ec2e75ec2e7"] {
             let text = format!("{volume}encryption-key = {key}");
-            let error = parse(&text, false).expect_err("refused");
+            let error = parse(&text, false, Timestamp(7)).expect_err("refused");
             assert!(!error.contains("5ec2e7"), "{error}");
         }
     }

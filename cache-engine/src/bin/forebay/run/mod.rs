@@ -1,4 +1,4 @@
-//! `forebay run`: volumes on one reactor, until a signal.
+//! `forebay run`: volumes, until a signal.
 //!
 //! ```text
 //!   arguments ─┬─▶ plan ─▶ cache, volumes ─▶ NbdService ─▶ summary
@@ -12,7 +12,9 @@ mod export;
 pub(crate) mod plan;
 mod summary;
 
-use block_io::reactor::{Reactor, ReactorConfig};
+use std::num::NonZero;
+
+use block_io::reactor::{self, Reactor, ReactorConfig};
 
 pub(crate) use arguments::RunArguments;
 pub(crate) use summary::VolumeSummary;
@@ -32,14 +34,20 @@ use summary::Summary;
 /// # Errors
 /// When a volume cannot be opened or served.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
-    let plan = match &arguments.config {
-        Some(path) => configuration::read(path, arguments.force_format)?,
-        None => Plan::of_arguments(arguments)?,
+    let begin = reactor::clock();
+    let mut plan = match &arguments.config {
+        Some(path) => configuration::read(path, arguments.force_format, begin)?,
+        None => Plan::of_arguments(arguments, begin)?,
     };
+    check_reactors(arguments)?;
+    if let Some(cache) = &mut plan.cache {
+        cache.has_curve = arguments.reactors == 1;
+    }
     let reactor = Reactor::new(ReactorConfig::default())?;
     let cache = plan.cache.as_ref().map(|cache| ServiceCache::open(cache, &reactor)).transpose()?;
     let mut service = NbdService::new(&reactor, cache);
-    if let Err(failure) = start(&mut service, &plan, &reactor) {
+    let started = service.start_reactors(arguments.reactors - 1);
+    if let Err(failure) = started.and_then(|()| start(&mut service, &plan, &reactor)) {
         service.give_up(&reactor);
         return Err(failure);
     }
@@ -48,7 +56,22 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     match arguments.stats {
         Format::Table => output::print(summary.table()),
         Format::Json => output::print(summary.json()),
+    }?;
+    service.failure().map_or(Ok(()), Err)
+}
+
+/// More reactors than cores would take turns on them.
+fn check_reactors(arguments: &RunArguments) -> Result<(), Failure> {
+    let count = arguments.reactors;
+    // Where nobody can say how many there are, there is one.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if count > cores && !arguments.oversubscribe {
+        return Err(Failure::Usage(format!(
+            "--reactors {count}: must be at most {cores}, the cores that this process may use; \
+             give --oversubscribe to have more all the same"
+        )));
     }
+    Ok(())
 }
 
 fn start(service: &mut NbdService, plan: &Plan, reactor: &Reactor) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use block_io::Timestamp;
 use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
 use cache_engine::backend::attachment::StateDirectory;
 use cache_engine::backend::key_source::KeySource;
@@ -38,6 +39,8 @@ pub(crate) struct CachePlan {
     pub(crate) line_size: Option<LineSize>,
     pub(crate) verification: Verification,
     pub(crate) policy: PolicySettings,
+    /// Whether it draws a curve of its misses: only one reactor sees all reads.
+    pub(crate) has_curve: bool,
     /// Where this host notes what was attached; the usual place where there is none.
     pub(crate) state: Option<PathBuf>,
 }
@@ -54,14 +57,20 @@ pub(crate) struct VolumePlan {
     /// What the caller says of who wrote to the origin.
     pub(crate) generation: Option<Generation>,
     pub(crate) key: Option<KeySource>,
+    /// Until when the origin is this host's alone, as far as is known at the start; without an end
+    /// for none.
+    pub(crate) lease: Option<Timestamp>,
 }
 
 impl Plan {
-    /// The one volume, or none, of a command line.
+    /// The one volume, or none, of a command line. Leases count from `begin`.
     ///
     /// # Errors
     /// When the arguments make no sense together.
-    pub(crate) fn of_arguments(arguments: &RunArguments) -> Result<Self, Failure> {
+    pub(crate) fn of_arguments(
+        arguments: &RunArguments,
+        begin: Timestamp,
+    ) -> Result<Self, Failure> {
         let usage = |error| Failure::Usage(error);
         let cache = match &arguments.cache {
             None if arguments.force_format => {
@@ -76,6 +85,7 @@ impl Plan {
                 line_size: arguments.line_size,
                 verification: arguments.verify,
                 policy: policy(&arguments.settings).map_err(usage)?,
+                has_curve: true,
                 state: arguments.state_dir.clone(),
             }),
         };
@@ -91,6 +101,7 @@ impl Plan {
             mode: arguments.mode,
             generation: arguments.generation.clone(),
             key,
+            lease: arguments.lease.map(|time| begin + time),
         });
         let plan = Self {
             cache,
@@ -114,6 +125,12 @@ impl Plan {
         for (index, volume) in self.volumes.iter().enumerate() {
             let cache = self.cache.as_ref().map(|cache| &cache.address);
             volume.check(cache, self.volumes[..index].iter())?;
+            if volume.lease.is_some() && self.control.is_none() {
+                return Err(format!(
+                    "volume '{}': lease: needs a control socket, to renew it by",
+                    volume.name
+                ));
+            }
         }
         Ok(())
     }
@@ -133,10 +150,12 @@ fn policy(settings: &[String]) -> Result<PolicySettings, String> {
 
 impl CachePlan {
     pub(crate) fn config(&self) -> CacheConfig {
+        let usual = CacheConfig::default();
         CacheConfig {
             verification: self.verification,
             policy: self.policy.clone(),
-            ..CacheConfig::default()
+            miss_ratio_samples: if self.has_curve { usual.miss_ratio_samples } else { 0 },
+            ..usual
         }
     }
 
@@ -195,7 +214,8 @@ impl VolumePlan {
             text.parse().map_err(|why| format!("volume '{name}': encryption-key: {why}"))
         });
         let (generation, key) = (generation.transpose()?, key.transpose()?);
-        Ok(Self { name, origin, exports, is_cached: true, mode, generation, key })
+        let lease = words.lease_until_ns.map(Timestamp);
+        Ok(Self { name, origin, exports, is_cached: true, mode, generation, key, lease })
     }
 
     /// Whether it goes with the cache and with `others`.

@@ -31,7 +31,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::run::plan::{VolumePlan, is_same_path};
 use crate::served::ExportedVolume;
-use crate::volume::{Cached, DEVICE_DEPTH, Volume, fresh_ids};
+use crate::volume::{Cached, DEVICE_DEPTH, ServiceCache, Volume, fresh_ids};
 
 /// How long clients of a volume that is removed may take to receive their last answers.
 const CLIENTS_GRACE: Duration = Duration::from_secs(5);
@@ -74,10 +74,14 @@ impl NbdService {
                  descriptors are its own"
             )));
         }
-        let unused = words.mode.is_some() || words.generation.is_some() || plan.key.is_some();
+        let unused = words.mode.is_some()
+            || words.generation.is_some()
+            || plan.key.is_some()
+            || plan.lease.is_some();
         if self.cache.is_none() && unused {
             return Err(DeviceError::new(format!(
-                "volume '{name}': mode, generation and encryption-key mean nothing without a cache"
+                "volume '{name}': mode, generation, encryption-key and lease mean nothing without \
+                 a cache"
             )));
         }
         let cache = self.cache.as_ref().map(|cache| cache.address());
@@ -155,7 +159,7 @@ impl NbdService {
             key: key.as_ref(),
         };
         let turn = &mut |deadline| self.serve_until(deadline);
-        let (volume, start) = attach::attach(&engine, queue, options, turn)?;
+        let (volume, start) = attach::attach_leased(&engine, queue, options, plan.lease, turn)?;
         match &start {
             VolumeStart::Warm if self.control.is_none() => {
                 self.cache.iter_mut().for_each(|cache| cache.expect_warmth());
@@ -210,6 +214,10 @@ impl NbdService {
             if !exports[..index].iter().any(|other| other.name() == export.name()) {
                 let queue = self.volumes[at].serve();
                 self.server.add_export(export.name(), "", queue).map_err(failed)?;
+                let device = self.cache.as_ref().and_then(ServiceCache::device);
+                let volume = self.volumes[at].queue();
+                self.reactors.invite(name, volume, device).map_err(failed)?;
+                self.reactors.export(name, export.name());
             }
             let bound = self.server.listen_at(export.transport(), address).map_err(failed)?;
             places.push(export.at(&bound));
@@ -240,8 +248,13 @@ impl NbdService {
 
     fn try_remove(&mut self, at: usize, forget: bool) -> Result<(), DeviceError> {
         self.withdraw(at);
-        if !self.wait_for(CLIENTS_GRACE, |service| service.server.leaving() == 0)? {
+        let have_left = |service: &Self| {
+            service.server.leaving() == 0
+                && service.reactors.have_left(&service.volumes[at].plan.name)
+        };
+        if !self.wait_for(CLIENTS_GRACE, have_left)? {
             self.server.drop_leaving();
+            self.reactors.abandon_leaving();
         }
         self.wait_until_idle(at)?;
         while !self.volumes[at].begin_flush() {
@@ -250,6 +263,7 @@ impl NbdService {
         if !self.wait_for(FLUSH_GRACE, |service| service.volumes[at].is_flushed())? {
             return Err(self.stuck("its last flush"));
         }
+        self.reactors.forget(&self.volumes[at].plan.name);
         let engine = self.cache.as_ref().map(|cache| cache.engine().clone());
         let cached = engine.zip(self.volumes[at].left());
         if let Some((engine, (id, left))) = &cached {
@@ -287,6 +301,7 @@ impl NbdService {
     /// Takes a volume's exports away: its clients are answered and end, no new ones come.
     fn withdraw(&mut self, at: usize) {
         self.volumes[at].is_exported = false;
+        self.reactors.withdraw(&self.volumes[at].plan.name);
         for export in &self.volumes[at].plan.exports {
             self.server.remove_export(export.name());
             let mut others = self.volumes.iter().enumerate().filter(|(other, _)| *other != at);
@@ -300,7 +315,11 @@ impl NbdService {
     }
 
     fn wait_until_idle(&mut self, at: usize) -> Result<(), DeviceError> {
-        match self.wait_for(FLUSH_GRACE, |service| service.volumes[at].in_flight() == 0)? {
+        let is_idle = |service: &Self| {
+            let volume = &service.volumes[at];
+            volume.in_flight() == 0 && service.reactors.have_left(&volume.plan.name)
+        };
+        match self.wait_for(FLUSH_GRACE, is_idle)? {
             true => Ok(()),
             false => Err(self.stuck("requests in flight")),
         }
@@ -415,7 +434,10 @@ impl NbdService {
         let in_use = engine.cache().superblock().map(|superblock| superblock.format_id);
         let is_new = in_use == Some(fresh.cold_start);
         if let Some(cache) = &mut self.cache {
-            cache.end_replacing(is_new.then(|| address.clone()));
+            cache.end_replacing(is_new.then(|| (address.clone(), backend)));
+        }
+        if is_new {
+            self.reactors.renew(self.cache.as_ref().and_then(ServiceCache::device))?;
         }
         outcome
     }

@@ -14,7 +14,7 @@ use block_io::reactor::{OperationId, Port, Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, DeviceError, Timestamp};
 use cache_engine::backend::address::{CacheAddress, Size};
 use cache_engine::backend::attachment::StateDirectory;
-use cache_engine::backend::{Backend, BackendQueue};
+use cache_engine::backend::{Backend, BackendQueue, ReadableDevice};
 use cache_engine::cache::metadata::FormatId;
 use cache_engine::cache::policy::PolicyStatistics;
 use cache_engine::cache::{
@@ -55,6 +55,8 @@ pub(crate) struct CacheReport {
 pub(crate) struct ServiceCache {
     engine: Engine,
     address: CacheAddress,
+    /// The device for other cores to read.
+    device: Option<ReadableDevice>,
     state: StateDirectory,
     alarm: Alarm,
     /// Since when the host's note is to be made that the cache is not to be believed.
@@ -107,6 +109,7 @@ impl ServiceCache {
         Ok(Self {
             engine,
             address: address.clone(),
+            device: backend.readable(),
             state,
             alarm: Alarm { port: reactor.open_port(), armed: None, count: 0 },
             disown_at: None,
@@ -126,6 +129,11 @@ impl ServiceCache {
         &self.address
     }
 
+    /// Its device for other cores to read, where they can.
+    pub(crate) fn device(&self) -> Option<&ReadableDevice> {
+        self.device.as_ref()
+    }
+
     /// Where this host notes what was attached.
     pub(crate) fn state(&self) -> &StateDirectory {
         &self.state
@@ -143,10 +151,11 @@ impl ServiceCache {
     }
 
     /// Its device has been replaced, or not.
-    pub(crate) fn end_replacing(&mut self, now_at: Option<CacheAddress>) {
+    pub(crate) fn end_replacing(&mut self, now_at: Option<(CacheAddress, &Backend)>) {
         self.is_replacing = false;
-        if let Some(address) = now_at {
+        if let Some((address, backend)) = now_at {
             (self.address, self.is_warm) = (address, false);
+            self.device = backend.readable();
         }
     }
 
@@ -183,6 +192,12 @@ impl ServiceCache {
                 )),
                 Event::Disown => self.disown_at = Some(now),
                 Event::Done(ticket) => done.push(ticket),
+                Event::LeaseOver(id) => self.tell_of(
+                    id,
+                    "no lease is held: all its requests go to \
+                     the origin, and nothing that is cached of it is used any more",
+                ),
+                Event::LeaseHeld(id) => self.tell_of(id, "a lease is held: the cache is used"),
                 Event::Stopped | Event::Replaced => {}
             }
         }
@@ -190,6 +205,13 @@ impl ServiceCache {
         let deadline = self.engine.next_deadline();
         self.alarm.set(deadline.into_iter().chain(self.disown_at).min());
         (progress, done)
+    }
+
+    fn tell_of(&self, id: VolumeId, what: &str) {
+        let cache = self.engine.cache();
+        // It may have been taken out since.
+        let Some(name) = cache.volume_name(id) else { return };
+        output::notice(format_args!("{}: volume '{name}': {what}", self.address));
     }
 
     fn disown(&mut self, now: Timestamp) {

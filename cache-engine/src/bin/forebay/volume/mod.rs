@@ -13,10 +13,13 @@ use std::path::Path;
 
 use block_io::reactor::Reactor;
 use block_io::{
-    BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Operation, Request, Timestamp,
+    BlockDevice, BlockQueue, Completion, DeviceError, Extent, Geometry, IoError, Operation,
+    Request, Timestamp,
 };
 use cache_engine::backend::{Backend, BackendQueue};
+use cache_engine::cache::guests::Guest;
 use cache_engine::cache::{Statistics, VolumeId};
+use cache_engine::volume::cores::Hosting;
 
 use crate::failure::Failure;
 
@@ -131,6 +134,28 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
         }
     };
     identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+impl Hosting for Volume {
+    fn is_cached(&self) -> bool {
+        self.as_cached().is_some()
+    }
+
+    fn admit_guest(&self) -> Result<Option<Guest>, DeviceError> {
+        self.as_cached().map_or(Ok(None), |cached| cached.volume.admit_guest())
+    }
+
+    fn guest_read_failed(&self, extent: Extent, error: IoError) {
+        if let Some(cached) = self.as_cached() {
+            cached.volume.guest_read_failed(extent, error);
+        }
+    }
+
+    fn guest_time(&self, now: Timestamp) {
+        if let Some(cached) = self.as_cached() {
+            cached.volume.guest_time(now);
+        }
+    }
 }
 
 /// A device's queue that counts what it is asked for.

@@ -16,6 +16,7 @@ use block_io::device::shared::SharedQueue;
 use block_io::reactor::{Descriptor, Event, PIECES_MAX, Port, Reactor};
 use block_io::{BlockQueue, Buffer, Completion, Request, Timestamp};
 
+use super::handover::Place;
 use super::{ExportNumber, Exports};
 use crate::frontend::nbd::protocol::{Connection, Limits};
 
@@ -56,6 +57,8 @@ pub(super) struct Client<Queue: BlockQueue> {
     completions: Vec<Completion>,
     pieces: Vec<Buffer>,
     ending: Option<Ending>,
+    /// Its place at the server that has accepted it, if that is another one.
+    place: Option<Place>,
 }
 
 impl<Queue: BlockQueue> Client<Queue> {
@@ -83,7 +86,18 @@ impl<Queue: BlockQueue> Client<Queue> {
             completions: Vec::with_capacity(limits.requests_max),
             pieces: Vec::with_capacity(PIECES_MAX),
             ending: None,
+            place: None,
         }
+    }
+
+    /// The same, with its place at the server that has accepted it.
+    pub(super) fn with_place(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
+    }
+
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 
     /// Takes no further requests.

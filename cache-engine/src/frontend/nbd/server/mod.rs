@@ -7,10 +7,16 @@
 //! connections to an export share one queue, so a flush on any covers what all of them have
 //! written.
 //!
-//! Bounds: [`ServerOptions`]; further clients wait in the listeners' backlogs.
+//! Servers on other cores may help: each accepted client goes to the one that has the fewest
+//! ([`NbdServer::add_helper`]). Each has its own table of exports, which are to be the same
+//! devices.
+//!
+//! Bounds: [`ServerOptions`], for all helpers together; further clients wait in the listeners'
+//! backlogs.
 //! Absent: TLS, and telling clients that a device was resized.
 
 mod client;
+mod handover;
 mod listener;
 
 #[cfg(test)]
@@ -29,8 +35,10 @@ use super::address::Transport;
 use super::protocol::{Export, Limits};
 
 use client::{Client, Ending};
+use handover::{HANDOVERS_MAX, Handover, Helpers, Inbox, Place};
 use listener::Listener;
 
+pub use handover::HelperAddress;
 pub use listener::resolve;
 
 /// Bytes in a name or a description. //= NBD proto.md "Values"
@@ -88,6 +96,10 @@ pub struct NbdServer<Queue: BlockQueue> {
     numbers: ExportNumber,
     listeners: Vec<Listener>,
     clients: Vec<Client<Queue>>,
+    helpers: Helpers,
+    /// Where clients come from that another server has accepted.
+    inbox: Option<Inbox>,
+    arrived: Vec<Handover>,
     /// Whose turn it is to be polled first.
     turn: usize,
     stage: Stage,
@@ -128,6 +140,9 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
             numbers: 0,
             listeners: Vec::new(),
             clients: Vec::new(),
+            helpers: Helpers::new(),
+            inbox: None,
+            arrived: Vec::new(),
             turn: 0,
             stage: Stage::Serving,
             statistics: ServerStatistics::default(),
@@ -227,6 +242,27 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         Ok(bound)
     }
 
+    /// Where servers on other cores can send clients that they have accepted. They are let in by
+    /// the poll after the one that found them: what was sent to this core before a client, by
+    /// another way, can be heard between the two.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn open_inbox(&mut self) -> Result<HelperAddress, DeviceError> {
+        let (address, inbox) = HelperAddress::open(&self.reactor)?;
+        self.inbox = Some(inbox);
+        Ok(address)
+    }
+
+    /// Sends clients to a server on another core too. What all helpers have counts among the
+    /// clients of this server.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn add_helper(&mut self, address: HelperAddress) -> Result<(), DeviceError> {
+        self.helpers.add(&self.reactor, address)
+    }
+
     /// Accepts no more clients at `transport`, as it was asked to be listened at; those that are
     /// connected stay.
     pub fn stop_listening(&mut self, transport: &Transport) {
@@ -255,13 +291,20 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         self.stage = Stage::ShuttingDown;
         // Their accepts go with them.
         self.listeners.clear();
+        // Those that were on their way here find a closed socket, as in a listener's backlog.
+        self.inbox = None;
+        self.arrived.clear();
         self.port.timer(self.reactor.now() + self.options.shutdown_grace, 0);
         self.clients.iter_mut().for_each(Client::close);
     }
 
-    /// Clients and their ends.
+    /// Clients and their ends, those of helpers included.
     pub fn statistics(&self) -> ServerStatistics {
-        ServerStatistics { connections: self.clients.len(), ..self.statistics }
+        ServerStatistics {
+            connections: self.clients.len() + self.helpers.clients(),
+            connections_at_fault: self.statistics.connections_at_fault + self.helpers.at_fault(),
+            ..self.statistics
+        }
     }
 
     /// The exports, in the order of their adding.
@@ -283,7 +326,12 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
                 let listener = &mut self.listeners[index];
                 listener.is_waiting = false;
                 match (event.token, event.result, event.descriptor) {
-                    (ACCEPTED, Ok(_), Some(socket)) => self.admit(socket, now),
+                    (ACCEPTED, Ok(_), Some(socket)) => {
+                        self.statistics.connections_total += 1;
+                        if let Some(socket) = self.helpers.place(socket, self.clients.len()) {
+                            self.admit(socket, None, now);
+                        }
+                    }
                     (ACCEPTED, Err(_), _) => {
                         listener.is_waiting = true;
                         listener.port.timer(now + ACCEPT_PAUSE, PAUSE_OVER);
@@ -295,19 +343,40 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         progress
     }
 
-    fn admit(&mut self, socket: Descriptor, now: Timestamp) {
+    /// Lets clients in that another server has accepted.
+    fn admit_arrived(&mut self, now: Timestamp) -> bool {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let progress = !arrived.is_empty();
+        for handover in arrived.drain(..) {
+            self.statistics.connections_total += 1;
+            self.admit(Descriptor::from(handover.socket), Some(handover.place), now);
+        }
+        self.arrived = arrived;
+        progress
+    }
+
+    /// Finds clients that another server has accepted.
+    fn look_into_inbox(&mut self) -> bool {
+        let before = self.arrived.len();
+        if let Some(inbox) = &self.inbox {
+            self.arrived.extend(std::iter::from_fn(|| inbox.receive()).take(HANDOVERS_MAX));
+        }
+        self.arrived.len() > before
+    }
+
+    fn admit(&mut self, socket: Descriptor, place: Option<Place>, now: Timestamp) {
         self.reactor.register(&socket);
         let exports = Rc::clone(&self.exports);
         let deadline = now + self.options.negotiation_timeout;
         let client = Client::new(&self.reactor, socket, exports, self.options.limits, deadline);
-        self.clients.push(client);
-        self.statistics.connections_total += 1;
+        self.clients.push(client.with_place(place));
     }
 
     fn accept(&mut self) -> bool {
         let mut progress = false;
         let waiting = self.listeners.iter().filter(|listener| listener.is_waiting).count();
-        let room = self.options.connections_max.saturating_sub(self.clients.len() + waiting);
+        let clients = self.clients.len() + self.helpers.clients();
+        let room = self.options.connections_max.saturating_sub(clients + waiting);
         for listener in self.listeners.iter_mut().filter(|one| !one.is_waiting).take(room) {
             listener.port.accept(&listener.socket, ACCEPTED);
             listener.is_waiting = true;
@@ -328,7 +397,10 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
         let statistics = &mut self.statistics;
         self.clients.retain(|client| {
             let ending = client.ending();
-            statistics.connections_at_fault += u64::from(ending == Some(Ending::Fault));
+            if ending == Some(Ending::Fault) {
+                statistics.connections_at_fault += 1;
+                client.place().into_iter().for_each(Place::note_fault);
+            }
             ending.is_none()
         });
         progress | (self.clients.len() < count)
@@ -354,8 +426,10 @@ impl<Queue: BlockQueue> NbdServer<Queue> {
 impl<Queue: BlockQueue> Task for NbdServer<Queue> {
     fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = self.take_events(now);
+        progress |= self.admit_arrived(now);
         progress |= self.poll_clients(now);
         progress |= self.poll_queues(now);
+        progress |= self.look_into_inbox();
         match self.stage {
             Stage::Serving => progress |= self.accept(),
             Stage::ShuttingDown if self.is_idle() => {

@@ -1,5 +1,7 @@
 //! The server over real sockets on this machine, its clients in a thread of their own.
 
+mod handover;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
