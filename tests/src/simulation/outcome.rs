@@ -143,4 +143,4 @@ impl Outcome {
 }
 
 /// Kinds of events.
-const EVENTS: usize = 37;
+const EVENTS: usize = 40;
