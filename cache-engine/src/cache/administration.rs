@@ -219,8 +219,8 @@ impl Cache {
     /// Declares that no write to the volume that failed before this call can reach the origin any
     /// more (its connection is fenced): ranges in doubt are cached again. What the origin had
     /// acknowledged and not been told to flush it may have lost; nothing that was cached of it
-    /// before is served, a change of which only a part was done by then fails, and so does one flush,
-    /// the next that a client asks for or waits for.
+    /// before is served, a change of which only a part was done by then fails, and so does one
+    /// flush: the next of a client's that ends.
     pub fn fence(&mut self, id: VolumeId) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         volume.doubt.fenced();
@@ -299,9 +299,9 @@ impl Cache {
         self.is_told_loaded()
             && !self.stopping
             && self.sweeps.is_empty()
-            && !self.awaits_lease()
             && self.leaving.is_empty()
             && self.flush_due().is_none_or(|due| due > now)
+            && !self.awaits_lease()
             && self.purge.lines == 0
             // Whoever waits for the cache device may need more than time.
             && self.health.deadline().is_none()
@@ -313,13 +313,9 @@ impl Cache {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let keeper = self.keeper.as_ref().and_then(|keeper| keeper.next_deadline());
         let patience = self.health.deadline();
-        keeper
-            .into_iter()
-            .chain(patience)
-            .chain(self.flush_due())
-            .chain(self.policy.next_deadline())
-            .chain(self.lease_deadline())
-            .min()
+        let lease = self.lease_deadline();
+        let own = [patience, lease, self.flush_due()].into_iter().flatten();
+        keeper.into_iter().chain(own).chain(self.policy.next_deadline()).min()
     }
 
     fn volume(&self, id: VolumeId) -> Result<&Volume, DeviceError> {

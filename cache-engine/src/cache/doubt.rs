@@ -6,7 +6,7 @@
 //!   written, not flushed, and not kept track of any more           ─▶ until a later flush succeeds
 //! ```
 //! Such a range is read from the origin and nothing of it is stored: a fill might be overtaken by
-//! the late write, or outlive what the origin loses. What was cached of it has been dropped, so that
+//! the late write, or outlive what the origin loses. What was cached of it has been dropped, so
 //! after a crash nothing of it is found either, and its extents need no place in the activity log.
 //! That holds for a late write because the write itself drops what it touches before it is sent.
 //!

@@ -86,9 +86,9 @@ impl Cache {
         }
     }
 
-    /// Time has passed: gives the cache up if somebody waits for it and it has not answered for long
-    /// enough. Who waits for much that is answered, or for a place in the activity log that changes
-    /// of other extents hold, goes on waiting: that is not the device's fault.
+    /// Time has passed: gives the cache up if somebody waits for it and it has not answered for
+    /// long enough. Who waits for much that is answered, or for a place in the activity log that
+    /// changes of other extents hold, goes on waiting: that is not the device's fault.
     pub(super) fn lose_patience(&mut self) {
         if self.health.deadline().is_none_or(|deadline| deadline > self.now) {
             return;

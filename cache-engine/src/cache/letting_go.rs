@@ -3,11 +3,11 @@
 //!
 //! ```text
 //!   places run out ─▶ own flush ──succeeds──▶ its extents are over
-//!                         └──fails, or takes a second──▶ let go: lines dropped, step by step ─▶ over
+//!                         └──fails, or takes a second──▶ let go: lines dropped in steps ─▶ over
 //!                                          nothing of them is cached until a flush succeeds
 //! ```
-//! So no volume's write waits longer for another's origin than that. What is let go is remembered as
-//! [`doubt`](super::doubt), which takes no place.
+//! So no volume's write waits longer for another's origin than that. What is let go is remembered
+//! as [`doubt`](super::doubt), which takes no place.
 //!
 //! Absent: which extents they are ([`super::unflushed`]).
 
@@ -210,7 +210,7 @@ impl Cache {
         self.publish_gates();
     }
 
-    /// The volume lies `distance` flat bytes further on, and what was cached of it is being dropped.
+    /// The volume lies `distance` flat bytes further on; what was cached of it is being dropped.
     pub(super) fn move_doubt(&mut self, id: VolumeId, distance: u64) {
         let volume = &mut self.volumes[id];
         volume.doubt.shift(distance);

@@ -94,13 +94,13 @@ impl Cache {
     pub(super) fn is_being_dropped(&self, flat: Extent) -> bool {
         let shift = self.line_size.shift();
         // Asked by every request, and nearly always there is none.
-        !self.leaving.is_empty() && self.is_leaving(flat)
-            || !self.sweeps.is_empty()
-                && self.sweeps.iter().any(|sweep| {
+        !(self.sweeps.is_empty() && self.leaving.is_empty())
+            && (self.is_leaving(flat)
+                || self.sweeps.iter().any(|sweep| {
                     sweep.next_set < self.index.sets()
                         && flat.offset >> shift < sweep.lines.end
                         && sweep.lines.start << shift < flat.end()
-                })
+                }))
     }
 
     /// Sets whose lines of an earlier run are in the index.

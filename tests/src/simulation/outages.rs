@@ -18,8 +18,8 @@ use block_io::sim::DiskFaults;
 
 use super::run::Run;
 
-/// Turns of the world, of 100 us each, without any answer after which somebody waits for ever. What an
-/// origin fails to flush is let go at once.
+/// Turns of the world, of 100 us each, without any answer after which somebody waits for ever. What
+/// an origin fails to flush is let go at once.
 const STALLED: u32 = 2000;
 
 /// One outage, of one origin at a time.
@@ -90,8 +90,8 @@ impl Run<'_> {
     }
 
     /// So many turns of the world have gone by without an answer of any device. Nobody waits for an
-    /// origin that is away but who asked it: a write that finds no place in the activity log has one
-    /// when what the origin holds is let go.
+    /// origin that is away but who asked it: a write that finds no place in the activity log has
+    /// one when what the origin holds is let go.
     pub(super) fn watch_waiting(&mut self, turns: u32) {
         if self.outage.is_none() {
             return;

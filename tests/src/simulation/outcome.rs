@@ -31,8 +31,8 @@ pub struct Outcome {
     pub outages: u64,
     /// Times that an origin lost what was not flushed while the engine went on.
     pub origin_power_cuts: u64,
-    /// Turns of the world in which writes waited to be named on the cache device while an origin was
-    /// away.
+    /// Turns of the world in which writes waited to be named on the cache device while an origin
+    /// was away.
     pub waits_in_outages: u64,
     /// Volumes taken out of a running cache, and added to it.
     pub removals: u64,

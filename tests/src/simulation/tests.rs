@@ -113,7 +113,7 @@ fn another_host_that_waits_for_the_end_of_the_lease_makes_no_read_stale() {
 
 #[test]
 fn every_scenario_has_a_test() {
-    assert_eq!(SCENARIOS.len(), 16, "add a test above for the new scenario");
+    assert_eq!(SCENARIOS.len(), 17, "add a test above for the new scenario");
     assert!(Scenario::find("sound").is_err_and(|error| error.contains("late-writes")));
 }
 

@@ -289,8 +289,8 @@ impl Cache {
             let open = !given_up
                 && volume.mode != CacheMode::PassThrough
                 && volume.doubt.is_empty()
-                && volume.lease_end != NEVER
                 && self.leaving.is_empty()
+                && volume.lease_end != NEVER
                 && !self.sees_blocks_whole(id);
             if open {
                 hosted.gate.set_deadline(volume.lease_end);

@@ -251,7 +251,8 @@ impl Reader {
     pub(super) fn take(&mut self, first: u64, buffer: Option<&Buffer>, part: &mut Part) {
         let Some(buffer) = buffer else {
             self.stopped = true;
-            self.ahead.retain(|ahead| ahead.first != first);
+            // What lies behind it and is here already is nobody's any more.
+            self.ahead.retain(|ahead| ahead.first != first && ahead.buffer.is_none());
             return;
         };
         let ahead = self.ahead.iter_mut().find(|ahead| ahead.first == first);
@@ -325,6 +326,18 @@ mod tests {
     use crate::cache::config::LineSize;
     use crate::cache::entry::Entry;
     use crate::cache::index::Slot;
+
+    #[test]
+    fn a_read_that_fails_when_a_later_one_is_there_ends_the_reading() {
+        let layout = Layout::for_device(8 << 20, LineSize::default()).expect("fits");
+        let (mut device, pool) = (Device::new(), BufferPool::heap());
+        let mut reader = Reader::new(layout, FormatId::default(), 64 << 10, 0..32);
+        let mut part = Part::new(&layout, usize::MAX);
+        assert!(reader.read(&mut device, &pool));
+        reader.take(16, Some(&pool.allocate(64 << 10)), &mut part);
+        reader.take(0, None, &mut part);
+        assert!(reader.is_done() && !reader.is_complete());
+    }
 
     /// Blocks that are put together when there is no end of records.
     fn blocks(tail: u64, head: u64, transfer_max: u32) -> usize {

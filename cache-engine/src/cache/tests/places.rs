@@ -1,5 +1,6 @@
 //! Origins that are slow, away or lose what they acknowledged, and the places of the activity log
-//! that their extents take: neither another volume nor the cache device pays for them (invariant 27).
+//! that their extents take: neither another volume nor the cache device pays for them
+//! (invariant 27).
 
 use std::time::Duration;
 
