@@ -99,6 +99,15 @@ pub(super) struct Run<'scenario> {
     pub(super) outcome: Outcome,
 }
 
+/// Has the trace tell what the first devices do.
+fn watch_all(trace: Option<&Trace>, cache_device: &SimDisk, origins: &[SimDisk]) {
+    let Some(trace) = trace else { return };
+    trace.watch("cache 0", cache_device);
+    for (origin, number) in origins.iter().zip(0..) {
+        trace.watch(&format!("origin {number}"), origin);
+    }
+}
+
 impl<'scenario> Run<'scenario> {
     fn new(
         scenario: &'scenario Scenario,
@@ -136,27 +145,16 @@ impl<'scenario> Run<'scenario> {
             origin
         };
         let origins: Vec<SimDisk> = rules.iter().zip(0..).map(origin).collect();
-        if let Some(trace) = trace {
-            trace.watch("cache 0", &cache_device);
-            for (origin, number) in origins.iter().zip(0..) {
-                trace.watch(&format!("origin {number}"), origin);
-            }
-        }
+        watch_all(trace, &cache_device, &origins);
         let host = Rc::new(Host::default());
         let depth = random.range(1..=40) as usize;
+        let engine = Engine::start(&world, &setup, &origins, &cache_device, (&host, pool), None);
         Self {
             scenario,
             trace,
             random,
             pool: pool.clone(),
-            engine: Some(Engine::start(
-                &world,
-                &setup,
-                &origins,
-                &cache_device,
-                (&host, pool),
-                None,
-            )),
+            engine: Some(engine),
             host,
             places,
             members: vec![Member::There; volumes],
