@@ -102,7 +102,7 @@ impl Cache {
 
     /// Makes what came from the cache device what the client wrote. False when it is not what was
     /// stored; its blocks are dropped then. `extent` is of whole blocks if this volume needs it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn open_blocks(
         &mut self,
         id: VolumeId,
@@ -113,6 +113,7 @@ impl Cache {
         !self.sees_blocks_whole(id) || self.open_whole_blocks(id, slot, extent, buffer)
     }
 
+    #[inline(never)]
     fn open_whole_blocks(
         &mut self,
         id: VolumeId,

@@ -37,6 +37,7 @@ impl<Value> Table<Value> {
     }
 
     /// Puts a value in; the caller has seen that there is room.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, value: Value) -> u16 {
         let name = self.free.pop().expect("the caller has asked is_full");
         self.places[usize::from(name)] = Some(value);
@@ -53,6 +54,7 @@ impl<Value> Table<Value> {
         self.places.iter().flatten()
     }
 
+    #[inline(always)]
     pub(crate) fn remove(&mut self, name: u16) -> Value {
         let value = self.places[usize::from(name)].take().expect("a name in use");
         self.free.push(name);

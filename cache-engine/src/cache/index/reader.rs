@@ -77,6 +77,7 @@ impl IndexReader {
 
     /// A hit, if all of the `wanted` blocks of the line may be served and are known to be good.
     /// Notes the use. Before anything is served, ask whether it [holds still](Self::still).
+    #[inline(always)]
     pub(crate) fn lookup(&self, line: LineNumber, wanted: BlockSet) -> Option<Hit> {
         let shared = &*self.shared;
         let place = shared.map.place(line);
