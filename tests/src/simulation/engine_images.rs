@@ -14,6 +14,7 @@
 //! Absent: faults of the devices, which the seeds have; several volumes.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use block_io::sim::{DiskFaults, Medium, Random, SimDisk, World, fill_pattern};
 use block_io::{BufferPool, Completion, Extent, Geometry, Request, RequestId};
@@ -30,6 +31,9 @@ const PLACE_LENGTH: u64 = 28 << 10;
 /// From one place to the next: more than an extent.
 const PLACE_DISTANCE: u64 = 5 << 20;
 const CAPACITY: u64 = (PLACES - 1) * PLACE_DISTANCE + PLACE_LENGTH;
+/// A pause after so many requests, longer than a record waits for others.
+const REST_AFTER: u64 = 30;
+const REST: Duration = Duration::from_millis(15);
 /// Requests between which the same place is written to.
 const WRITTEN_FOR: u64 = 40;
 const READ: u64 = 32 << 10;
@@ -95,14 +99,22 @@ fn record(run: &ImageRun, recording: &Recording) -> Vec<Medium> {
     let mut engine = Engine::start(&world, &setup, &start, &cache_device, known, Some(recording));
     let mut origins = vec![origin.medium()];
     let (mut next, mut done) = (0, Vec::new());
+    // Now and then nobody asks for anything, until what is known of the lines is recorded.
+    let mut rest = None;
     while next < run.operations || !engine.is_idle() {
-        if next < run.operations && engine.in_flight() < DEPTH && random.chance(600) {
+        if next % REST_AFTER == 0 && next > 0 && rest.is_none_or(|(after, _)| after != next) {
+            rest = Some((next, world.now() + REST));
+        }
+        let rests = rest.is_some_and(|(after, until)| after == next && world.now() < until);
+        if !rests && next < run.operations && engine.in_flight() < DEPTH && random.chance(600) {
             let request = request(&mut random, &pool, next);
             engine.submit(0, request).expect("fewer in flight than there may be");
             next += 1;
         } else {
             // Nothing to wait for is no reason to stop: there may be more to submit.
-            world.advance();
+            if !world.advance() {
+                rest = rest.map(|(after, _)| (after, world.now()));
+            }
             recording.mark(origins.len() as u64);
             origins.push(origin.medium());
         }
