@@ -4,7 +4,10 @@
 use std::path::Path;
 
 use crate::command::{Step, find_program};
-use crate::{StepResult, fuzz, instructions, report, test, tidy};
+use crate::{StepResult, fuzz, instructions, report, simulate, test, tidy};
+
+/// How long the engine is simulated.
+const SIMULATION_MINUTES: u32 = 2;
 
 /// Version of cargo-deny that is installed where there is none.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -28,6 +31,7 @@ pub(crate) fn run(root: &Path) -> StepResult {
     interleavings(root)?;
     fuzz::run(root, &fuzz::FuzzArguments::default())?;
     instructions::run(root, &instructions::InstructionsArguments::default())?;
+    simulate::run(root, &simulate::SimulateArguments::minutes(SIMULATION_MINUTES))?;
     test::run(root, &test::TestArguments::default())
 }
 

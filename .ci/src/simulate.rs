@@ -18,6 +18,13 @@ pub(crate) struct SimulateArguments {
     runner_arguments: Vec<String>,
 }
 
+impl SimulateArguments {
+    /// As many seeds as so many minutes are enough for.
+    pub(crate) fn minutes(minutes: u32) -> Self {
+        Self { runner_arguments: vec!["--minutes".to_owned(), minutes.to_string()] }
+    }
+}
+
 /// Builds the simulation, optimised and with its assertions on, and runs it.
 ///
 /// # Errors

@@ -66,7 +66,7 @@ impl Setup {
             },
             requests_max: random.range(1..=64) as usize,
             fills_max: random.range(1..=if scenario.few_records { 8 } else { 64 }) as usize,
-            records_min: if scenario.few_records { 48 } else { CacheConfig::default().records_min },
+            records_min: if scenario.few_records { 24 } else { CacheConfig::default().records_min },
             miss_ratio_samples: 64,
             errors_max: *random.choose(&[u32::MAX, u32::MAX, 20, 2]),
             // What is in doubt keeps its extent until it is fenced. The clients of a run wait for
