@@ -267,19 +267,13 @@ impl Cache {
         }
     }
 
-    /// What is kept about a slot is to be what the index says, with the checksums of the blocks
-    /// that are new.
-    pub(super) fn record(
-        &mut self,
-        slot: Slot,
-        line: LineNumber,
-        changed: BlockSet,
-        checksums: &[u32],
-    ) {
+    /// What is kept about a slot is to be what the index says: blocks of its line are not valid any
+    /// more, or the line is a new one.
+    pub(super) fn record_invalid(&mut self, slot: Slot, line: LineNumber) {
         let Some(keeper) = &mut self.keeper else { return };
         debug_assert_eq!(self.index.line_of(slot), Some(line));
         let (entry, valid) = (self.index.entry(slot), self.index.valid(slot));
-        keeper.record(slot, entry, line, valid, changed, checksums, self.now);
+        keeper.record(slot, entry, line, valid, BlockSet::EMPTY, &[], self.now);
     }
 
     /// What is kept about the slot of a fill is to be what has become of it.

@@ -107,11 +107,6 @@ impl Cache {
         some
     }
 
-    /// Records that blocks of the slot's line are not valid any more.
-    pub(super) fn record_invalid(&mut self, slot: Slot, line: LineNumber) {
-        self.record(slot, line, BlockSet::EMPTY, &[]);
-    }
-
     /// The origin has answered a piece that changes content.
     pub(super) fn change_done(&mut self, name: PieceIndex, result: Result<(), IoError>) {
         let piece = &self.pieces[name];
