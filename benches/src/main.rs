@@ -98,7 +98,10 @@ struct Plan {
 
 impl Plan {
     fn wants(&self, name: &str) -> bool {
-        name.contains(&self.filter)
+        match self.filter.strip_prefix('=') {
+            Some(whole) => name == whole,
+            None => name.contains(&self.filter),
+        }
     }
 }
 
