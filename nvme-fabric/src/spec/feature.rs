@@ -74,7 +74,8 @@ impl NumberOfQueues {
 pub struct Event {
     /// Bits 2:0: 0 error, 1 SMART, 2 notice, 6 I/O command set, 7 vendor.
     pub kind: u8,
-    /// Bits 15:8: which of that type. For notices 00h namespace attribute, F0h discovery log.
+    /// Bits 15:8: which of that type. For notices 00h namespace attribute, 03h asymmetric access,
+    /// F0h discovery log.
     pub information: u8,
     /// Bits 23:16: the log page that tells more, and re-arms when read.
     pub page: u8,
@@ -83,6 +84,8 @@ pub struct Event {
 impl Event {
     /// Notice: namespace attribute changed, told by log page 04h. Base §5.2.1.
     pub const NAMESPACE_CHANGED: Self = Self { kind: 2, information: 0x00, page: 0x04 };
+    /// Notice: asymmetric namespace access changed, told by log page 0Ch. Base §5.2.1.
+    pub const ACCESS_CHANGED: Self = Self { kind: 2, information: 0x03, page: 0x0c };
     /// Notice: discovery log changed, told by log page 70h. Base §5.2.1.
     pub const DISCOVERY_CHANGED: Self = Self { kind: 2, information: 0xf0, page: 0x70 };
 
@@ -119,5 +122,6 @@ mod tests {
     fn events() {
         assert_eq!(Event::DISCOVERY_CHANGED.encode(), 0x0070_f002);
         assert_eq!(Event::parse(0x0004_0002), Event::NAMESPACE_CHANGED);
+        assert_eq!(Event::parse(0x000c_0302), Event::ACCESS_CHANGED);
     }
 }

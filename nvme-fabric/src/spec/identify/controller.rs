@@ -25,6 +25,16 @@ pub mod optional {
     pub const CACHE_FLUSH_SINGLE: u8 = 0b10 << 1;
     /// LPA bit 2: log pages are read with 32-bit lengths and an offset.
     pub const LOG_EXTENDED: u8 = 1 << 2;
+    /// CMIC bit 0: the subsystem may have more than one port.
+    pub const MULTIPLE_PORTS: u8 = 1 << 0;
+    /// CMIC bit 3: asymmetric namespace access is reported.
+    pub const ASYMMETRIC_ACCESS: u8 = 1 << 3;
+    /// OAES bit 11: asymmetric namespace access notices.
+    pub const EVENT_ASYMMETRIC_ACCESS: u32 = 1 << 11;
+    /// ANACAP bits 4:0: every state may be reported.
+    pub const ACCESS_STATES: u8 = 0b1_1111;
+    /// ANACAP bit 6: a namespace's group does not change while it is attached.
+    pub const ACCESS_GROUP_STAYS: u8 = 1 << 6;
     /// CMIC bit 1: the subsystem may have more than one controller.
     pub const MULTIPLE_CONTROLLERS: u8 = 1 << 1;
 }
@@ -124,6 +134,14 @@ pub struct IdentifyController {
     pub error_log_entries: u8,
     /// KAS, bytes 320-321: keep alive granularity in 100 ms; 0 for no keep alive.
     pub keep_alive_granularity: u16,
+    /// ANATT, byte 342: seconds that an access group is in the state Change at the most.
+    pub access_transition_time: u8,
+    /// ANACAP, byte 343: which access states may be reported, and more.
+    pub access_capabilities: u8,
+    /// ANAGRPMAX, bytes 344-347: the largest access group id.
+    pub access_group_max: u32,
+    /// NANAGRPID, bytes 348-351: how many access groups there may be.
+    pub access_groups: u32,
     /// SQES, byte 512: submission entry size, required (3:0) and largest (7:4), powers of two.
     pub submission_entry_size: u8,
     /// CQES, byte 513: completion entry size likewise.
@@ -179,6 +197,10 @@ impl IdentifyController {
             log_page_attributes: bytes[261],
             error_log_entries: bytes[262],
             keep_alive_granularity: u16_at(bytes, 320),
+            access_transition_time: bytes[342],
+            access_capabilities: bytes[343],
+            access_group_max: u32_at(bytes, 344),
+            access_groups: u32_at(bytes, 348),
             submission_entry_size: bytes[512],
             completion_entry_size: bytes[513],
             commands_max: u16_at(bytes, 514),
@@ -219,6 +241,10 @@ impl IdentifyController {
         bytes[261] = self.log_page_attributes;
         bytes[262] = self.error_log_entries;
         put_u16(bytes, 320, self.keep_alive_granularity);
+        bytes[342] = self.access_transition_time;
+        bytes[343] = self.access_capabilities;
+        put_u32(bytes, 344, self.access_group_max);
+        put_u32(bytes, 348, self.access_groups);
         self.encode_nvm(bytes);
         put_text(bytes, 768, 256, &self.subsystem, 0);
         put_u32(bytes, 1792, self.command_capsule_size);
@@ -285,6 +311,7 @@ mod tests {
         bytes[111] = 2;
         bytes[258..260].copy_from_slice(&[3, 4]);
         bytes[320] = 10;
+        bytes[342..352].copy_from_slice(&[10, 0x5f, 128, 0, 0, 0, 127, 0, 0, 0]);
         bytes[512..514].copy_from_slice(&[0x66, 0x44]);
         bytes[516] = 9;
         bytes[520] = 0x0c;
@@ -302,6 +329,8 @@ mod tests {
         assert_eq!(controller.events, optional::EVENT_DISCOVERY_LOG);
         assert_eq!(controller.kind, ControllerKind::Discovery);
         assert_eq!((controller.abort_limit, controller.event_request_limit), (3, 4));
+        assert_eq!((controller.access_transition_time, controller.access_capabilities), (10, 0x5f));
+        assert_eq!((controller.access_group_max, controller.access_groups), (128, 127));
         assert_eq!(controller.sgl_support.0, SglSupport::OFFSET | SglSupport::TRANSPORT);
         assert_eq!(controller.command_capsule_size, 512);
         assert_eq!(controller.in_capsule_data_max(), Some(8192 - 64));
@@ -309,6 +338,7 @@ mod tests {
         controller.encode(&mut again);
         assert_eq!(IdentifyController::parse(&again), controller);
         assert_eq!(again[64..72], *b"        ");
+        assert_eq!(again[320..352], bytes[320..352]);
         assert_eq!(again[512..], bytes[512..]);
     }
 
