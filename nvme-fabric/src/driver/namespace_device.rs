@@ -50,8 +50,10 @@ pub struct ConnectOptions {
     pub keep_alive: Duration,
     /// How long connecting may take in all.
     pub connect_timeout: Duration,
-    /// How long a command may take before the association is given up.
+    /// How long a command may take before it is aborted.
     pub command_timeout: Duration,
+    /// How much longer it may take then, before the association is given up; absent: no longer.
+    pub abort_time: Option<Duration>,
 }
 
 impl ConnectOptions {
@@ -69,6 +71,7 @@ impl ConnectOptions {
             keep_alive: options.keep_alive,
             connect_timeout: options.connect_timeout,
             command_timeout: options.command_timeout,
+            abort_time: options.abort_time,
             subsystem: options.subsystem,
             host_nqn: options.host,
             host_id: options.host_id,
@@ -88,6 +91,7 @@ impl ConnectOptions {
             keep_alive: self.keep_alive,
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
+            abort_time: self.abort_time,
         }
     }
 }

@@ -45,15 +45,19 @@ pub struct HostOptions {
     pub keep_alive: Duration,
     /// How long bringing the association up may take in all.
     pub connect_timeout: Duration,
-    /// How long a command may take before the association is given up.
+    /// How long a command may take before it is aborted.
     pub command_timeout: Duration,
+    /// How much longer it may take once it is past that, before the association is given up. Absent:
+    /// nothing is aborted, and the association is given up at once.
+    pub abort_time: Option<Duration>,
 }
 
 impl HostOptions {
     /// Entries of an I/O queue when nothing else is asked for.
     pub const QUEUE_DEPTH: u16 = 128;
 
-    /// No digests, 128 entries, one I/O queue, 5 s keep alive, 10 s to connect, 30 s a command.
+    /// No digests, 128 entries, one I/O queue, 5 s keep alive, 10 s to connect, 30 s a command and
+    /// 5 s to abort it.
     pub fn new(address: impl Into<String>, subsystem: Nqn, host: Nqn, host_id: HostId) -> Self {
         Self {
             address: address.into(),
@@ -66,6 +70,7 @@ impl HostOptions {
             keep_alive: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(30),
+            abort_time: Some(Duration::from_secs(5)),
         }
     }
 }

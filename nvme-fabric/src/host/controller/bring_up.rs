@@ -3,7 +3,7 @@
 //! ```text
 //!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
 //!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
-//!     ▶ Descriptors ▶ Up
+//!     ▶ Descriptors ▶ Access ▶ Up
 //! ```
 //! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
 //! controller is up after it has been identified. Whatever is refused ends the association with
@@ -51,6 +51,7 @@ pub(super) enum Step {
     ActiveNamespaces,
     Namespace,
     Descriptors,
+    Access,
     Up,
     Shutdown,
     ShutdownPause(Timestamp),
@@ -78,6 +79,7 @@ impl Step {
             Self::ActiveNamespaces => "Identify (active namespaces)",
             Self::Namespace => "Identify (namespace)",
             Self::Descriptors => "Identify (namespace descriptors)",
+            Self::Access => "Get Log Page (asymmetric access)",
             Self::Up => "a request",
             Self::Shutdown | Self::ShutdownPause(_) => "shutting down",
             Self::Over => "nothing",
@@ -142,7 +144,7 @@ impl Controller {
     }
 
     /// Sends a bring-up command on a queue and awaits its answer at `step`.
-    fn ask(&mut self, queue: QueueIndex, step: Step, entry: SubmissionEntry, data: Data) {
+    pub(super) fn ask(&mut self, queue: QueueIndex, step: Step, entry: SubmissionEntry, data: Data) {
         self.step = step;
         let timeout = Some(self.options.command_timeout);
         let sent = self.connection(queue).is_some_and(|connection| {
@@ -266,6 +268,10 @@ impl Controller {
                 if status.is_success() {
                     self.take_descriptors()?;
                 }
+                self.ask_for_access();
+            }
+            Step::Access => {
+                self.note_access()?;
                 self.step = Step::Up;
             }
             step => debug_assert!(false, "{step:?} awaits no answer of bringing up"),

@@ -19,10 +19,15 @@ pub(super) struct Events {
     pub(super) heard: u64,
 }
 
-/// Events to hear of: changes of namespaces. NVMe Base 2.1 §5.27.1.8
-pub(super) const CONFIGURATION: u32 = feature::event::NAMESPACE_ATTRIBUTE;
+/// Events to hear of: changes of namespaces and of the way to them. NVMe Base 2.1 §5.27.1.8
+const CONFIGURATION: u32 = feature::event::NAMESPACE_ATTRIBUTE | feature::event::ASYMMETRIC_ACCESS;
 
 impl Controller {
+    /// Those of the events to hear of that the controller has (OAES has the same bits).
+    pub(super) fn event_configuration(&self) -> u32 {
+        CONFIGURATION & self.identity.controller.events
+    }
+
     /// Events heard so far.
     pub fn events_heard(&self) -> u64 {
         self.events.heard
@@ -47,10 +52,15 @@ impl Controller {
         match finished.token {
             token::EVENT => {
                 self.events.heard += 1;
-                if Event::parse(completion.dword_0()) == Event::NAMESPACE_CHANGED {
-                    self.read_changed_namespaces();
-                } else {
-                    self.park_event_request();
+                match Event::parse(completion.dword_0()) {
+                    Event::NAMESPACE_CHANGED => self.read_changed_namespaces(),
+                    event => {
+                        // Reading the log re-arms it; the next event may come meanwhile.
+                        if event == Event::ACCESS_CHANGED {
+                            self.read_access_log();
+                        }
+                        self.park_event_request();
+                    }
                 }
             }
             token::EVENT_LOG => self.identify_again(),
@@ -110,6 +120,7 @@ impl Controller {
         {
             self.identity.namespace = namespace;
             self.identity.geometry = Some(geometry);
+            self.identity_version += 1;
             for queue in &mut self.queues {
                 if let Some(requests) = &mut queue.requests {
                     requests.set_geometry(geometry);

@@ -4,7 +4,7 @@
 use block_io::Geometry;
 
 use super::bring_up::Step;
-use super::{Controller, Purpose, TRANSFER_MAX, events};
+use super::{Controller, Purpose, TRANSFER_MAX};
 use crate::error::ConnectionError;
 use crate::host::requests::Limits;
 use crate::spec::feature;
@@ -51,7 +51,8 @@ impl Controller {
         if let Some(fault) = fault {
             return Err(self.incompatible(fault));
         }
-        self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, events::CONFIGURATION);
+        let events = self.event_configuration();
+        self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, events);
         Ok(())
     }
 
@@ -148,7 +149,7 @@ impl Controller {
         }
     }
 
-    pub(super) fn limits(&self, geometry: &Geometry) -> Limits {
+    pub(crate) fn limits(&self, geometry: &Geometry) -> Limits {
         Limits {
             namespace_id: match self.purpose {
                 Purpose::Namespace(id) => id,

@@ -12,7 +12,9 @@
 //! When any connection ends, all do: a queue cannot come back on its own, as the controller's
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
+mod access;
 mod bring_up;
+mod deadlines;
 mod events;
 mod identity;
 mod keep_alive;
@@ -23,6 +25,7 @@ use block_io::{
     Timestamp,
 };
 
+use self::access::AccessLogReading;
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
@@ -32,6 +35,7 @@ use super::requests::Requests;
 use crate::error::ConnectionError;
 use crate::spec::command::SubmissionEntry;
 use crate::spec::identify::{self, IdentifyController, IdentifyNamespace, NamespaceDescriptors};
+use crate::spec::log_page::AccessState;
 use crate::spec::property::Capabilities;
 
 /// A queue's identifier: 0 is the admin queue.
@@ -51,6 +55,8 @@ mod token {
     pub(super) const EVENT_NAMESPACE: u64 = 5;
     pub(super) const SHUTDOWN: u64 = 6;
     pub(super) const OWNER: u64 = 7;
+    pub(super) const ABORT: u64 = 8;
+    pub(super) const ACCESS_LOG: u64 = 9;
 }
 
 /// What the association is for.
@@ -83,6 +89,8 @@ pub struct Identity {
     pub descriptors: NamespaceDescriptors,
     /// What it is as a block device.
     pub geometry: Option<Geometry>,
+    /// How this controller reaches it; absent when the controller does not tell (no ANA).
+    pub access: Option<AccessState>,
 }
 
 /// How far a queue's stream is.
@@ -138,6 +146,13 @@ pub struct Controller {
     identity: Identity,
     keep_alive: KeepAlive,
     events: Events,
+    /// The owner submits to the I/O queues himself.
+    lends_queues: bool,
+    /// Aborts in flight.
+    aborting: u16,
+    access_log: AccessLogReading,
+    /// Changes whenever the identity does.
+    identity_version: u64,
     /// The answer to the owner's own admin command.
     answer: Option<Outcome>,
     /// When the controller was first seen not to be ready.
@@ -176,6 +191,10 @@ impl Controller {
             identity: Identity::default(),
             keep_alive,
             events: Events::default(),
+            lends_queues: false,
+            aborting: 0,
+            access_log: AccessLogReading::default(),
+            identity_version: 0,
             answer: None,
             ready_since: None,
             error: None,
@@ -225,6 +244,8 @@ impl Controller {
             digests: self.options.digests,
             commands_max,
             transfer_max: TRANSFER_MAX.max(self.data_max()),
+            // What an admin command waits for is not worth another admin command.
+            abort_time: self.options.abort_time.filter(|_| queue != 0),
         };
         let mut connection = Connection::new(&self.pool, options, self.now);
         if self.step == Step::Over {
@@ -245,6 +266,27 @@ impl Controller {
     /// The connection of `queue`, for its bytes to be moved. Absent without a stream.
     pub fn connection(&mut self, queue: QueueIndex) -> Option<&mut Connection> {
         self.queues.get_mut(usize::from(queue))?.connection.as_mut()
+    }
+
+    /// I/O queues that have been opened.
+    pub fn io_queues(&self) -> u16 {
+        (self.queues.len() - 1) as u16
+    }
+
+    /// From now on the owner submits commands to the connections of the I/O queues himself, once the
+    /// association is up, and takes what has finished there.
+    pub fn lend_queues(&mut self) {
+        self.lends_queues = true;
+    }
+
+    /// Changes whenever [`identity`](Self::identity) does.
+    pub const fn identity_version(&self) -> u64 {
+        self.identity_version
+    }
+
+    /// Gives the association up at once, whatever it is doing. Its streams are then to be closed.
+    pub fn abandon(&mut self, reason: ConnectionError) {
+        self.lose(reason);
     }
 
     /// The driver has closed the stream of `queue`, and no operation on it is in flight.
@@ -273,6 +315,7 @@ impl Controller {
         }
         self.notice_ended_connections();
         progress |= self.advance();
+        progress |= self.send_aborts();
         progress |= self.send_keep_alive();
         progress | self.send_requests()
     }
@@ -370,6 +413,9 @@ impl Controller {
     /// Hands each finished command of a queue to whom it belongs.
     fn take_finished(&mut self, queue: QueueIndex) -> bool {
         let mut progress = false;
+        if self.lends_queues && queue != 0 && self.step != Step::Connect(queue) {
+            return false;
+        }
         while let Some(finished) = self.connection(queue).and_then(Connection::next_finished) {
             progress = true;
             match finished {
@@ -393,6 +439,8 @@ impl Controller {
             token::KEEP_ALIVE => self.take_keep_alive(finished.outcome),
             token::SHUTDOWN => self.take_shutdown(finished.outcome),
             token::OWNER => self.answer = Some(finished.outcome),
+            token::ABORT => self.aborting = self.aborting.saturating_sub(1),
+            token::ACCESS_LOG => self.take_access_log(finished.outcome),
             _ => self.take_event(finished),
         }
     }
