@@ -1,22 +1,26 @@
 //! The initiator, as state machines without I/O.
 //!
 //! ```text
-//!   requests      a block device's requests, split into commands
+//!   requests      a block device's requests, split into commands, sent again where that is safe
+//!      │
+//!   paths         the ways to one namespace: reconnect, fence what is lost, choose
 //!      │
 //!   controller    brings an association up, keeps it alive, hears its events, shuts it down
 //!      │                                    discovery: asks a discovery controller what there is
 //!   connection    one queue: handshake, commands, transfer, shutdown
 //! ```
-//! Time comes in, PDUs go out; [`crate::driver`] connects it to sockets. An association that is
-//! lost stays lost: requests fail at once, and reconnecting is for whoever made it.
+//! Time comes in, PDUs go out; [`crate::driver`] connects it to sockets. A [`Controller`] that is
+//! lost stays lost; [`Paths`] makes another one.
 
 pub mod connection;
 pub mod controller;
 pub mod discovery;
+pub mod paths;
 pub mod requests;
 mod status;
 
 pub use controller::{Controller, Identity, QueueIndex};
+pub use paths::Paths;
 pub use status::io_error;
 
 use std::time::Duration;

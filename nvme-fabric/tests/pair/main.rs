@@ -5,4 +5,5 @@ mod cuts;
 mod discovery;
 mod faults;
 mod harness;
+mod paths;
 mod requests;

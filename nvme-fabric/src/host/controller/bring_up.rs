@@ -144,7 +144,13 @@ impl Controller {
     }
 
     /// Sends a bring-up command on a queue and awaits its answer at `step`.
-    pub(super) fn ask(&mut self, queue: QueueIndex, step: Step, entry: SubmissionEntry, data: Data) {
+    pub(super) fn ask(
+        &mut self,
+        queue: QueueIndex,
+        step: Step,
+        entry: SubmissionEntry,
+        data: Data,
+    ) {
         self.step = step;
         let timeout = Some(self.options.command_timeout);
         let sent = self.connection(queue).is_some_and(|connection| {

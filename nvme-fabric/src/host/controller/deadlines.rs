@@ -23,13 +23,13 @@ impl Controller {
         // ACL is 0's based. NVMe Base 2.1 §5.1.13.2.1
         let limit = u16::from(self.identity.controller.abort_limit) + 1;
         for queue_id in 1..self.queues.len() as u16 {
-            while let Some(command_id) = self.connection(queue_id).and_then(Connection::next_expired)
+            while let Some(command_id) =
+                self.connection(queue_id).and_then(Connection::next_expired)
             {
                 progress = true;
                 let command = AdminCommand::Abort { queue_id, command_id };
                 let entry = command.encode(0, Descriptor::NONE);
-                if self.aborting < limit
-                    && self.send_admin(entry, Data::None, token::ABORT).is_ok()
+                if self.aborting < limit && self.send_admin(entry, Data::None, token::ABORT).is_ok()
                 {
                     self.aborting += 1;
                 }
