@@ -13,7 +13,7 @@
 //! `spec`, `pdu`, `host` and `target` name no socket, file, thread, clock or random source. Time
 //! comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
 //!
-//! Absent: authentication, TLS, multipath and reconnecting.
+//! Absent: authentication and TLS.
 
 pub mod driver;
 pub mod error;

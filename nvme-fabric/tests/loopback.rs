@@ -1,6 +1,8 @@
 //! Host and target on real reactors, a thread each, over loopback sockets: random requests against
 //! the reference disk, and a target that vanishes.
 
+use std::time::Duration;
+
 use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::reactor::{Reactor, ReactorConfig, Task, Wait};
 use block_io::sim::{Random, ReferenceDisk, fill_pattern};
@@ -9,6 +11,7 @@ use block_io::{
 };
 use nvme_fabric::driver::target::{Service, TargetTask};
 use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use nvme_fabric::host::paths::LostChanges;
 use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
 
@@ -84,7 +87,7 @@ fn with_host(
     served.device.content(Extent::new(0, CAPACITY))
 }
 
-fn connect(reactor: &Reactor, port: u16, digests: (bool, bool)) -> NvmeTcpDevice {
+fn options(port: u16, digests: (bool, bool)) -> ConnectOptions {
     let mut options = ConnectOptions::new(
         "localhost",
         nqn(SUBSYSTEM),
@@ -93,7 +96,11 @@ fn connect(reactor: &Reactor, port: u16, digests: (bool, bool)) -> NvmeTcpDevice
     );
     options.port = port;
     (options.header_digest, options.data_digest) = digests;
-    NvmeTcpDevice::connect(reactor, &options).expect("connects")
+    options
+}
+
+fn connect(reactor: &Reactor, port: u16, digests: (bool, bool)) -> NvmeTcpDevice {
+    NvmeTcpDevice::connect(reactor, &options(port, digests)).expect("connects")
 }
 
 /// Random requests until `count` are done or the association is lost; the reference and how many
@@ -175,7 +182,13 @@ fn a_target_that_vanishes_fails_requests_and_loses_nothing_acked() {
     for seed in 0..6 {
         let (send, receive) = std::sync::mpsc::channel();
         let content = with_host(1 << 20, Some(40 + seed * 31), move |reactor, port| {
-            let device = connect(&reactor, port, (false, seed % 2 == 0));
+            // Whoever does not want to wait for a path.
+            let options = ConnectOptions {
+                fast_io_fail: Some(Duration::ZERO),
+                lost_changes: LostChanges::Fail,
+                ..options(port, (false, seed % 2 == 0))
+            };
+            let device = NvmeTcpDevice::connect(&reactor, &options).expect("connects");
             let mut queue = device.open_queue(&reactor, 32).expect("opens");
             let (reference, failed) = work(&reactor, &mut queue, seed, 3000);
             assert!(failed > 0, "seed {seed}: it vanished");
@@ -188,7 +201,7 @@ fn a_target_that_vanishes_fails_requests_and_loses_nothing_acked() {
             queue.poll(reactor.now(), &mut completions);
             assert_eq!(completions.len(), 2, "answered at once");
             for completion in completions {
-                assert_eq!(completion.result, Err(IoError::ConnectionLost));
+                assert_eq!(completion.result, Err(IoError::Other(113)), "never sent");
             }
             send.send(reference).expect("somebody listens");
         });

@@ -84,7 +84,8 @@ impl Chooser {
             PathPolicy::Latency if !self.chosen.is_multiple_of(EXPLORE_EVERY) => {
                 least(&|load| load.expected())
             }
-            PathPolicy::RoundRobin | PathPolicy::Latency => self.turn,
+            PathPolicy::RoundRobin => self.turn,
+            PathPolicy::Latency => (self.chosen / EXPLORE_EVERY) as usize % count,
         }
     }
 }

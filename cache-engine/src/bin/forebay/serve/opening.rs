@@ -17,7 +17,7 @@ use cache_engine::cache::cipher::VolumeKey;
 use cache_engine::frontend::nbd::Transport;
 use cache_engine::frontend::nbd::server::resolve;
 use cache_engine::volume::attach::Turn;
-use nvme_fabric::driver::NvmeTcpDevice;
+use nvme_fabric::driver::{Addresses, NvmeTcpDevice};
 
 /// Opens devices. See the module.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Opener {
 /// What a thread finds out.
 enum Found {
     File(FileDevice),
-    Addresses(Vec<SocketAddr>),
+    Addresses(Addresses),
     /// It is made in this process.
     Nothing,
 }
