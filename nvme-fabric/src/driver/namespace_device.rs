@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use block_io::device::Interruptions;
 use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 
@@ -357,6 +358,11 @@ impl BlockQueue for NamespaceQueue {
     fn in_flight(&self) -> usize {
         let mut driver = self.device.driver.borrow_mut();
         driver.paths.requests(self.queue).map_or(0, |requests| requests.in_flight())
+    }
+
+    fn interruptions(&self) -> Interruptions {
+        let driver = self.device.driver.borrow();
+        Interruptions { lost: driver.paths.losses(), settled: driver.paths.fences() }
     }
 }
 
