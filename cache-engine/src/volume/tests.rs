@@ -76,7 +76,13 @@ impl Bench {
         let engine = open_cache(queue, &pool, options, &mut turn).expect("opens").0;
         let fate = Rc::<Fate>::default();
         let origin = Origin { fate: Rc::clone(&fate), arrived: VecDeque::new() };
-        let settings = VolumeSettings { name: "v".into(), ..VolumeSettings::default() };
+        let settings = VolumeSettings {
+            name: "v".into(),
+            geometry: origin.geometry(),
+            mode: CacheMode::default(),
+            known: None,
+            cipher: None,
+        };
         let volume = engine.add_volume(origin, settings).expect("room");
         Self { world, pool, fate, volume }
     }

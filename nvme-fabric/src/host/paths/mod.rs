@@ -25,6 +25,8 @@ mod path;
 mod policy;
 mod settings;
 mod status;
+#[cfg(test)]
+mod tests;
 mod users;
 
 pub use crate::host::requests::retry::LostChanges;
