@@ -36,16 +36,21 @@ struct Served {
     port: u16,
 }
 
-fn serve(transfer_max: u32) -> Served {
-    let reactor = reactor();
-    let geometry = Geometry { transfer_max, ..Geometry::new(CAPACITY) };
-    let device = MemoryDevice::with_geometry(geometry).expect("a device");
-    let queue = device.open_queue(&reactor, 256).expect("opens");
+fn new_target(geometry: Geometry) -> Target {
     let mut target = Target::new(Settings::default()).expect("settings are right");
     let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "1").expect("a serial number");
     let namespace = Namespace::new(geometry, HostId([1; 16])).expect("a namespace");
     subsystem.add_namespace(namespace).expect("room");
     target.add_subsystem(subsystem).expect("the name is free");
+    target
+}
+
+fn serve(transfer_max: u32) -> Served {
+    let reactor = reactor();
+    let geometry = Geometry { transfer_max, ..Geometry::new(CAPACITY) };
+    let device = MemoryDevice::with_geometry(geometry).expect("a device");
+    let queue = device.open_queue(&reactor, 256).expect("opens");
+    let target = new_target(geometry);
     let mut target = TargetTask::new(&reactor, target, vec![vec![queue]]).expect("a task");
     let address = "127.0.0.1:0".parse().expect("an address");
     let port = target.listen(address, Service::Subsystems).expect("listens").port();
@@ -207,6 +212,75 @@ fn a_target_that_vanishes_fails_requests_and_loses_nothing_acked() {
         });
         check(&receive, &content);
     }
+}
+
+/// Serves a host on a thread of its own; the target goes away for a moment after each of so many
+/// polls that did something, and comes back at the same address.
+fn with_restarts(restarts: &[u64], host: impl FnOnce(Reactor, u16) + Send + 'static) -> Vec<u8> {
+    let mut served = serve(128 << 10);
+    let (done, mailbox) = served.reactor.mailbox::<()>(1).expect("a mailbox");
+    let port = served.port;
+    let thread = std::thread::spawn(move || {
+        host(reactor(), port);
+        done.send(()).expect("room");
+    });
+    let mut restarts = restarts.iter().copied();
+    let mut next = restarts.next();
+    let mut polls_with_work = 0;
+    while !thread.is_finished() && mailbox.receive().is_none() {
+        let progress = served.target.poll(served.reactor.now());
+        polls_with_work += u64::from(progress);
+        if next.is_some_and(|polls| polls_with_work > polls) {
+            (next, polls_with_work) = (restarts.next(), 0);
+            served = restart(served);
+        }
+        served.reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
+    }
+    thread.join().expect("the host's checks hold");
+    assert_eq!(next, None, "the target was away as often as planned");
+    served.device.content(Extent::new(0, CAPACITY))
+}
+
+/// The same device behind a new target.
+fn restart(mut served: Served) -> Served {
+    served.target.stop();
+    while !served.target.is_finished() {
+        served.target.poll(served.reactor.now());
+        served.reactor.turn(Wait::No).expect("turns");
+    }
+    let Served { reactor, device, port, target } = served;
+    drop(target);
+    let geometry = BlockDevice::<Reactor>::geometry(&device);
+    let queue = device.open_queue(&reactor, 256).expect("opens");
+    let mut target =
+        TargetTask::new(&reactor, new_target(geometry), vec![vec![queue]]).expect("a task");
+    let address = format!("127.0.0.1:{port}").parse().expect("an address");
+    target.listen(address, Service::Subsystems).expect("the port is free again");
+    Served { reactor, target, device, port }
+}
+
+#[test]
+fn a_target_that_restarts_costs_time_and_nothing_else() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let content = with_restarts(&[300, 700], move |reactor, port| {
+        let options = ConnectOptions {
+            // Two addresses of the same port: two paths.
+            more_addresses: vec![("127.0.0.1".to_owned(), port)],
+            keep_alive: Duration::from_secs(1),
+            reconnect_delay_min: Duration::from_millis(20),
+            ..options(port, (true, false))
+        };
+        let device = NvmeTcpDevice::connect(&reactor, &options).expect("connects");
+        let mut queue = device.open_queue(&reactor, 32).expect("opens");
+        let (reference, failed) = work(&reactor, &mut queue, 7, 3000);
+        let status = device.status();
+        assert_eq!(failed, 0, "{status:?}");
+        assert!(device.losses() >= 2, "{status:?}");
+        assert_eq!(status.paths.len(), 2);
+        device.shut_down(&reactor).expect("shuts down");
+        send.send(reference).expect("somebody listens");
+    });
+    check(&receive, &content);
 }
 
 #[test]
