@@ -38,12 +38,12 @@ pub trait BlockDevice<Runtime> {
     fn open_queue(&self, runtime: &Runtime, depth: usize) -> Result<Self::Queue, DeviceError>;
 }
 
-/// What has become of the ways to a device so far. Counters, of which only changes mean anything; they
-/// change in polls only.
+/// What has become of the ways to a device so far. Counters, of which only changes mean anything;
+/// they change in polls only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Interruptions {
-    /// A way was lost, and with it perhaps the power of what is behind: writes that completed by then
-    /// and were not flushed may be gone, if the device has a volatile cache.
+    /// A way was lost, and with it perhaps the power of what is behind: writes that completed by
+    /// then and were not flushed may be gone, if the device has a volatile cache.
     pub lost: u64,
     /// Every way that was lost has become unable to carry out anything: a write that failed before,
     /// its outcome unknown, does not reach the device any more.

@@ -157,8 +157,8 @@ pub fn set_user_timeout(socket: &Descriptor, timeout: Duration) -> Result<(), De
         .map_err(|error| DeviceError::with_source("setting TCP_USER_TIMEOUT", error))
 }
 
-/// Has the connection reset when the socket is closed: what the kernel has not sent by then it drops,
-/// where it would otherwise go on trying for minutes.
+/// Has the connection reset when the socket is closed: what the kernel has not sent by then it
+/// drops, where it would otherwise go on trying for minutes.
 ///
 /// # Errors
 /// When it is no socket.

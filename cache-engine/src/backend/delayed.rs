@@ -1,8 +1,8 @@
 //! A device further away: another device whose completions arrive later by a fixed time.
 //!
 //! It stands for a network in demonstrations and tests, so that a cache in front has something to
-//! hide. Absent: jitter and a limit on bandwidth. Interruptions are told at once, not later like the
-//! completions before them.
+//! hide. Absent: jitter and a limit on bandwidth. Interruptions are told at once, not later like
+//! the completions before them.
 
 use std::collections::VecDeque;
 use std::time::Duration;

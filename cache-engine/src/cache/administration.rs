@@ -226,8 +226,8 @@ impl Cache {
         self.interrupted(id);
     }
 
-    /// The first half of [`fence`](Self::fence): no write that failed before this call can reach the
-    /// origin any more.
+    /// The first half of [`fence`](Self::fence): no write that failed before this call can reach
+    /// the origin any more.
     pub fn settled(&mut self, id: VolumeId) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         volume.doubt.fenced();

@@ -1,10 +1,10 @@
 //! A remote namespace as a block device: paths to it over TCP, and block queues that use them.
 //!
 //! Connecting blocks the caller, who gives the reactor to turn, or turns it himself and serves
-//! others meanwhile; after that everything happens in the queues' polls. An association that is lost
-//! is made again; requests wait for that, or take another path, as [`crate::host::paths`] says. A
-//! request fails with [`IoError::ConnectionLost`](block_io::IoError::ConnectionLost) only when it may
-//! still be carried out, and with `EHOSTUNREACH` when there was no path for too long.
+//! others meanwhile; after that everything happens in the queues' polls. An association that is
+//! lost is made again; requests wait for that, or take another path, as [`crate::host::paths`]
+//! says. A request fails with [`IoError::ConnectionLost`](block_io::IoError::ConnectionLost) only
+//! when it may still be carried out, and with `EHOSTUNREACH` when there was no path for too long.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

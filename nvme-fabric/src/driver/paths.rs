@@ -51,7 +51,8 @@ const fn number_of(path: usize, queue: QueueIndex) -> usize {
 }
 
 impl PathsDriver {
-    /// A driver for `paths`; the controller of each is at the first of its `addresses` that answers.
+    /// A driver for `paths`; the controller of each is at the first of its `addresses` that
+    /// answers.
     pub(super) fn new(reactor: &Reactor, paths: Paths, addresses: Vec<Vec<SocketAddr>>) -> Self {
         let route = |addresses| Route { addresses, address: 0, tried: 0, ways: Vec::new() };
         let routes = addresses.into_iter().map(route).collect();

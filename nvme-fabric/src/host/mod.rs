@@ -51,8 +51,8 @@ pub struct HostOptions {
     pub connect_timeout: Duration,
     /// How long a command may take before it is aborted.
     pub command_timeout: Duration,
-    /// How much longer it may take once it is past that, before the association is given up. Absent:
-    /// nothing is aborted, and the association is given up at once.
+    /// How much longer it may take once it is past that, before the association is given up.
+    /// Absent: nothing is aborted, and the association is given up at once.
     pub abort_time: Option<Duration>,
 }
 

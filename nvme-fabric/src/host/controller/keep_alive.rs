@@ -1,9 +1,9 @@
 //! Keep Alive, by a timer of its own: whatever I/O does, the controller hears from this host.
 //!
 //! It is sent twice per timeout. A controller with traffic based keep alive (TBKAS) takes every
-//! command for one: then there are four looks per timeout, and one that finds an answer to something
-//! sent after the look before spares the command. What was sent earlier does not count, however late
-//! its answer is: the controller may have heard nothing since.
+//! command for one: then there are four looks per timeout, and one that finds an answer to
+//! something sent after the look before spares the command. What was sent earlier does not count,
+//! however late its answer is: the controller may have heard nothing since.
 
 use std::time::Duration;
 

@@ -273,8 +273,8 @@ impl Controller {
         (self.queues.len() - 1) as u16
     }
 
-    /// From now on the owner submits commands to the connections of the I/O queues himself, once the
-    /// association is up, and takes what has finished there.
+    /// From now on the owner submits commands to the connections of the I/O queues himself, once
+    /// the association is up, and takes what has finished there.
     pub fn lend_queues(&mut self) {
         self.lends_queues = true;
     }

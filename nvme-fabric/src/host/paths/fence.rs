@@ -1,8 +1,8 @@
 //! From when on a lost association can do nothing any more.
 //!
 //! ```text
-//!   last bytes ─▶ streams closed, unsent bytes dropped ─▶ controller notices ─▶ quiesced ─▶ settled
-//!                 └──────── 2 or 3 × KATO ────────────────┘└───── CQT ────────┘└─ grace ─┘
+//!   last bytes ─▶ streams closed, unsent bytes dropped ─▶ controller notices ─▶ quiesced ─▶
+//! settled                 └──────── 2 or 3 × KATO ────────────────┘└───── CQT ────────┘└─ grace ─┘
 //! ```
 //! The numbers are those of NVMe Base 2.1 §9.6 (TP4129): twice the Keep Alive Timeout, three times
 //! where the controller takes traffic for a keep alive, and the Command Quiesce Time. Design 0009
@@ -17,8 +17,9 @@ use crate::spec::identify::{IdentifyController, optional};
 /// KAS counts 100 ms. NVMe Base 2.1 §5.1.13.2.1
 const GRANULARITY: Duration = Duration::from_millis(100);
 
-/// How long after its streams are closed an association with this controller, made with `keep_alive`
-/// as KATO, may still carry out commands. Absent when the controller never notices on its own.
+/// How long after its streams are closed an association with this controller, made with
+/// `keep_alive` as KATO, may still carry out commands. Absent when the controller never notices on
+/// its own.
 pub(super) fn settling_time(
     controller: &IdentifyController,
     keep_alive: Duration,

@@ -81,8 +81,8 @@ pub struct Paths {
 
 impl Paths {
     /// Paths to the namespace `namespace_id`, one for each of `options`, which are tried from now
-    /// on; their four time-outs are those of `settings`. Chance in when attempts are made comes from
-    /// `seed` alone.
+    /// on; their four time-outs are those of `settings`. Chance in when attempts are made comes
+    /// from `seed` alone.
     ///
     /// # Errors
     /// When there are no paths, too many, or they name different subsystems.
@@ -212,7 +212,7 @@ impl Paths {
     pub fn last_reason(&self) -> ConnectionError {
         let reasons = self.paths.iter().filter_map(Path::reason);
         let real = reasons.clone().find(|reason| **reason != ConnectionError::ShutDown);
-        real.or_else(|| reasons.last()).cloned().unwrap_or(ConnectionError::Closed)
+        real.or_else(|| reasons.clone().next()).cloned().unwrap_or(ConnectionError::Closed)
     }
 
     /// Whether each path has failed to come up at least once or is given up.

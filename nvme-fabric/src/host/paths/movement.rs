@@ -42,8 +42,8 @@ impl Paths {
         self.paths.get_mut(path)?.controller.as_mut()?.connection(queue)
     }
 
-    /// Whether the association of a path is at its end: streams that are still being established for
-    /// it are not needed.
+    /// Whether the association of a path is at its end: streams that are still being established
+    /// for it are not needed.
     pub fn is_closing(&self, path: usize) -> bool {
         let controller = self.paths.get(path).and_then(|path| path.controller.as_ref());
         controller.is_none_or(|controller| controller.error().is_some())

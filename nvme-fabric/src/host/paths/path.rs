@@ -6,9 +6,9 @@
 //!   Connecting ──up──▶ Live ──lost, reset──▶ Resetting ──▶ Waiting ──too long──▶ Gone
 //!        └───────────────not up in time────────▲   └─another namespace──▶ Failed
 //! ```
-//! Resetting ends when every stream is closed, which waits for nobody: the driver cancels what is in
-//! flight. Only then a new association is made, so a path has one at a time; what the closed one may
-//! still do is its [`Fence`]'s.
+//! Resetting ends when every stream is closed, which waits for nobody: the driver cancels what is
+//! in flight. Only then a new association is made, so a path has one at a time; what the closed one
+//! may still do is its [`Fence`]'s.
 
 use std::time::Duration;
 

@@ -25,8 +25,8 @@ pub struct Settings {
     /// How much longer it may take then before the association is reset; absent: not at all, and
     /// nothing is aborted. Applies to associations made from now on.
     pub abort_time: Option<Duration>,
-    /// KATO of associations made from now on; zero for none, which leaves lost changes unsettled for
-    /// ever: they fail.
+    /// KATO of associations made from now on; zero for none, which leaves lost changes unsettled
+    /// for ever: they fail.
     pub keep_alive: Duration,
     /// What becomes of changes whose association was lost before they were answered.
     pub lost_changes: LostChanges,

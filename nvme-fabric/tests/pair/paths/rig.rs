@@ -4,8 +4,8 @@
 //!   Paths ──stream──▶ Site 0: target, connections ──▶ late writes ──▶ disk
 //!        └──stream──▶ Site 1: …                  ──▶ late writes ──┘
 //! ```
-//! A target may apply a write late: as long as its connection is up, at any time until a bound; after
-//! the target has noticed that the connection is gone, until it has quiesced.
+//! A target may apply a write late: as long as its connection is up, at any time until a bound;
+//! after the target has noticed that the connection is gone, until it has quiesced.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,5 +1,5 @@
-//! A controller that does what a test says: just enough of one to come up, and then any answer to any
-//! command.
+//! A controller that does what a test says: just enough of one to come up, and then any answer to
+//! any command.
 
 use block_io::{Buffer, BufferPool};
 
