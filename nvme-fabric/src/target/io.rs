@@ -120,7 +120,12 @@ pub(super) fn plan(
             let length = check_write_data(entry, capsule_data, lengths)?;
             Task::Ranges { count, length, deallocate }
         }
-        NvmCommand::Other(_) => return Err(Status::INVALID_OPCODE.do_not_retry()),
+        NvmCommand::Compare { .. }
+        | NvmCommand::Verify { .. }
+        | NvmCommand::WriteUncorrectable { .. }
+        | NvmCommand::Copy { .. }
+        | NvmCommand::Reservation(_)
+        | NvmCommand::Other(_) => return Err(Status::INVALID_OPCODE.do_not_retry()),
     };
     Ok(Plan { namespace: place, task })
 }

@@ -82,6 +82,11 @@ impl Namespace {
             deallocate_alignment: preferred,
             write_size: preferred,
             access_group: 0,
+            reservations: 0,
+            optimal_boundary: 0,
+            copy_range_blocks_max: 0,
+            copy_blocks_max: 0,
+            copy_ranges_max: 0,
             attributes: self.attributes(),
             nguid: self.uuid.0,
             eui64: [0; 8],
@@ -96,6 +101,7 @@ impl Namespace {
     pub(super) fn identify_independent(&self) -> IndependentNamespace {
         IndependentNamespace {
             multi_path: IdentifyNamespace::SHARED,
+            reservations: 0,
             access_group: 0,
             attributes: self.attributes(),
             ready: true,

@@ -79,7 +79,8 @@ fn of_subsystem(
         }
         identify::CONTROLLER_OF_COMMAND_SET => {
             let write_zeroes_size_max = subsystem.write_zeroes_size_max();
-            IdentifyControllerNvm { write_zeroes_size_max }.encode(bytes);
+            IdentifyControllerNvm { write_zeroes_size_max, ..IdentifyControllerNvm::default() }
+                .encode(bytes);
         }
         identify::ACTIVE_NAMESPACES_OF_COMMAND_SET => active(subsystem, namespace_id, bytes)?,
         _ => return Err(INVALID_FIELD),
