@@ -230,6 +230,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             return progress | peer.stream.start(&self.port, &mut peer.connection);
         }
         peer.stream.close(&self.port);
+        // The last completions give back what other connections' commands may wait for.
+        progress |= peer.connection.poll(&mut self.target, now);
         if peer.stream.is_closed() && peer.in_flight() == 0 {
             self.peers[index] = None;
             return true;

@@ -156,9 +156,7 @@ impl NvmCommand {
                 format: (dword_12 >> 8) as u8 & 0xf,
                 force_unit_access,
             },
-            other => {
-                ReservationCommand::parse(bytes).map_or(Self::Other(other), Self::Reservation)
-            }
+            other => ReservationCommand::parse(bytes).map_or(Self::Other(other), Self::Reservation),
         }
     }
 

@@ -131,16 +131,12 @@ impl ReservationCommand {
             Self::Report { length, extended } => {
                 (OPCODE_REPORT, (length / 4).saturating_sub(1) as u32, u32::from(extended))
             }
-            Self::Acquire { action, ignore_existing_key, kind } => (
-                OPCODE_ACQUIRE,
-                with_action(action, ignore_existing_key) | u32::from(kind) << 8,
-                0,
-            ),
-            Self::Release { action, ignore_existing_key, kind } => (
-                OPCODE_RELEASE,
-                with_action(action, ignore_existing_key) | u32::from(kind) << 8,
-                0,
-            ),
+            Self::Acquire { action, ignore_existing_key, kind } => {
+                (OPCODE_ACQUIRE, with_action(action, ignore_existing_key) | u32::from(kind) << 8, 0)
+            }
+            Self::Release { action, ignore_existing_key, kind } => {
+                (OPCODE_RELEASE, with_action(action, ignore_existing_key) | u32::from(kind) << 8, 0)
+            }
         };
         let mut bytes = entry(opcode, id, nsid, data);
         set_dword(&mut bytes, 10, dword_10);

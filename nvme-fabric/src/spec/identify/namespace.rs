@@ -235,14 +235,13 @@ mod tests {
 
     #[test]
     fn independent_of_the_command_set() {
-        let namespace =
-            IndependentNamespace {
-                multi_path: 1,
-                reservations: 0xff,
-                access_group: 2,
-                attributes: 1,
-                ready: true,
-            };
+        let namespace = IndependentNamespace {
+            multi_path: 1,
+            reservations: 0xff,
+            access_group: 2,
+            attributes: 1,
+            ready: true,
+        };
         let mut bytes = [0xff; LENGTH];
         namespace.encode(&mut bytes);
         assert_eq!(bytes[..16], [0, 1, 0xff, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
