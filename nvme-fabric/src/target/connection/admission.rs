@@ -189,12 +189,12 @@ impl Connection {
         }
     }
 
-    /// Notes that one request of the command at `place` is not at the device any more, whether or
-    /// not anybody waits for it.
+    /// The connection has ended, and one request of the command at `place` is not at the device any
+    /// more.
     pub(super) fn returned(&mut self, place: u16) {
         if let Some(Some(command)) = self.commands.get_mut(usize::from(place)) {
             command.at_device = command.at_device.saturating_sub(1);
-            if command.at_device == 0 && !matches!(self.phase, super::Phase::Queue) {
+            if command.at_device == 0 {
                 self.released.extend(command.ticket.take());
             }
         }
@@ -202,7 +202,7 @@ impl Connection {
 
     /// Gives back the extents of what has ended; for an ended connection, of what is not at a
     /// device.
-    pub(super) fn settle(&mut self, target: &mut Target) {
+    pub(super) fn release_extents(&mut self, target: &mut Target) {
         for (key, ticket) in self.released.drain(..) {
             if let Some(namespace) = target.namespace_mut(key) {
                 namespace.extents.leave(ticket);
@@ -226,6 +226,6 @@ impl Connection {
         let tickets: Vec<(NamespaceKey, Ticket)> =
             idle.filter_map(|command| command.ticket.take()).collect();
         self.released.extend(tickets);
-        self.settle(target);
+        self.release_extents(target);
     }
 }

@@ -217,7 +217,7 @@ impl Connection {
     /// the target was changed.
     pub fn poll(&mut self, target: &mut Target, now: Timestamp) -> bool {
         let mut progress = !self.released.is_empty();
-        self.settle(target);
+        self.release_extents(target);
         if self.is_open() {
             progress |= self.check_association(target);
         }

@@ -231,6 +231,8 @@ fn a_preempt_of_the_holders_key_takes_the_reservation() {
     assert_eq!(change.notices, [(A, preempted), released], "another kind: those who stay hear");
     assert_eq!(change.aborted, [A], "who stays is not aborted");
 
+    let change = preempt(&mut state, (B, 0xb), 0xb, ExclusiveAccess).expect("its own");
+    assert_eq!(change.notices, [], "of the same kind: those who stay have nothing to hear");
     let change = preempt(&mut state, (B, 0xb), 0xb, WriteExclusive).expect("its own");
     assert_eq!(change.notices, [released]);
     assert_eq!(state.held.map(|held| held.kind), Some(WriteExclusive));

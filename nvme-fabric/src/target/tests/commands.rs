@@ -316,6 +316,40 @@ fn a_write_of_a_host_that_has_gone_still_keeps_its_blocks() {
 }
 
 #[test]
+fn a_command_of_several_requests_keeps_its_blocks_until_the_last_has_ended() {
+    let geometry = Geometry { zeroes_max: 4096, ..Geometry::new(CAPACITY) };
+    let mut world = world_of(Settings::default(), geometry);
+    let (admin, mut io) = Host::pair(&mut world, 16, true);
+    let mut other = Host::initialized(&mut world, Digests::default(), 0);
+    other.connect(&mut world, &connect(2, 15), SUBSYSTEM, admin.controller_id);
+    world.is_slow = true;
+    let zeroes = NvmCommand::WriteZeroes {
+        start: 0,
+        blocks: 16,
+        force_unit_access: false,
+        deallocate: false,
+    };
+    let entry = zeroes.encode(other.id(), 1, Descriptor::NONE);
+    other.send(&entry, None, &world);
+    other.pump(&mut world);
+    let second = world.held.pop().expect("two requests");
+    let first = world.held.pop().expect("two requests");
+    other.connection.disconnect(&mut world.target, crate::error::ConnectionError::Closed);
+    world.is_slow = false;
+    let one = send_half(&mut io, &world, FUSE_FIRST, compare(0, 1), &[0; 512]);
+    let two = send_half(&mut io, &world, FUSE_SECOND, write(0, 1), &[5; 512]);
+    for request in [first, second] {
+        io.pump(&mut world);
+        assert_eq!(io.completion(), None, "there is still a request at the device");
+        world.serve(&mut other.connection, request);
+        other.connection.poll(&mut world.target, world.now);
+    }
+    io.pump(&mut world);
+    assert_eq!(statuses(&mut io), [(one, Status::SUCCESS), (two, Status::SUCCESS)]);
+    assert_eq!(world.memory[0], 5);
+}
+
+#[test]
 fn an_abort_ends_what_waits_and_says_when_it_is_too_late() {
     let mut world = world();
     let (mut admin, mut io) = Host::pair(&mut world, 16, true);
