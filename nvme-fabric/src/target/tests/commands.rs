@@ -412,7 +412,13 @@ fn an_abort_ends_what_waits_and_says_when_it_is_too_late() {
     assert_eq!(statuses(&mut io), [(id, Status::ABORT_REQUESTED)]);
     admin.pump(&mut world);
     assert_eq!(admin.completion().map(|completion| completion.dword_0()), Some(0));
-    // A parked event request, and more aborts than there may be.
+}
+
+#[test]
+fn an_abort_of_an_event_request_is_answered_and_aborts_are_limited() {
+    let mut world = world();
+    let (mut admin, mut io) = Host::pair(&mut world, 16, true);
+    let abort = |queue_id, command_id| AdminCommand::Abort { queue_id, command_id };
     let event = admin.id();
     let entry = AdminCommand::AsynchronousEventRequest.encode(event, Descriptor::NONE);
     admin.send(&entry, None, &world);
