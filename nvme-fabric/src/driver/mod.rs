@@ -14,6 +14,7 @@ pub mod discover;
 mod host;
 pub mod namespace_device;
 mod paths;
+pub mod reservation_files;
 mod stream;
 pub mod target;
 #[cfg(feature = "tokio-uring")]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   requests      a block device's requests, split into commands, sent again where that is safe
-//!      │
+//!      │          commands: what a block device has no requests for
 //!   paths         the ways to one namespace: reconnect, fence what is lost, choose
 //!      │
 //!   controller    brings an association up, keeps it alive, hears its events, shuts it down
@@ -12,6 +12,7 @@
 //! Time comes in, PDUs go out; [`crate::driver`] connects it to sockets. A [`Controller`] that is
 //! lost stays lost; [`Paths`] makes another one.
 
+pub mod commands;
 pub mod connection;
 pub mod controller;
 pub mod discovery;

@@ -299,11 +299,12 @@ impl<Host: Machine> Pair<Host> {
                 connection.complete(completion);
             }
             progress |= connection.poll(target, now);
-            if connection.is_finished() {
+            if connection.is_finished() && connection.is_idle() {
                 target_errors.extend(connection.error().cloned());
                 progress = true;
+                return false;
             }
-            !connection.is_finished()
+            true
         });
         progress
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
 //!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
-//!     ▶ Descriptors ▶ Access ▶ Up
+//!     ▶ CommandSet ▶ Descriptors ▶ Access ▶ Up
 //! ```
 //! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
 //! controller is up after it has been identified. Whatever is refused ends the association with
@@ -50,6 +50,7 @@ pub(super) enum Step {
     NumberOfQueues,
     ActiveNamespaces,
     Namespace,
+    CommandSet,
     Descriptors,
     Access,
     Up,
@@ -78,6 +79,7 @@ impl Step {
             Self::NumberOfQueues => "Set Features (number of queues)",
             Self::ActiveNamespaces => "Identify (active namespaces)",
             Self::Namespace => "Identify (namespace)",
+            Self::CommandSet => "Identify (controller, NVM command set)",
             Self::Descriptors => "Identify (namespace descriptors)",
             Self::Access => "Get Log Page (asymmetric access)",
             Self::Up => "a request",
@@ -235,7 +237,7 @@ impl Controller {
                 return Err(self.connect_refused(queue, completion));
             }
             // Events are a convenience; and old controllers have no descriptors.
-            Step::Events | Step::Descriptors => {}
+            Step::Events | Step::Descriptors | Step::CommandSet => {}
             _ if !status.is_success() => return Err(self.refusal(&status.to_string())),
             _ => {}
         }
@@ -270,6 +272,7 @@ impl Controller {
             }
             Step::ActiveNamespaces => self.take_active_namespaces()?,
             Step::Namespace => self.take_namespace()?,
+            Step::CommandSet => self.take_command_set(status.is_success()),
             Step::Descriptors => {
                 if status.is_success() {
                     self.take_descriptors()?;

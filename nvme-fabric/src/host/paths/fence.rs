@@ -1,8 +1,8 @@
 //! From when on a lost association can do nothing any more.
 //!
 //! ```text
-//!   last bytes ─▶ streams closed, unsent bytes dropped ─▶ controller notices ─▶ quiesced ─▶
-//! settled                 └──────── 2 or 3 × KATO ────────────────┘└───── CQT ────────┘└─ grace ─┘
+//!   streams closed, what is unsent dropped ──▶ controller notices ──▶ quiesced ──▶ settled
+//!                └──────── 2 or 3 × KATO ─────────────┘└──── CQT ──────┘└─ grace ───┘
 //! ```
 //! The numbers are those of NVMe Base 2.1 §9.6 (TP4129): twice the Keep Alive Timeout, three times
 //! where the controller takes traffic for a keep alive, and the Command Quiesce Time. Design 0009

@@ -74,8 +74,7 @@ pub(super) struct Path {
 
 impl Path {
     pub(super) fn new(options: HostOptions, namespace_id: u32, now: Timestamp) -> Self {
-        let limits =
-            Limits { namespace_id, block_shift: 9, data_max: 4096, timeout: Duration::ZERO };
+        let limits = Limits::unknown(namespace_id, 9, Duration::ZERO);
         Self {
             options,
             namespace_id,

@@ -17,12 +17,9 @@ impl Paths {
         };
         let number = self.queues.iter().position(Option::is_none).unwrap_or(self.queues.len());
         // Each path has limits of its own, which go with each command.
-        let limits = Limits {
-            namespace_id: self.namespace_id,
-            block_shift: geometry.block_size.trailing_zeros(),
-            data_max: geometry.block_size,
-            timeout: self.settings.command_timeout,
-        };
+        let block_shift = geometry.block_size.trailing_zeros();
+        let timeout = self.settings.command_timeout;
+        let limits = Limits::unknown(self.namespace_id, block_shift, timeout);
         let policy = self.settings.lost_changes;
         let mut requests = Requests::over_paths(geometry, limits, depth, number as u32, policy);
         requests.set_unreachable(self.unreachable, self.now);

@@ -80,7 +80,7 @@ fn run(seed: u64, sites: usize, settings: Settings) -> (Option<String>, u64) {
         connected: Duration::from_secs(20),
         quiesce: Duration::from_millis(900),
     });
-    rig.loses_closes = seed % 2 == 0;
+    rig.loses_closes = seed.is_multiple_of(2);
     let mut work = Work::new(&rig, queue, 400);
     let mut random = rig.world.random("faults");
     for _ in 0..12 {

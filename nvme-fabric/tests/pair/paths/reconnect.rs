@@ -50,7 +50,7 @@ fn requests_wait_while_the_target_restarts_and_then_succeed() {
         rig.start(0);
         rig.run_until(|rig| rig.host.take_completions(queue, &mut completions));
         assert_eq!(completions[0].result, Ok(()), "seed {seed}");
-        assert_eq!(rig.host.status().paths[0].settles_in.is_some(), true, "not settled yet");
+        assert!(rig.host.status().paths[0].settles_in.is_some(), "not settled yet");
     }
 }
 

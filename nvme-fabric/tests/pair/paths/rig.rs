@@ -95,6 +95,12 @@ pub(super) fn new_target(geometry: Geometry, uuid: HostId) -> Target {
     target
 }
 
+fn take_due(held: &mut Vec<Held>, now: Timestamp) -> Vec<Held> {
+    let (due, rest) = held.drain(..).partition(|held| held.apply_at <= now);
+    *held = rest;
+    due
+}
+
 impl Rig {
     pub(super) fn new(seed: u64, sites: usize, settings: Settings) -> Self {
         Self::with(seed, sites, settings, |_| {})
@@ -250,12 +256,7 @@ impl Rig {
             });
             progress = true;
         }
-        let mut due = Vec::new();
-        for index in (0..held.len()).rev() {
-            if held[index].apply_at <= now {
-                due.push(held.swap_remove(index));
-            }
-        }
+        let mut due = take_due(held, now);
         let mut completions: Vec<Completion> = Vec::new();
         served.retain_mut(|served| {
             let Served { number, connection, stream, queue } = served;
