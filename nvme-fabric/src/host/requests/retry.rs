@@ -130,13 +130,21 @@ fn judge(outcome: Outcome, changes: bool, policy: LostChanges) -> Verdict {
     if status.is_success() {
         Verdict::Is(Ok(()))
     } else if status.forbids_retry() {
-        Verdict::Is(Err(io_error(status)))
+        Verdict::Is(Err(answered(status)))
     } else if status.is_path_related() {
         Verdict::Again { attempts_max: PATH_ATTEMPTS_MAX }
     } else if PASSING.iter().any(|passing| status.is(*passing)) {
         Verdict::Again { attempts_max: ATTEMPTS_MAX }
     } else {
-        Verdict::Is(Err(io_error(status)))
+        Verdict::Is(Err(answered(status)))
+    }
+}
+
+/// The error of a command that was answered, so that nothing of it is on its way.
+fn answered(status: Status) -> IoError {
+    match io_error(status) {
+        IoError::ConnectionLost => UNREACHABLE,
+        error => error,
     }
 }
 
