@@ -261,6 +261,9 @@ struct Choice<'a> {
 impl Route for Choice<'_> {
     fn next(&mut self) -> Option<Way<'_>> {
         let Self { paths, chooser, queue } = self;
+        if let [only] = chooser.candidates[..] {
+            return paths[usize::from(only)].way(*queue);
+        }
         let first = chooser.first(|number| paths[usize::from(number)].load);
         let (before, from) = chooser.candidates.split_at(first);
         let mut places = from.iter().chain(before).map(|number| usize::from(*number));

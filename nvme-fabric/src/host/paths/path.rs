@@ -346,9 +346,13 @@ impl Path {
         connection.is_some_and(|connection| connection.has_room())
     }
 
+    /// The way for a command that is sent now, if there is room.
     pub(super) fn way(&mut self, queue: usize) -> Option<Way<'_>> {
         let index = self.io_queue(queue);
         let connection = self.controller.as_mut()?.connection(index)?;
+        if !connection.has_room() {
+            return None;
+        }
         self.load.in_flight += 1;
         Some(Way { connection, limits: self.limits })
     }
