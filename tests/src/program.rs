@@ -39,16 +39,17 @@ impl Program {
     /// # Panics
     /// When it is not installed and one of [`REQUIRE`] is `1`.
     pub fn find(name: &str, package: &str) -> Option<Self> {
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        // What is for the administrator need not be in everybody's path.
-        let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/sbin".into()]);
-        let mut found = folders.map(|folder| folder.join(name));
-        if let Some(path) = found.find(|path| path.is_file()) {
+        if let Some(path) = path_of(name) {
             return Some(Self { path });
         }
         assert!(!is_required(), "{name} is not installed (Debian package {package})");
         say_skipped(&format!("{name} is not installed (Debian package {package})"));
         None
+    }
+
+    /// Whether there is a program called `name`.
+    pub fn is_installed(name: &str) -> bool {
+        path_of(name).is_some()
     }
 
     /// Runs it to its end, and returns what it wrote to standard output.
@@ -93,6 +94,13 @@ impl Program {
             }
         }
     }
+}
+
+fn path_of(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    // What is for the administrator need not be in everybody's path.
+    let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 impl std::fmt::Display for Program {
