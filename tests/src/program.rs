@@ -1,7 +1,7 @@
 //! Programs that a test runs: found in `PATH` or skipped, and never waited for without an end.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -20,11 +20,15 @@ pub fn is_required() -> bool {
     REQUIRE.iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
 }
 
-/// Says why a test, or a part of one, is skipped. Past the test harness, which shows what a test
-/// prints only when it fails.
+/// Says why a test, or a part of one, is skipped.
 pub fn say_skipped(reason: &str) {
+    say(&format!("skipped: {reason}"));
+}
+
+/// Says something past the test harness, which shows what a test prints only when it fails.
+pub fn say(text: &str) {
     // If standard error is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A program that is there.
@@ -45,6 +49,11 @@ impl Program {
         assert!(!is_required(), "{name} is not installed (Debian package {package})");
         say_skipped(&format!("{name} is not installed (Debian package {package})"));
         None
+    }
+
+    /// The program at `path`.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
     }
 
     /// Whether there is a program called `name`.

@@ -23,6 +23,9 @@ use crate::machine::{Machine, Outcome};
 /// Lines of the kernel's log that a failure shows.
 const LOG_LINES_SHOWN: usize = 60;
 
+/// How often a case is run whose machine was stopped from outside.
+const TRIES_MAX: u32 = 4;
+
 /// Machines that wait for a case, by kernel.
 pub(crate) type Pool = Arc<Mutex<BTreeMap<String, Vec<Machine>>>>;
 
@@ -92,6 +95,21 @@ fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
 }
 
 fn run(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<(), Failed> {
+    for _ in 1..TRIES_MAX {
+        let outcome = run_once(kernel, case, pool)?;
+        if !outcome.was_disturbed {
+            return judge(case, &outcome);
+        }
+        let name = &kernel.name;
+        program::say(&format!(
+            "{name}::{}: its machine was stopped from outside; again",
+            case.name
+        ));
+    }
+    judge(case, &run_once(kernel, case, pool)?)
+}
+
+fn run_once(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<Outcome, Failed> {
     let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
     let idle = lock().get_mut(&kernel.name).and_then(Vec::pop);
     let mut machine = match idle {
@@ -102,7 +120,7 @@ fn run(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<(), Failed> {
     if outcome.is_reusable {
         lock().entry(kernel.name.clone()).or_default().push(machine);
     }
-    judge(case, &outcome)
+    Ok(outcome)
 }
 
 fn judge(case: &Case, outcome: &Outcome) -> Result<(), Failed> {

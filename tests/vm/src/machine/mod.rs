@@ -59,6 +59,9 @@ pub struct Outcome {
     pub kernel_log: Vec<String>,
     /// Whether the machine can run another case.
     pub is_reusable: bool,
+    /// Whether the machine fell because somebody stopped its processes and let them go on, which
+    /// says nothing of the case.
+    pub was_disturbed: bool,
 }
 
 impl Machine {
@@ -138,7 +141,8 @@ impl Machine {
             });
         }
         is_reusable &= failure.is_none();
-        Outcome { failure, output, kernel_log, is_reusable }
+        let was_disturbed = failure.is_some() && user_mode::was_disturbed(&kernel_log);
+        Outcome { failure, output, kernel_log, is_reusable, was_disturbed }
     }
 
     /// Collects what a case writes until its end: its failure, and whether the machine is as before.

@@ -35,3 +35,11 @@ pub(super) fn command(kernel: &Kernel, init: &Path, folder: &Path) -> Command {
     command.env_clear().env("HOME", folder).env("PATH", guest::PATH);
     command
 }
+
+/// Whether a machine's processes were stopped and let go on from outside. A kernel that follows its
+/// processes with ptrace takes the signal for theirs, and ends them.
+/// Linux arch/um/os-Linux/skas/process.c, `userspace`
+pub(super) fn was_disturbed(kernel_log: &[String]) -> bool {
+    let words = ["18", "19"].map(|signal| format!("child stopped with signal {signal}"));
+    kernel_log.iter().any(|line| words.iter().any(|word| line.ends_with(word)))
+}
