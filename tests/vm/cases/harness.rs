@@ -48,7 +48,9 @@ fn hangs() {
 fn leaves_a_process() {
     // `trap` and all: only SIGKILL ends it.
     let script = "trap '' TERM HUP; while :; do sleep 1000; done";
-    Command::new("sh").args(["-c", script]).spawn().expect("starts");
+    let child = Command::new("sh").args(["-c", script]).spawn().expect("starts");
+    // Not waited for: that is the point.
+    std::mem::forget(child);
 }
 
 fn exits() {

@@ -6,6 +6,7 @@ use forebay_tests::program::Program;
 use forebay_vm::case::{FIO, KERNEL_HOST, NVME_CLI};
 use forebay_vm::scene::file_system::{self, EXT4, EXT4_NEEDS, XFS, XFS_NEEDS};
 use forebay_vm::scene::kernel_host::{Connection, HOST_ID, HOST_NQN, Namespace};
+use forebay_vm::scene::kernel_log;
 use forebay_vm::scene::load::{self, Load};
 use forebay_vm::scene::our_target::{OurTarget, SUBSYSTEM, file};
 use forebay_vm::{Case, Need};
@@ -257,7 +258,11 @@ fn refused() {
     let target = OurTarget::start(&["memory:16MiB"]);
     let unknown = "nqn.2026-01.io.forebay:unknown";
     let error = Connection::try_open(unknown, target.port(), &[]).expect_err("unknown");
-    println!("the kernel says: {error}");
+    // EIO is what the kernel makes of every refusal; its log tells them apart.
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    let log = kernel_log();
+    let told = format!("Connect Invalid Data Parameter, subsysnqn \"{unknown}\"");
+    assert!(log.contains(&told), "{log}");
     // The target serves on.
     Connection::open(SUBSYSTEM, target.port(), &[]).close();
     assert!(target.stop().success());

@@ -148,3 +148,51 @@ fn environment() -> Vec<(String, String)> {
     let inside = |path: String| guest::inside(Path::new(&path)).display().to_string();
     binary.map(|path| (BINARY.to_owned(), inside(path))).into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Configuration;
+
+    fn kernel(configuration: &str) -> Kernel {
+        let configuration = Configuration::of_text(configuration);
+        Kernel { name: "linux-1".to_owned(), path: "/linux-1.uml".into(), configuration }
+    }
+
+    #[test]
+    fn what_a_kernel_was_built_without_is_named() {
+        let need = Need::Kernel("NVME_TCP");
+        assert!(missing(need, &kernel("CONFIG_NVME_TCP=m")).is_none());
+        let lack = missing(need, &kernel("CONFIG_NVME_TCP_TLS=y")).unwrap();
+        assert_eq!(lack.reason, "built without CONFIG_NVME_TCP");
+        assert!(!lack.is_failure, "no kernel has everything");
+    }
+
+    #[test]
+    fn what_is_not_installed_is_named_with_its_package() {
+        let there = Need::Program { name: "sh", package: "dash" };
+        assert!(missing(there, &kernel("")).is_none());
+        let absent = Need::Program { name: "no-such-program", package: "none" };
+        let lack = missing(absent, &kernel("")).unwrap();
+        assert_eq!(lack.reason, "no-such-program is not installed (Debian package none)");
+        assert_eq!(lack.is_failure, program::is_required());
+    }
+
+    #[test]
+    fn a_case_that_must_fail_fails_when_it_passes_or_fails_otherwise() {
+        let outcome = |failure: Option<&str>| Outcome {
+            failure: failure.map(str::to_owned),
+            output: Vec::new(),
+            kernel_log: Vec::new(),
+            is_reusable: false,
+            was_disturbed: false,
+        };
+        let case = Case::new("a", || ());
+        assert!(judge(&case, &outcome(None)).is_ok());
+        assert!(judge(&case, &outcome(Some("why"))).is_err());
+        let case = case.must_fail_with("why");
+        assert!(judge(&case, &outcome(Some("that is why"))).is_ok());
+        assert!(judge(&case, &outcome(Some("how"))).is_err());
+        assert!(judge(&case, &outcome(None)).is_err());
+    }
+}

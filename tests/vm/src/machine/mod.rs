@@ -145,7 +145,8 @@ impl Machine {
         Outcome { failure, output, kernel_log, is_reusable, was_disturbed }
     }
 
-    /// Collects what a case writes until its end: its failure, and whether the machine is as before.
+    /// Collects what a case writes until its end: its failure, and whether the machine is as
+    /// it was.
     fn follow(&self, limit: Duration, output: &mut Vec<String>) -> (Option<String>, bool) {
         let start = Instant::now();
         loop {

@@ -10,12 +10,12 @@ use crate::kernel::Kernel;
 /// Memory of a machine. It is taken only when it is used.
 const MEMORY: &str = "768M";
 
-/// The command: its standard input and output are the machine's serial line, its standard error the
-/// console. `folder` is for what it leaves behind.
+/// The command: its standard input and output are the machine's serial line, its standard error
+/// the console. `folder` is for what it leaves behind.
 ///
 /// It is a process group, for such a kernel has a process of this machine for each of its own. And
-/// it is killed when the thread ends that starts it, so that a machine that hangs does not outlive a
-/// test runner that is killed.
+/// it is killed when the thread ends that starts it, so that a machine that hangs does not outlive
+/// a test runner that is killed.
 pub(super) fn command(kernel: &Kernel, init: &Path, folder: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(&kernel.path).process_group(0);

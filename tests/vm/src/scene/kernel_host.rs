@@ -1,8 +1,8 @@
 //! The kernel's NVMe/TCP host: connecting through `/dev/nvme-fabrics`, and what sysfs says of a
 //! controller.
 //!
-//! Options are the kernel's own words (Linux drivers/nvme/host/fabrics.c, `opt_tokens`), so new ones
-//! need nothing here: `hdr_digest`, `dhchap_secret=…`, `tls`.
+//! Options are the kernel's own words (Linux drivers/nvme/host/fabrics.c, `opt_tokens`), so new
+//! ones need nothing here: `hdr_digest`, `dhchap_secret=…`, `tls`.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};

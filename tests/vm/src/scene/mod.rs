@@ -47,6 +47,28 @@ pub fn set_attribute(path: impl AsRef<Path>, value: &str) {
     }
 }
 
+/// What the kernel has said so far.
+///
+/// # Panics
+/// When the kernel's log cannot be read.
+pub fn kernel_log() -> String {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    let mut file = options.open("/dev/kmsg").expect("the kernel's log");
+    let (mut log, mut record) = (String::new(), [0; 8192]);
+    loop {
+        match file.read(&mut record) {
+            Ok(length) => log.push_str(&String::from_utf8_lossy(&record[..length])),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return log,
+            // Records were overwritten meanwhile; the next read goes on behind them.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(error) => panic!("/dev/kmsg: {error}"),
+        }
+    }
+}
+
 /// A free TCP port of this machine.
 ///
 /// # Panics

@@ -1,4 +1,5 @@
-//! The kernel's NVMe target, through its configuration files (Linux drivers/nvme/target/configfs.c).
+//! The kernel's NVMe target, through its configuration files (Linux
+//! drivers/nvme/target/configfs.c).
 
 use std::path::{Path, PathBuf};
 
