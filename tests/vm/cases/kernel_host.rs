@@ -131,7 +131,7 @@ fn verify(namespace: &Namespace, seed: u64, count: u64) {
 
 fn reads_what_it_wrote() {
     let (target, connection, namespace) = connected(16, &[]);
-    verify(&namespace, 1, 1500);
+    verify(&namespace, 1, 700);
     finish(target, connection);
 }
 
@@ -142,7 +142,7 @@ fn digests() {
             .enumerate()
     {
         let (target, connection, namespace) = connected(16, options);
-        verify(&namespace, 10 + seed as u64, 800);
+        verify(&namespace, 10 + seed as u64, 250);
         finish(target, connection);
     }
 }
@@ -273,8 +273,8 @@ fn resets() {
     let reactor = load::reactor();
     let mut queue = load::block_device(&reactor, &namespace.path());
     let mut load = Load::new(7, namespace.capacity());
-    let failed = load.run_with(&reactor, &mut queue, 900, |number| {
-        if number % 300 == 150 {
+    let failed = load.run_with(&reactor, &mut queue, 600, |number| {
+        if number % 200 == 100 {
             connection.set_attribute("reset_controller", "1");
         }
     });

@@ -38,6 +38,9 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("our_host::is_told_of_a_lost_target_and_connects_again", restarted)
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::is_refused_an_unknown_subsystem", refused).needs(NEEDS),
+    Case::new("our_host::is_refused_where_it_is_not_allowed", not_allowed)
+        .needs(&[KERNEL_TARGET, RAM_DISK]),
+    Case::new("our_host::sees_a_namespace_grow", grows).needs(NEEDS),
     Case::new("our_host::serves_a_cached_volume_of_the_kernels_namespace", cached).needs(&[
         KERNEL_TARGET,
         Need::Forebay,
@@ -201,6 +204,51 @@ fn refused() {
     assert!(error.ends_with("has no namespace 7; active are: 1"), "{error}");
     drop(target);
     std::fs::remove_file("/tmp/disk").expect("it was there");
+}
+
+fn not_allowed() {
+    let mut target = KernelTarget::new(SUBSYSTEM, free_port());
+    target.add_namespace(1, Path::new(DISK));
+    target.allow_host("nqn.2014-08.com.example:somebody-else", &[]);
+    target.listen();
+    let reactor = load::reactor();
+    let options = our_host::options(SUBSYSTEM, target.port());
+    let error = our_host::connect(&reactor, &options).expect_err("not allowed").to_string();
+    assert!(error.contains("Connect Invalid Host"), "{error}");
+    assert!(error.contains(our_host::HOST_NQN), "{error}");
+    target.allow_host(our_host::HOST_NQN, &[]);
+    let device = our_host::connect(&reactor, &options).expect("allowed now");
+    device.shut_down(&reactor).expect("shuts down");
+}
+
+/// The kernel tells of the change by an event; nobody asks.
+fn grows() {
+    let path = file("disk", USED);
+    let target = target(&path);
+    let reactor = load::reactor();
+    let options = our_host::options(SUBSYSTEM, target.port());
+    let device = our_host::connect(&reactor, &options).expect("connects");
+    let mut queue = device.open_queue(&reactor, 32).expect("a queue");
+    assert_eq!(queue.geometry().capacity, USED);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("it is there")
+        .set_len(2 * USED)
+        .expect("room");
+    target.set_namespace(1, "revalidate_size", "1");
+    let mut completions = Vec::new();
+    forebay_vm::scene::eventually("the namespace has grown", || {
+        queue.poll(reactor.now(), &mut completions);
+        reactor.turn(block_io::reactor::Wait::No).expect("turns");
+        (queue.geometry().capacity == 2 * USED).then_some(())
+    });
+    let mut load = Load::new(9, 2 * USED);
+    assert_eq!(load.run(&reactor, &mut queue, 300), 0);
+    drop(queue);
+    device.shut_down(&reactor).expect("shuts down");
+    drop(target);
+    std::fs::remove_file(path).expect("it was there");
 }
 
 /// The whole way: a client, NBD, the cache, our host, the kernel's target.

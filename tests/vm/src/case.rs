@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// How long a case may take where it says nothing else. Generous: the machine may be busy.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// A case.
 #[derive(Clone, Copy, Debug)]

@@ -27,7 +27,6 @@ pub(super) fn run(
         Ok(started) => started,
         Err(error) => return Some(format!("the case could not be started: {error}")),
     };
-    let pid = child.id();
     let (sender, events) = channel();
     watch(child, output, sender);
     let deadline = std::time::Instant::now() + limit;
@@ -56,7 +55,7 @@ pub(super) fn run(
         }
     }
     if is_late {
-        tell_what_hangs(pid, reports);
+        tell_what_hangs(reports);
         return Some(format!("it had not ended after {limit:?}"));
     }
     match exit {
@@ -105,17 +104,22 @@ fn watch(mut child: Child, output: File, sender: std::sync::mpsc::Sender<Event>)
     });
 }
 
-/// Where the threads of a late case, and everything that waits in the kernel, are.
-fn tell_what_hangs(pid: u32, reports: &mut File) {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    for thread in threads {
-        let read = |name| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
-        let line = format!(
-            "late: thread {} waits in {}",
-            thread.file_name().display(),
-            [read("wchan"), read("syscall")].join(" ").trim()
-        );
-        let _ = message::send(reports, &Report::Output(line));
+/// Where the threads of every process, and everything that waits in the kernel, are.
+fn tell_what_hangs(reports: &mut File) {
+    for (process, about) in super::leftovers::named_processes() {
+        let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let read = |name| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let line = format!(
+                "late: {about}, thread {}: {} {} in {}",
+                thread.file_name().display(),
+                read("comm").trim_end(),
+                read("stat").rsplit_once(')').map_or("?", |(_, rest)| &rest[1..2]),
+                [read("wchan"), read("syscall")].join(" ").trim()
+            );
+            // If nobody listens the machine ends soon.
+            let _ = message::send(reports, &Report::Output(line));
+        }
     }
     // Blocked tasks, into the kernel's log. Linux Documentation/admin-guide/sysrq.rst
     let _ = std::fs::write("/proc/sysrq-trigger", "w");

@@ -64,6 +64,12 @@ pub(super) fn end_processes() -> Option<String> {
     }
 }
 
+/// The folder in `/proc`, and the name and state, of every process but this one.
+pub(super) fn named_processes() -> Vec<(std::path::PathBuf, String)> {
+    let folder = |process: &Process| format!("/proc/{}", process.pid.as_raw_pid()).into();
+    processes().into_iter().map(|process| (folder(&process), process.about)).collect()
+}
+
 struct Process {
     pid: Pid,
     about: String,

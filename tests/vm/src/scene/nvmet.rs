@@ -13,6 +13,7 @@ pub struct KernelTarget {
     nqn: String,
     port: u16,
     namespaces: Vec<u32>,
+    hosts: Vec<String>,
     is_listening: bool,
 }
 
@@ -24,8 +25,8 @@ impl KernelTarget {
     /// When the kernel refuses it.
     #[track_caller]
     pub fn new(nqn: &str, port: u16) -> Self {
-        let target =
-            Self { nqn: nqn.to_owned(), port, namespaces: Vec::new(), is_listening: false };
+        let (namespaces, hosts) = (Vec::new(), Vec::new());
+        let target = Self { nqn: nqn.to_owned(), port, namespaces, hosts, is_listening: false };
         create(&target.subsystem());
         target.set("attr_allow_any_host", "1");
         let folder = target.port_folder();
@@ -52,6 +53,25 @@ impl KernelTarget {
         self.namespaces.push(id);
         set_attribute(folder.join("device_path"), &device.display().to_string());
         set_attribute(folder.join("enable"), "1");
+    }
+
+    /// Allows a host, and from then on only hosts that were allowed. `attributes` are files of the
+    /// host's folder and what is written to them: `dhchap_key`, `dhchap_ctrl_key`, `dhchap_hash`.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    #[track_caller]
+    pub fn allow_host(&mut self, nqn: &str, attributes: &[(&str, &str)]) {
+        if self.hosts.is_empty() {
+            self.set("attr_allow_any_host", "0");
+        }
+        let folder = host_folder(nqn);
+        create(&folder);
+        for (name, value) in attributes {
+            set_attribute(folder.join(name), value);
+        }
+        std::os::unix::fs::symlink(&folder, self.allowed(nqn)).expect("the kernel allows it");
+        self.hosts.push(nqn.to_owned());
     }
 
     /// Sets what the subsystem's folder has under `name`: `attr_serial`, `attr_qid_max`.
@@ -120,6 +140,10 @@ impl KernelTarget {
         self.subsystem().join("namespaces").join(id.to_string())
     }
 
+    fn allowed(&self, host: &str) -> PathBuf {
+        self.subsystem().join("allowed_hosts").join(host)
+    }
+
     fn port_folder(&self) -> PathBuf {
         Path::new(ROOT).join("ports").join(self.port.to_string())
     }
@@ -137,12 +161,20 @@ impl Drop for KernelTarget {
         if self.is_listening {
             self.stop();
         }
+        for host in &self.hosts {
+            std::fs::remove_file(self.allowed(host)).expect("the kernel forbids the host");
+            std::fs::remove_dir(host_folder(host)).expect("the kernel forgets the host");
+        }
         for id in &self.namespaces {
             std::fs::remove_dir(self.namespace(*id)).expect("the kernel removes the namespace");
         }
         std::fs::remove_dir(self.port_folder()).expect("the kernel removes the port");
         std::fs::remove_dir(self.subsystem()).expect("the kernel removes the subsystem");
     }
+}
+
+fn host_folder(nqn: &str) -> PathBuf {
+    Path::new(ROOT).join("hosts").join(nqn)
 }
 
 #[track_caller]
