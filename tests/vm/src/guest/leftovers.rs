@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 /// How long a process may take to end once it is killed. One that takes longer waits in the kernel
 /// for something that does not come.
-const END_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Folders whose entries a case adds to and should take away from.
 const FOLDERS: &[&str] = &[
@@ -41,19 +41,21 @@ impl Inventory {
     }
 }
 
-/// Kills every process but this one, and says which cannot be ended.
-pub(super) fn end_processes() -> Option<String> {
+/// Kills every process but this one. Tells which there were, and which of them cannot be ended.
+pub(super) fn end_processes() -> (Vec<String>, Option<String>) {
     let start = Instant::now();
+    let there = processes().into_iter().map(|process| process.about).collect();
     loop {
         // Their parents are gone: they are this process's now.
         while wait(WaitOptions::NOHANG).is_ok_and(|child| child.is_some()) {}
         let left = processes();
         if left.is_empty() {
-            return None;
+            return (there, None);
         }
         if start.elapsed() > END_LIMIT {
             let names: Vec<_> = left.iter().map(|process| &*process.about).collect();
-            return Some(format!("processes that cannot be ended are left: {}", names.join(", ")));
+            let stuck = format!("processes that cannot be ended are left: {}", names.join(", "));
+            return (there, Some(stuck));
         }
         for process in &left {
             // It may have ended meanwhile.

@@ -69,7 +69,13 @@ fn serve(line: &Path) {
     while let Ok(Some(Order::Run { case, limit, environment })) = message::receive(&mut orders) {
         let before = leftovers::Inventory::take();
         let failure = job::run(&case, limit, &environment, &mut reports);
-        let stuck = leftovers::end_processes();
+        let (left, stuck) = leftovers::end_processes();
+        for process in left {
+            let line = format!("left behind, and ended: {process}");
+            if message::send(&mut reports, &Report::Output(line)).is_err() {
+                return;
+            }
+        }
         let failure = match (failure, stuck) {
             (None, Some(stuck)) => Some(stuck),
             (Some(failure), Some(stuck)) => Some(format!("{failure}; {stuck}")),
