@@ -21,3 +21,5 @@ pub mod host;
 pub mod pdu;
 pub mod spec;
 pub mod target;
+#[cfg(feature = "tls")]
+pub mod tls;
