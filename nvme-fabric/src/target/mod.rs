@@ -27,7 +27,7 @@ mod subsystem;
 mod tests;
 
 pub use connection::{Connection, Submission};
-pub use discovery::Listener;
+pub use discovery::{Listener, SecureChannel};
 pub use namespace::Namespace;
 pub use subsystem::Subsystem;
 

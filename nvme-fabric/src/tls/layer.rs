@@ -26,6 +26,9 @@ pub struct Layer {
     pieces: Vec<Buffer>,
     /// The peer sends no more.
     is_closed: bool,
+    /// A peer that begins without TLS is served without.
+    allows_plain: bool,
+    is_plain: bool,
 }
 
 /// What pumping has done.
@@ -60,7 +63,20 @@ impl Layer {
             plaintext: vec![0; PLAINTEXT_MAX].into_boxed_slice(),
             pieces: Vec::with_capacity(PIECES_MAX),
             is_closed: false,
+            allows_plain: false,
+            is_plain: false,
         }
+    }
+
+    /// The same, which lets a host go on without TLS if it begins so.
+    pub fn allowing_plain(self) -> Self {
+        Self { allows_plain: true, ..self }
+    }
+
+    /// Whether the host began without TLS and may: all it has sent is at the endpoint, and the
+    /// layer is not needed any more.
+    pub const fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// The ciphertext's end, whose bytes a driver moves.
@@ -80,7 +96,14 @@ impl Layer {
     pub fn pump(&mut self, endpoint: &mut impl Endpoint) -> Result<Pumped, TlsError> {
         let mut pumped = Pumped::default();
         if !self.session.is_open() {
-            pumped.progress = self.session.advance()?;
+            pumped.progress = match self.session.advance() {
+                Err(TlsError::NotTls(_)) if self.allows_plain => {
+                    self.is_plain = true;
+                    self.hand_over(endpoint);
+                    true
+                }
+                outcome => outcome?,
+            };
         }
         if self.session.is_open() {
             pumped.progress |= self.decrypt(endpoint)?;
@@ -88,6 +111,23 @@ impl Layer {
         }
         pumped.is_closed = self.is_closed;
         Ok(pumped)
+    }
+
+    /// Gives the endpoint what a plain host has sent so far. What it has no room for, more than
+    /// any endpoint stages, is lost and breaks the stream's protocol.
+    fn hand_over(&mut self, endpoint: &mut impl Endpoint) {
+        loop {
+            endpoint.receive_into(&mut self.pieces);
+            let room: usize = self.pieces.iter().map(Buffer::len).sum();
+            let room = room.min(self.plaintext.len());
+            let bytes = self.session.take_unread(&mut self.plaintext[..room]);
+            scatter(&self.plaintext[..bytes], &self.pieces);
+            self.pieces.clear();
+            if bytes == 0 {
+                return;
+            }
+            endpoint.received(bytes);
+        }
     }
 
     fn decrypt(&mut self, endpoint: &mut impl Endpoint) -> Result<bool, TlsError> {

@@ -360,6 +360,15 @@ impl Session {
         }
     }
 
+    /// Takes what has arrived and was not looked at as TLS; how many bytes.
+    pub(super) fn take_unread(&mut self, to: &mut [u8]) -> usize {
+        let wire = &mut self.wires.borrow_mut().inbound;
+        let bytes = wire.length().min(to.len());
+        wire.buffer.slice(wire.start, bytes).copy_to_slice(&mut to[..bytes]);
+        wire.consume(bytes);
+        bytes
+    }
+
     /// Most bytes that [`write`](Self::write) takes now; zero while too much is queued.
     pub fn room(&self) -> usize {
         let wires = self.wires.borrow();

@@ -6,7 +6,7 @@ use super::{Connection, Phase};
 use crate::pdu::{InitializeRequest, InitializeResponse};
 use crate::spec::command::{self, FabricsCommand, OPCODE_FABRICS, SubmissionEntry};
 use crate::spec::completion::Completion;
-use crate::spec::connect::DATA_LENGTH;
+use crate::spec::connect::{ConnectData, DATA_LENGTH};
 use crate::spec::sgl::Descriptor;
 use crate::spec::status::Status;
 use crate::target::admin::connect::{Queue, connect};
@@ -34,7 +34,9 @@ impl Connection {
         let (entry, data) = self.take_connect(place);
         let command_id = command::command_id(&entry);
         let outcome = match data {
-            Ok(data) => connect(target, &FabricsCommand::parse(&entry), &data, now),
+            Ok(data) => self
+                .check_names(&data)
+                .and_then(|()| connect(target, &FabricsCommand::parse(&entry), &data, now)),
             Err(status) => Err(Refusal::from(status)),
         };
         let mut completion =
@@ -53,6 +55,20 @@ impl Connection {
             }
         }
         self.encoder.push_response(&completion.encode());
+    }
+
+    /// A host that has proved by its key who it is connects as nobody else, and only to what the
+    /// key is for.
+    fn check_names(&self, data: &[u8; DATA_LENGTH]) -> Result<(), Refusal> {
+        let (Some((host, subsystem)), Ok(data)) = (&self.expected_names, ConnectData::parse(data))
+        else {
+            // Without names Connect itself is refused.
+            return Ok(());
+        };
+        if data.host == *host && data.subsystem == *subsystem {
+            return Ok(());
+        }
+        Err(Status::CONNECT_INVALID_HOST.do_not_retry().into())
     }
 
     /// Takes the command at `place` out: its entry, and the data of a proper Connect.

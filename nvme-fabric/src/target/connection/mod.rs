@@ -29,6 +29,7 @@ use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
 use crate::error::ConnectionError;
 use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
+use crate::spec::nqn::Nqn;
 
 /// Bytes received at a time, beside payload that goes straight to its place.
 const STAGING_LENGTH: usize = 64 << 10;
@@ -57,6 +58,8 @@ pub struct Connection {
     /// The controller's keep alive deadline as of the last poll.
     keep_alive_deadline: Option<Timestamp>,
     queue: Option<Queue>,
+    /// Host and subsystem that Connect must name, as their key has encrypted the stream.
+    expected_names: Option<(Nqn, Nqn)>,
     /// Commands completed, modulo the queue's entries.
     queue_head: u16,
     commands: Vec<Option<Command>>,
@@ -143,6 +146,7 @@ impl Connection {
             phase_deadline: Some(now + settings.handshake_timeout),
             keep_alive_deadline: None,
             queue: None,
+            expected_names: None,
             queue_head: 0,
             // Until Connect has said how many: Connect itself.
             commands: vec![None],
@@ -215,6 +219,14 @@ impl Connection {
     /// completions are ignored.
     pub fn is_finished(&self) -> bool {
         self.phase == Phase::Finished
+    }
+
+    /// The stream is encrypted with a key of this host's for this subsystem: Connect must name just
+    /// them. To be said before anything is decoded; later it changes nothing.
+    pub fn expect_names(&mut self, host: &Nqn, subsystem: &Nqn) {
+        if self.expected_names.is_none() {
+            self.expected_names = Some((host.clone(), subsystem.clone()));
+        }
     }
 
     /// Why the connection ended, once it is terminating or finished.
