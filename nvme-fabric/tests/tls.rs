@@ -312,7 +312,10 @@ fn discovery_tells_hosts_that_tls_is_required() {
     let thread = std::thread::spawn(move || {
         let reactor = self::reactor();
         let found = discover(&reactor, "127.0.0.1", port, &nqn(HOST), HostId([2; 16]));
+        // The subsystem is not to be had in clear at the discovery service's address either.
+        let error = refusal(&options(port, None));
         done.send(()).expect("room");
+        assert!(error.contains("Connect Invalid Host"), "{error}");
         found.expect("is told")
     });
     let mut is_done = false;

@@ -29,7 +29,8 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// How long to wait before accepting again when the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a listener is for; hosts may ask for either on both.
+/// What a listener is for; hosts may ask for either on both, except that a discovery listener does
+/// not let hosts without TLS at subsystems whose own listeners require it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// Subsystems: discovery lists the address for each of them.
@@ -58,6 +59,7 @@ pub struct TargetTask<Queue> {
 struct Door {
     socket: Descriptor,
     address: SocketAddr,
+    service: Service,
     accepting: Option<OperationId>,
     /// The keys, and whether hosts may do without.
     #[cfg(feature = "tls")]
@@ -159,6 +161,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         self.listeners.push(Door {
             socket,
             address,
+            service,
             accepting: None,
             #[cfg(feature = "tls")]
             keyring: None,
@@ -227,7 +230,10 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             return;
         };
         let local = local_address(&socket).unwrap_or(door.address.ip());
-        let connection = Connection::new(self.target.settings(), &self.pool, local, now);
+        let mut connection = Connection::new(self.target.settings(), &self.pool, local, now);
+        if door.service == Service::Discovery && self.target.requires_tls() {
+            connection.expect_discovery();
+        }
         let free = self.peers.iter().position(Option::is_none);
         let place = free.unwrap_or(self.peers.len());
         let another = |queue: &SharedQueue<Queue>| queue.another();

@@ -163,6 +163,12 @@ impl Target {
         self.discovery_changed();
     }
 
+    /// Whether an address of the subsystems requires TLS.
+    pub fn requires_tls(&self) -> bool {
+        let mut listeners = self.discovery.listeners.iter();
+        listeners.any(|listener| listener.channel == SecureChannel::Required)
+    }
+
     /// Changes the size of a namespace and tells hosts that asked to be told.
     ///
     /// # Errors

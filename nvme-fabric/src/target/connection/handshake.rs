@@ -58,17 +58,17 @@ impl Connection {
     }
 
     /// A host that has proved by its key who it is connects as nobody else, and only to what the
-    /// key is for.
+    /// key is for; one that has proved nothing, only to what is open to all.
     fn check_names(&self, data: &[u8; DATA_LENGTH]) -> Result<(), Refusal> {
-        let (Some((host, subsystem)), Ok(data)) = (&self.expected_names, ConnectData::parse(data))
-        else {
+        let Ok(data) = ConnectData::parse(data) else {
             // Without names Connect itself is refused.
             return Ok(());
         };
-        if data.host == *host && data.subsystem == *subsystem {
-            return Ok(());
-        }
-        Err(Status::CONNECT_INVALID_HOST.do_not_retry().into())
+        let is_allowed = match &self.expected_names {
+            Some((host, subsystem)) => data.host == *host && data.subsystem == *subsystem,
+            None => !self.is_for_discovery || data.subsystem.is_discovery(),
+        };
+        if is_allowed { Ok(()) } else { Err(Status::CONNECT_INVALID_HOST.do_not_retry().into()) }
     }
 
     /// Takes the command at `place` out: its entry, and the data of a proper Connect.

@@ -60,6 +60,8 @@ pub struct Connection {
     queue: Option<Queue>,
     /// Host and subsystem that Connect must name, as their key has encrypted the stream.
     expected_names: Option<(Nqn, Nqn)>,
+    /// Without such names, only the discovery service may be connected to.
+    is_for_discovery: bool,
     /// Commands completed, modulo the queue's entries.
     queue_head: u16,
     commands: Vec<Option<Command>>,
@@ -147,6 +149,7 @@ impl Connection {
             keep_alive_deadline: None,
             queue: None,
             expected_names: None,
+            is_for_discovery: false,
             queue_head: 0,
             // Until Connect has said how many: Connect itself.
             commands: vec![None],
@@ -227,6 +230,11 @@ impl Connection {
         if self.expected_names.is_none() {
             self.expected_names = Some((host.clone(), subsystem.clone()));
         }
+    }
+
+    /// A host that proves nothing about itself may connect to the discovery service only.
+    pub fn expect_discovery(&mut self) {
+        self.is_for_discovery = true;
     }
 
     /// Why the connection ended, once it is terminating or finished.
