@@ -57,26 +57,26 @@ fn target(reactor: &Reactor, key: &[u8], channel: SecureChannel) -> (TargetTask<
     (task, port.expect("listens").port())
 }
 
-/// Runs a target on this thread while `client` runs on another, and the target's end until it has
-/// no connection any more.
-fn with_target<Value: Send + 'static>(
-    key: &[u8],
-    channel: SecureChannel,
-    client: impl FnOnce(u16) -> Value + Send + 'static,
+/// Tells that a client is done, even when its checks fail.
+struct Bell(Option<block_io::reactor::MailSender<()>>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|bell| bell.send(()));
+    }
+}
+
+/// Runs a target on this thread while `client` runs on another, and then the target's end until it
+/// has no connection any more.
+fn serve<Value: Send + 'static>(
+    reactor: &Reactor,
+    mut task: TargetTask<MemoryQueue>,
+    client: impl FnOnce() -> Value + Send + 'static,
 ) -> Value {
-    let reactor = reactor();
-    let (mut task, port) = target(&reactor, key, channel);
     let (done, mailbox) = reactor.mailbox::<()>(1).expect("a mailbox");
     let thread = std::thread::spawn(move || {
-        /// Tells even when the checks fail.
-        struct Bell(Option<block_io::reactor::MailSender<()>>);
-        impl Drop for Bell {
-            fn drop(&mut self) {
-                let _ = self.0.take().map(|bell| bell.send(()));
-            }
-        }
         let _bell = Bell(Some(done));
-        client(port)
+        client()
     });
     let mut is_done = false;
     while !(is_done && task.is_finished()) {
@@ -88,6 +88,16 @@ fn with_target<Value: Send + 'static>(
         reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
     }
     thread.join().expect("the client's checks hold")
+}
+
+fn with_target<Value: Send + 'static>(
+    key: &[u8],
+    channel: SecureChannel,
+    client: impl FnOnce(u16) -> Value + Send + 'static,
+) -> Value {
+    let reactor = reactor();
+    let (task, port) = target(&reactor, key, channel);
+    serve(&reactor, task, move || client(port))
 }
 
 fn options(port: u16, key: Option<(&[u8], Identities)>) -> ConnectOptions {
@@ -252,22 +262,8 @@ fn connect_must_name_the_host_that_the_key_is_of() {
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     let (service, channel) = (Service::Subsystems, SecureChannel::Required);
     let port = task.listen_with_tls(any, service, channel, &Rc::new(keyring)).expect("listens");
-    let (done, mailbox) = reactor.mailbox::<()>(1).expect("a mailbox");
-    let thread = std::thread::spawn(move || {
-        let error = refusal(&options(port.port(), Some((&KEY_256, ZERO))));
-        done.send(()).expect("room");
-        error
-    });
-    let mut is_done = false;
-    while !(is_done && task.is_finished()) {
-        let progress = task.poll(reactor.now());
-        if mailbox.receive().is_some() {
-            is_done = true;
-            task.stop();
-        }
-        reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
-    }
-    let error = thread.join().expect("the host's checks hold");
+    let options = options(port.port(), Some((&KEY_256, ZERO)));
+    let error = serve(&reactor, task, move || refusal(&options));
     assert!(error.contains("Connect Invalid Host"), "{error}");
 }
 
@@ -308,26 +304,14 @@ fn discovery_tells_hosts_that_tls_is_required() {
     let (mut task, _) = target(&reactor, &KEY_256, SecureChannel::Required);
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     let port = task.listen(any, Service::Discovery).expect("listens").port();
-    let (done, mailbox) = reactor.mailbox::<()>(1).expect("a mailbox");
-    let thread = std::thread::spawn(move || {
+    let entries = serve(&reactor, task, move || {
         let reactor = self::reactor();
         let found = discover(&reactor, "127.0.0.1", port, &nqn(HOST), HostId([2; 16]));
         // The subsystem is not to be had in clear at the discovery service's address either.
         let error = refusal(&options(port, None));
-        done.send(()).expect("room");
         assert!(error.contains("Connect Invalid Host"), "{error}");
         found.expect("is told")
     });
-    let mut is_done = false;
-    while !(is_done && task.is_finished()) {
-        let progress = task.poll(reactor.now());
-        if mailbox.receive().is_some() {
-            is_done = true;
-            task.stop();
-        }
-        reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
-    }
-    let entries = thread.join().expect("the host's checks hold");
     let entry = |name: &str| entries.iter().find(|entry| entry.subsystem == name).expect("listed");
     let subsystem = entry(SUBSYSTEM);
     // TREQ required, SECTYPE TLS 1.3; the discovery service itself is plain.

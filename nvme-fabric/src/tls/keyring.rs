@@ -1,6 +1,6 @@
 //! Who has which keys: what a host offers, and what a target knows.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use s2n_tls::config::{Builder, Config};
@@ -94,7 +94,7 @@ pub struct Peer {
 
 /// The keys that a target knows, by identity.
 pub struct Keyring {
-    entries: HashMap<String, (TlsPsk, Peer)>,
+    entries: BTreeMap<String, (TlsPsk, Peer)>,
     config: Config,
 }
 
@@ -104,7 +104,7 @@ impl Keyring {
     /// # Errors
     /// When the TLS library fails.
     pub fn new() -> Result<Self, KeyError> {
-        Ok(Self { entries: HashMap::new(), config: config()? })
+        Ok(Self { entries: BTreeMap::new(), config: config()? })
     }
 
     /// Lets `host` connect to `subsystem` with this key, by identities of both versions.
