@@ -13,7 +13,9 @@
 //! `spec`, `pdu`, `host` and `target` name no socket, file, thread, clock or random source. Time
 //! comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
 //!
-//! Absent: authentication, TLS, multipath and reconnecting.
+//! With the cargo feature `tls`, `tls` encrypts the stream of each queue below its PDUs.
+//!
+//! Absent: authentication, multipath and reconnecting.
 
 pub mod driver;
 pub mod error;
@@ -21,3 +23,5 @@ pub mod host;
 pub mod pdu;
 pub mod spec;
 pub mod target;
+#[cfg(feature = "tls")]
+pub mod tls;

@@ -14,6 +14,8 @@ mod elsewhere;
 pub mod identity;
 pub mod key_source;
 pub mod origin_identity;
+#[cfg(feature = "tls")]
+pub mod tls_keys;
 
 pub use delayed::{DelayedDevice, DelayedQueue};
 pub use elsewhere::ReadableDevice;
@@ -59,7 +61,7 @@ impl Backend {
             OriginAddress::Memory(size) => MemoryDevice::new(size.bytes()).map(Self::Memory),
             OriginAddress::Null(size) => Ok(Self::Null(NullDevice::new(size.bytes()))),
             OriginAddress::NvmeTcp(address) => {
-                let device = NvmeTcpDevice::connect(reactor, &connect_options(address))?;
+                let device = NvmeTcpDevice::connect(reactor, &connect_options(address)?)?;
                 Ok(Self::NvmeTcp(device))
             }
         }
@@ -134,17 +136,32 @@ impl Backend {
 }
 
 /// How this machine connects to the namespace at `address`: as the host that the address says or
-/// that the machine is, with everything else as the driver has it.
-pub fn connect_options(address: &NvmeTcpAddress) -> ConnectOptions {
+/// that the machine is, with everything else as the driver has it. Reads the file with the TLS key
+/// where there is one.
+///
+/// # Errors
+/// When that file cannot be used.
+pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, DeviceError> {
     let (host_nqn, host_id) = Machine::this().host(address.host.as_ref());
+    #[cfg(feature = "tls")]
+    let tls = match &address.psk_file {
+        Some(file) => Some(tls_keys::host_tls(file, address.psk_identity, &host_nqn)?),
+        None => None,
+    };
+    #[cfg(not(feature = "tls"))]
+    if address.psk_file.is_some() {
+        return Err(DeviceError::new(format!("{address}: pskfile: this was built without TLS")));
+    }
     let host = address.endpoint.host.clone();
-    ConnectOptions {
+    Ok(ConnectOptions {
         port: address.endpoint.port.unwrap_or(NVME_TCP_PORT),
         namespace_id: address.namespace,
         header_digest: address.header_digest,
         data_digest: address.data_digest,
+        #[cfg(feature = "tls")]
+        tls,
         ..ConnectOptions::new(host, address.subsystem.clone(), host_nqn, host_id)
-    }
+    })
 }
 
 impl BlockDevice<Reactor> for Backend {

@@ -52,6 +52,9 @@ pub struct ConnectOptions {
     pub connect_timeout: Duration,
     /// How long a command may take before the association is given up.
     pub command_timeout: Duration,
+    /// The key with which every queue's stream is encrypted; plain without.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::HostTls>,
 }
 
 impl ConnectOptions {
@@ -72,6 +75,8 @@ impl ConnectOptions {
             subsystem: options.subsystem,
             host_nqn: options.host,
             host_id: options.host_id,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -150,6 +155,11 @@ impl NvmeTcpDevice {
             reactor.now(),
         )?;
         let mut driver = HostDriver::new(reactor, controller, addresses);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &options.tls {
+            let offer = crate::tls::Offer::new(tls, &options.host_nqn, &options.subsystem)?;
+            driver.offer(reactor, offer);
+        }
         driver.run_with(turn, |controller| controller.is_up())?;
         let controller = &driver.machine;
         match controller.identity().geometry {

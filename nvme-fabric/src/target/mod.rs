@@ -28,7 +28,7 @@ mod subsystem;
 mod tests;
 
 pub use connection::{Connection, Submission};
-pub use discovery::Listener;
+pub use discovery::{Listener, SecureChannel};
 pub use namespace::Namespace;
 pub use reservation::ReservationImage;
 pub use subsystem::Subsystem;
@@ -163,6 +163,12 @@ impl Target {
     pub fn add_discovery_listener(&mut self, listener: Listener) {
         self.discovery.services.push(listener);
         self.discovery_changed();
+    }
+
+    /// Whether an address of the subsystems requires TLS.
+    pub fn requires_tls(&self) -> bool {
+        let mut listeners = self.discovery.listeners.iter();
+        listeners.any(|listener| listener.channel == SecureChannel::Required)
     }
 
     /// Changes the size of a namespace and tells hosts that asked to be told.

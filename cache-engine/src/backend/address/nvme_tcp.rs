@@ -3,6 +3,7 @@
 //! The scheme is our own; NVMe itself gives transports and names but no URI.
 
 use std::fmt;
+use std::path::PathBuf;
 
 pub use nvme_fabric::driver::discover::DISCOVERY_PORT;
 pub use nvme_fabric::driver::namespace_device::PORT as NVME_TCP_PORT;
@@ -11,7 +12,19 @@ use nvme_fabric::spec::nqn::Nqn;
 use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
-const KEYS: &str = "nsid, hdgst, ddgst, hostnqn";
+const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, pskfile, pskid";
+
+/// Which identity a TLS key goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PskIdentity {
+    /// Both versions, the target chooses.
+    #[default]
+    Both,
+    /// Version 0 only.
+    Zero,
+    /// Version 1 only.
+    One,
+}
 
 /// A namespace of a remote subsystem, and how to connect to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +41,10 @@ pub struct NvmeTcpAddress {
     pub data_digest: bool,
     /// The name that this host gives itself, where it should not be the standard one.
     pub host: Option<Nqn>,
+    /// The file with the TLS key; connections are plain without.
+    pub psk_file: Option<PathBuf>,
+    /// Which identity the key goes by.
+    pub psk_identity: PskIdentity,
 }
 
 impl NvmeTcpAddress {
@@ -64,6 +81,8 @@ impl NvmeTcpAddress {
             header_digest: false,
             data_digest: false,
             host: None,
+            psk_file: None,
+            psk_identity: PskIdentity::Both,
         }
     }
 
@@ -84,6 +103,8 @@ impl NvmeTcpAddress {
                 "hdgst" => self.header_digest = switch_of(key, &value, whole)?,
                 "ddgst" => self.data_digest = switch_of(key, &value, whole)?,
                 "hostnqn" => self.host = Some(nqn_of(key, &value, whole)?),
+                "pskfile" => self.psk_file = Some(file_of(&value, whole)?),
+                "pskid" => self.psk_identity = identity_of(&value, whole)?,
                 _ => {
                     return Err(AddressError::new(format!(
                         "`{whole}`: unknown query key `{key}`; known are {KEYS}"
@@ -91,7 +112,32 @@ impl NvmeTcpAddress {
                 }
             }
         }
+        if self.psk_file.is_none() && seen.contains(&"pskid") {
+            return Err(AddressError::new(format!(
+                "`{whole}`: pskid says how a key is named, and pskfile, which holds it, is missing"
+            )));
+        }
         Ok(())
+    }
+}
+
+fn file_of(value: &str, whole: &str) -> Result<PathBuf, AddressError> {
+    if value.starts_with('/') {
+        return Ok(PathBuf::from(value));
+    }
+    // What was given may be the key itself, put there by mistake: it is not repeated.
+    let (before, _) = whole.split_once('?').unwrap_or((whole, ""));
+    Err(AddressError::new(format!(
+        "`{before}`: pskfile must be the absolute path of a file with the key, never the key"
+    )))
+}
+
+fn identity_of(value: &str, whole: &str) -> Result<PskIdentity, AddressError> {
+    match value {
+        "both" => Ok(PskIdentity::Both),
+        "0" => Ok(PskIdentity::Zero),
+        "1" => Ok(PskIdentity::One),
+        _ => Err(AddressError::new(format!("`{whole}`: pskid `{value}` must be 0, 1 or both"))),
     }
 }
 
@@ -133,6 +179,17 @@ impl fmt::Display for NvmeTcpAddress {
         if self.data_digest {
             f.write_str("&ddgst=on")?;
         }
-        self.host.as_ref().map_or(Ok(()), |host| write!(f, "&hostnqn={}", name(host)))
+        if let Some(host) = &self.host {
+            write!(f, "&hostnqn={}", name(host))?;
+        }
+        if let Some(file) = &self.psk_file {
+            let file = percent::encode(file.as_os_str().as_encoded_bytes(), b"-._~:@!$'()*,;/");
+            write!(f, "&pskfile={file}")?;
+        }
+        match self.psk_identity {
+            PskIdentity::Both => Ok(()),
+            PskIdentity::Zero => f.write_str("&pskid=0"),
+            PskIdentity::One => f.write_str("&pskid=1"),
+        }
     }
 }

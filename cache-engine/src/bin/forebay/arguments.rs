@@ -1,5 +1,6 @@
 //! The grammar of the command line. Only parsing: what a combination means is each verb's own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cache_engine::backend::address::{CacheAddress, Endpoint, NvmeTcpAddress, OriginAddress, Size};
@@ -91,6 +92,24 @@ pub(crate) struct TargetArguments {
     /// Address to serve discovery on; port 8009 where none is given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) discovery: Option<Endpoint>,
+
+    /// File with the TLS keys of the hosts that may connect, `HOSTNQN NVMeTLSkey-1:…` a line; only
+    /// its owner may read it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_keys: Option<PathBuf>,
+
+    /// Whether hosts must use TLS, or may do without; discovery may always be asked without
+    #[arg(long, value_name = "HOW", default_value = "required", requires = "tls_keys")]
+    pub(crate) tls: TlsUse,
+}
+
+/// Whether hosts must use TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TlsUse {
+    /// A host without TLS is refused.
+    Required,
+    /// A host with a key may use it, others connect without.
+    Offered,
 }
 
 /// The verbs of `forebay nvme`.

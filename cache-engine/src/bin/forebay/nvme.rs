@@ -103,7 +103,7 @@ fn security_of(security: u8) -> String {
 
 fn identify(address: &NvmeTcpAddress, format: Format) -> Result<(), Failure> {
     let reactor = Reactor::new(ReactorConfig::default())?;
-    let device = NvmeTcpDevice::connect(&reactor, &connect_options(address))?;
+    let device = NvmeTcpDevice::connect(&reactor, &connect_options(address)?)?;
     let identity = device.identity();
     device.shut_down(&reactor)?;
     let geometry = identity

@@ -38,6 +38,7 @@ use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
 use crate::error::ConnectionError;
 use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
+use crate::spec::nqn::Nqn;
 use crate::spec::status::Status;
 
 /// Bytes received at a time, beside payload that goes straight to its place.
@@ -67,6 +68,10 @@ pub struct Connection {
     /// The controller's keep alive deadline as of the last poll.
     keep_alive_deadline: Option<Timestamp>,
     queue: Option<Queue>,
+    /// Host and subsystem that Connect must name, as their key has encrypted the stream.
+    expected_names: Option<(Nqn, Nqn)>,
+    /// Without such names, only the discovery service may be connected to.
+    is_for_discovery: bool,
     /// Commands completed, modulo the queue's entries.
     queue_head: u16,
     commands: Vec<Option<Command>>,
@@ -192,6 +197,8 @@ impl Connection {
             phase_deadline: Some(now + settings.handshake_timeout),
             keep_alive_deadline: None,
             queue: None,
+            expected_names: None,
+            is_for_discovery: false,
             queue_head: 0,
             // Until Connect has said how many: Connect itself.
             commands: vec![None],
@@ -283,6 +290,19 @@ impl Connection {
     pub fn is_idle(&self) -> bool {
         self.released.is_empty()
             && self.commands.iter().flatten().all(|command| command.ticket.is_none())
+    }
+
+    /// The stream is encrypted with a key of this host's for this subsystem: Connect must name just
+    /// them. To be said before anything is decoded; later it changes nothing.
+    pub fn expect_names(&mut self, host: &Nqn, subsystem: &Nqn) {
+        if self.expected_names.is_none() {
+            self.expected_names = Some((host.clone(), subsystem.clone()));
+        }
+    }
+
+    /// A host that proves nothing about itself may connect to the discovery service only.
+    pub fn expect_discovery(&mut self) {
+        self.is_for_discovery = true;
     }
 
     /// Why the connection ended, once it is terminating or finished.
