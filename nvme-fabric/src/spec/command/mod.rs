@@ -9,7 +9,7 @@ pub mod fabrics;
 pub mod nvm;
 
 pub use admin::AdminCommand;
-pub use fabrics::FabricsCommand;
+pub use fabrics::{FabricsCommand, SecurityProtocol};
 pub use nvm::{NvmCommand, Range};
 
 use super::field::{put_u16, put_u32, u16_at, u32_at};

@@ -133,8 +133,10 @@ pub(super) fn execute_fabrics(
         }
         // One Connect a connection. Base §6.3.
         FabricsCommand::Connect { .. } => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
-        FabricsCommand::Disconnect | FabricsCommand::Other(_) => {
-            Err(Status::INVALID_OPCODE.do_not_retry())
-        }
+        // The connection has taken those of hosts that have a secret.
+        FabricsCommand::AuthenticationSend { .. }
+        | FabricsCommand::AuthenticationReceive { .. }
+        | FabricsCommand::Disconnect
+        | FabricsCommand::Other(_) => Err(Status::INVALID_OPCODE.do_not_retry()),
     }
 }
