@@ -133,6 +133,15 @@ impl Authentication {
         Err(Fault::new(Explanation::IncorrectPayload, text))
     }
 
+    /// Bytes of the message that [`receive`](Self::receive) would give.
+    pub fn due_length(&self) -> usize {
+        match &self.state {
+            State::Challenging(open) => 16 + open.hash.length() + open.group.length(),
+            State::Answering(success) => 16 + success.hash.length(),
+            _ => 8,
+        }
+    }
+
     /// The message that Authentication Receive brings the host.
     pub fn receive(&mut self) -> Vec<u8> {
         let transaction = self.transaction;

@@ -58,7 +58,7 @@ pub(super) fn check_common(entry: &SubmissionEntry) -> Result<(), Status> {
 }
 
 /// Checks that a command takes exactly `length` bytes, in data PDUs.
-fn check_data(entry: &SubmissionEntry, length: u64) -> Result<(), Status> {
+pub(super) fn check_data(entry: &SubmissionEntry, length: u64) -> Result<(), Status> {
     let data = command::data(entry);
     if data.kind != Descriptor::KIND_TRANSPORT {
         return Err(Status::SGL_TYPE_INVALID.do_not_retry());

@@ -122,7 +122,15 @@ impl Connection {
         }
         let entry = command.entry;
         let capsule_data = command.buffer.as_ref().map_or(0, |buffer| buffer.len() as u32);
-        if command::opcode(&entry) == OPCODE_FABRICS {
+        let is_fabrics = command::opcode(&entry) == OPCODE_FABRICS;
+        if is_fabrics && self.authenticate(target, place, &entry, now) {
+            return;
+        }
+        if !self.is_authenticated() {
+            // Base §3.3.3.2.1, Authentication Required.
+            return self.fail(place, Status::AUTHENTICATION_REQUIRED.do_not_retry());
+        }
+        if is_fabrics {
             // Properties are the admin queue's. Base §6.5, §6.6.
             if queue.id != 0 {
                 return self.fail(place, admin::INVALID_FIELD);
@@ -350,7 +358,7 @@ impl Connection {
     }
 
     /// Completes a command with data.
-    fn deliver(&mut self, place: u16, data: &Buffer) {
+    pub(super) fn deliver(&mut self, place: u16, data: &Buffer) {
         let command_id = command::command_id(&self.command_mut(place).entry);
         if self.send_data(command_id, data) {
             self.retire(place);

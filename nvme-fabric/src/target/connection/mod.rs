@@ -6,12 +6,13 @@
 //!       └────────────────────┴──────────────────────┴─┴─ fault ─▶ Terminating ─▶ Finished
 //! ```
 //! By phase: `handshake` (ICReq, Connect), `commands` (from an entry to its completion),
-//! `transfer` (payload), `shutdown` (faults, deadlines, the controller's shutdown).
+//! `transfer` (payload), `authentication` (before anything else), `shutdown` (faults, deadlines, the controller's shutdown).
 //!
 //! A command has a place in `commands` from its capsule to its completion, and the place's number
 //! is its transfer tag and its requests' id. There are as many places as the queue has entries;
 //! a host that sends more commands than that has lost count, and the connection ends.
 
+mod authentication;
 mod commands;
 mod handshake;
 mod shutdown;
@@ -26,6 +27,7 @@ use block_io::{Buffer, BufferPool, Completion, IoError, Request, Timestamp};
 use super::admin::connect::Queue;
 use super::io::{Pieces, Plan};
 use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
+use crate::auth::target::Authentication;
 use crate::error::ConnectionError;
 use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
@@ -57,6 +59,8 @@ pub struct Connection {
     /// The controller's keep alive deadline as of the last poll.
     keep_alive_deadline: Option<Timestamp>,
     queue: Option<Queue>,
+    /// Absent where the host has no secret.
+    authentication: Option<Authentication>,
     /// Commands completed, modulo the queue's entries.
     queue_head: u16,
     commands: Vec<Option<Command>>,
@@ -143,6 +147,7 @@ impl Connection {
             phase_deadline: Some(now + settings.handshake_timeout),
             keep_alive_deadline: None,
             queue: None,
+            authentication: None,
             queue_head: 0,
             // Until Connect has said how many: Connect itself.
             commands: vec![None],
