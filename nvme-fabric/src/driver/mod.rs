@@ -23,11 +23,19 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
-use crate::auth::SEED_LENGTH;
+use crate::auth::{Random, SEED_LENGTH};
 
 pub use discover::discover;
 pub use namespace_device::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 pub use target::TargetTask;
+
+/// Random numbers of the system's, to make a secret with.
+///
+/// # Errors
+/// When the system has none.
+pub fn random() -> Result<Random, DeviceError> {
+    Ok(Random::new(&*random_seed()?))
+}
 
 /// Random bytes of the system's, for what a state machine needs them for.
 fn random_seed() -> Result<Zeroizing<[u8; SEED_LENGTH]>, DeviceError> {

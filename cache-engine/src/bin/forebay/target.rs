@@ -7,13 +7,13 @@ use block_io::reactor::{Reactor, ReactorConfig, Task};
 use block_io::{BlockDevice, Timestamp};
 use cache_engine::backend::address::{DISCOVERY_PORT, NVME_TCP_PORT, OriginAddress};
 use cache_engine::backend::identity::Machine;
-use cache_engine::backend::{Backend, BackendQueue, origin_identity};
+use cache_engine::backend::{Backend, BackendQueue, nvme_secret, origin_identity};
 use nvme_fabric::driver::TargetTask;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
 
-use crate::arguments::TargetArguments;
+use crate::arguments::{SecretArguments, TargetArguments};
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
@@ -48,7 +48,9 @@ pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     }
     // From here on a signal ends the command in order; before, it just ends it.
     let control = Control::Signals(Signals::new()?.watch(&reactor));
-    let mut target = TargetService::open(&reactor, &arguments.subsystem, namespaces, control)?;
+    let secrets = &arguments.secrets;
+    let mut target =
+        TargetService::open(&reactor, &arguments.subsystem, namespaces, secrets, control)?;
     let bound = target.listen(listen, Service::Subsystems)?;
     let discovery =
         discovery.map(|address| target.listen(address, Service::Discovery)).transpose()?;
@@ -79,6 +81,28 @@ fn refuse_shared_files(namespaces: &[OriginAddress]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells a subsystem which hosts must prove themselves, and by what.
+fn admit(subsystem: &mut Subsystem, secrets: &SecretArguments) -> Result<(), Failure> {
+    for (index, (host, path)) in secrets.hosts.iter().enumerate() {
+        if secrets.hosts[..index].iter().any(|(other, _)| other == host) {
+            return Err(Failure::Usage(format!("--host-secret {host}: is given twice")));
+        }
+        let controller = secrets.controllers.iter().find(|(name, _)| name == host);
+        let controller = controller.map(|(_, path)| path.as_path());
+        let keys = nvme_secret::keys_of(path, controller)
+            .map_err(|error| Failure::because(format!("--host-secret {host}"), error))?;
+        subsystem.set_host_keys(host.clone(), keys)?;
+    }
+    let is_known = |name: &Nqn| secrets.hosts.iter().any(|(host, _)| host == name);
+    if let Some((name, _)) = secrets.controllers.iter().find(|(name, _)| !is_known(name)) {
+        return Err(Failure::Usage(format!(
+            "--controller-secret {name}: needs --host-secret for the same host"
+        )));
+    }
+    subsystem.require_authentication(secrets.require_authentication);
+    Ok(())
+}
+
 /// A target on a reactor, until told to end.
 pub(crate) struct TargetService {
     task: TargetTask<BackendQueue>,
@@ -97,6 +121,7 @@ impl TargetService {
         reactor: &Reactor,
         nqn: &Nqn,
         namespaces: Vec<(String, Backend)>,
+        secrets: &SecretArguments,
         control: Control<()>,
     ) -> Result<Self, Failure> {
         let machine = Machine::this();
@@ -114,6 +139,7 @@ impl TargetService {
             queues.push(backend.open_queue(reactor, DEVICE_DEPTH)?);
             backends.push(backend);
         }
+        admit(&mut subsystem, secrets)?;
         let mut target = Target::new(Settings::default())?;
         target.add_subsystem(subsystem)?;
         let task = TargetTask::new(reactor, target, vec![queues])?;
