@@ -12,8 +12,8 @@
 //!    ▲
 //!   driver    sockets, timers, names: the only I/O; a remote namespace as a block device
 //! ```
-//! `spec`, `pdu`, `auth`, `host` and `target` name no socket, file, thread, clock or random source. Time
-//! comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
+//! `spec`, `pdu`, `auth`, `host` and `target` name no socket, file, thread, clock or random
+//! source. Time comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
 //!
 //! Absent: TLS, multipath and reconnecting.
 

@@ -128,10 +128,8 @@ pub(crate) fn read(
     if !ours || length > PAGE_SIZE - RECORDS_AT {
         return None;
     }
-    let records = Records {
-        bytes: &bytes[RECORDS_AT..RECORDS_AT + length],
-        count: u16_at(bytes, 36),
-    };
+    let records =
+        Records { bytes: &bytes[RECORDS_AT..RECORDS_AT + length], count: u16_at(bytes, 36) };
     // Nobody is to be handed records of a block that turns out to be none.
     (0..records.count).try_fold(records.bytes, |rest, _| rest.get(record_bytes(rest)?..))?;
     Some((u64_at(bytes, 28), records))
