@@ -13,6 +13,7 @@ mod delayed;
 mod elsewhere;
 pub mod identity;
 pub mod key_source;
+pub mod nvme_secret;
 pub mod origin_identity;
 #[cfg(feature = "tls")]
 pub mod tls_keys;
@@ -31,6 +32,7 @@ use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 use identity::Machine;
 use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use nvme_fabric::host::HostAuthentication;
 
 /// A device of any kind. Cheap to clone; clones are the same device.
 #[derive(Clone, Debug)]
@@ -136,11 +138,11 @@ impl Backend {
 }
 
 /// How this machine connects to the namespace at `address`: as the host that the address says or
-/// that the machine is, with everything else as the driver has it. Reads the file with the TLS key
-/// where there is one.
+/// that the machine is, with everything else as the driver has it. Reads the files with the TLS key
+/// and with secrets, where there are any.
 ///
 /// # Errors
-/// When that file cannot be used.
+/// When such a file cannot be used.
 pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, DeviceError> {
     let (host_nqn, host_id) = Machine::this().host(address.host.as_ref());
     #[cfg(feature = "tls")]
@@ -153,6 +155,12 @@ pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, Devic
         return Err(DeviceError::new(format!("{address}: pskfile: this was built without TLS")));
     }
     let host = address.endpoint.host.clone();
+    let authentication = address.secret_file.as_deref().map(|path| {
+        let keys = nvme_secret::keys_of(path, address.controller_secret_file.as_deref())?;
+        let repeat_every =
+            address.authentication_seconds.map(|every| Duration::from_secs(every.into()));
+        Ok::<_, DeviceError>(HostAuthentication { keys, repeat_every })
+    });
     Ok(ConnectOptions {
         port: address.endpoint.port.unwrap_or(NVME_TCP_PORT),
         namespace_id: address.namespace,
@@ -160,6 +168,7 @@ pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, Devic
         data_digest: address.data_digest,
         #[cfg(feature = "tls")]
         tls,
+        authentication: authentication.transpose()?,
         ..ConnectOptions::new(host, address.subsystem.clone(), host_nqn, host_id)
     })
 }

@@ -93,6 +93,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
                 "queues by subsystem are {given:?}: must be as many as namespaces, {needed:?}"
             )));
         }
+        let mut target = target;
+        target.seed_random(&*super::random_seed()?);
         let share = |queues: Vec<Queue>| queues.into_iter().map(SharedQueue::new).collect();
         Ok(Self {
             port: reactor.open_port(),

@@ -113,8 +113,9 @@ impl NvmeTcpClient {
         }
         let addresses = resolve(&options.host, options.port)?;
         let purpose = Purpose::Namespace(options.namespace_id);
-        let controller =
+        let mut controller =
             Controller::new(pool, options.host_options(), purpose, Timestamp::default())?;
+        controller.seed_random(&*super::random_seed()?);
         let shared = Rc::new(Shared {
             controller: RefCell::new(controller),
             pool: pool.clone(),

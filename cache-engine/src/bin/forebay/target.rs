@@ -9,14 +9,14 @@ use block_io::reactor::{Reactor, ReactorConfig, Task};
 use block_io::{BlockDevice, Timestamp};
 use cache_engine::backend::address::{DISCOVERY_PORT, NVME_TCP_PORT, OriginAddress};
 use cache_engine::backend::identity::Machine;
-use cache_engine::backend::{Backend, BackendQueue, origin_identity, tls_keys};
+use cache_engine::backend::{Backend, BackendQueue, nvme_secret, origin_identity, tls_keys};
 use nvme_fabric::driver::TargetTask;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
 use nvme_fabric::tls::{KeyError, Keyring};
 
-use crate::arguments::{TargetArguments, TlsUse};
+use crate::arguments::{SecretArguments, TargetArguments, TlsUse};
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
@@ -51,7 +51,9 @@ pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     }
     // From here on a signal ends the command in order; before, it just ends it.
     let control = Control::Signals(Signals::new()?.watch(&reactor));
-    let mut target = TargetService::open(&reactor, &arguments.subsystem, namespaces, control)?;
+    let secrets = &arguments.secrets;
+    let mut target =
+        TargetService::open(&reactor, &arguments.subsystem, namespaces, secrets, control)?;
     if let Some(file) = &arguments.tls_keys {
         let channel = match arguments.tls {
             TlsUse::Required => SecureChannel::Required,
@@ -100,6 +102,28 @@ fn refuse_shared_files(namespaces: &[OriginAddress]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells a subsystem which hosts must prove themselves, and by what.
+fn admit(subsystem: &mut Subsystem, secrets: &SecretArguments) -> Result<(), Failure> {
+    for (index, (host, path)) in secrets.hosts.iter().enumerate() {
+        if secrets.hosts[..index].iter().any(|(other, _)| other == host) {
+            return Err(Failure::Usage(format!("--host-secret {host}: is given twice")));
+        }
+        let controller = secrets.controllers.iter().find(|(name, _)| name == host);
+        let controller = controller.map(|(_, path)| path.as_path());
+        let keys = nvme_secret::keys_of(path, controller)
+            .map_err(|error| Failure::because(format!("--host-secret {host}"), error))?;
+        subsystem.set_host_keys(host.clone(), keys)?;
+    }
+    let is_known = |name: &Nqn| secrets.hosts.iter().any(|(host, _)| host == name);
+    if let Some((name, _)) = secrets.controllers.iter().find(|(name, _)| !is_known(name)) {
+        return Err(Failure::Usage(format!(
+            "--controller-secret {name}: needs --host-secret for the same host"
+        )));
+    }
+    subsystem.require_authentication(secrets.require_authentication);
+    Ok(())
+}
+
 /// A target on a reactor, until told to end.
 pub(crate) struct TargetService {
     task: TargetTask<BackendQueue>,
@@ -120,6 +144,7 @@ impl TargetService {
         reactor: &Reactor,
         nqn: &Nqn,
         namespaces: Vec<(String, Backend)>,
+        secrets: &SecretArguments,
         control: Control<()>,
     ) -> Result<Self, Failure> {
         let machine = Machine::this();
@@ -137,6 +162,7 @@ impl TargetService {
             queues.push(backend.open_queue(reactor, DEVICE_DEPTH)?);
             backends.push(backend);
         }
+        admit(&mut subsystem, secrets)?;
         let mut target = Target::new(Settings::default())?;
         target.add_subsystem(subsystem)?;
         let task = TargetTask::new(reactor, target, vec![queues])?;

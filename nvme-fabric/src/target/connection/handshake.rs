@@ -45,6 +45,9 @@ impl Connection {
             Ok((queue, Answer::Done(result))) => {
                 completion.result = result;
                 self.become_queue(queue);
+                if queue.must_authenticate {
+                    self.demand_authentication(target, now);
+                }
                 completion.queue_head =
                     if queue.flow_control { self.queue_head } else { QUEUE_HEAD_DISABLED };
             }

@@ -7,7 +7,8 @@
 //! ```
 //! By phase: `handshake` (ICReq, Connect), `commands` (from an entry to its completion),
 //! `transfer` (payload), `admission` (whether and when a command may go to the device), `fused`
-//! (pairs), `reservations`, `abort`, `shutdown` (faults, deadlines, the controller's shutdown).
+//! (pairs), `reservations`, `abort`, `authentication` (before anything else), `shutdown` (faults,
+//! deadlines, the controller's shutdown).
 //!
 //! A command has a place in `commands` from its capsule to its completion, and the place's number
 //! is its transfer tag and its requests' id. There are as many places as the queue has entries;
@@ -15,6 +16,7 @@
 
 mod abort;
 mod admission;
+mod authentication;
 mod commands;
 mod fused;
 mod handshake;
@@ -35,6 +37,7 @@ use super::admin::connect::Queue;
 use super::io::{Pieces, Plan, Sequence, Ticket};
 use super::reservation::Pending;
 use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
+use crate::auth::target::Authentication;
 use crate::error::ConnectionError;
 use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
@@ -72,6 +75,8 @@ pub struct Connection {
     expected_names: Option<(Nqn, Nqn)>,
     /// Without such names, only the discovery service may be connected to.
     is_for_discovery: bool,
+    /// Absent where the host has no secret.
+    authentication: Option<Authentication>,
     /// Commands completed, modulo the queue's entries.
     queue_head: u16,
     commands: Vec<Option<Command>>,
@@ -199,6 +204,7 @@ impl Connection {
             queue: None,
             expected_names: None,
             is_for_discovery: false,
+            authentication: None,
             queue_head: 0,
             // Until Connect has said how many: Connect itself.
             commands: vec![None],

@@ -28,7 +28,7 @@ pub(super) struct Opener {
 /// What a thread finds out.
 enum Found {
     File(FileDevice),
-    Addresses(Vec<SocketAddr>, Box<ConnectOptions>),
+    Controller(Box<ConnectOptions>, Vec<SocketAddr>),
     /// It is made in this process.
     Nothing,
 }
@@ -98,7 +98,8 @@ impl super::NbdService {
                 }
                 OriginAddress::NvmeTcp(address) => {
                     let options = connect_options(address)?;
-                    Found::Addresses(NvmeTcpDevice::resolve(&options)?, Box::new(options))
+                    let addresses = NvmeTcpDevice::resolve(&options)?;
+                    Found::Controller(Box::new(options), addresses)
                 }
                 OriginAddress::Memory(_) | OriginAddress::Null(_) => Found::Nothing,
             };
@@ -109,7 +110,7 @@ impl super::NbdService {
         let (found, key) = wait_for(&mailbox, &mut |deadline| self.serve_until(deadline))??;
         let origin = match (found, address) {
             (Found::File(device), _) => Backend::File(device),
-            (Found::Addresses(addresses, options), _) => {
+            (Found::Controller(options, addresses), _) => {
                 let turn = |wait| self.serve_for(wait);
                 let device = NvmeTcpDevice::connect_with(&reactor, &options, addresses, turn)?;
                 Backend::NvmeTcp(device)
