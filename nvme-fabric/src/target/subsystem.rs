@@ -1,8 +1,11 @@
-//! A subsystem: a name, and the namespaces that every host connected to it sees.
+//! A subsystem: a name, the namespaces that every host connected to it sees, and the secrets of
+//! hosts.
 
 use block_io::{DeviceError, SECTOR_SIZE};
 
+use super::io::ATOMIC_MAX;
 use super::{NAMESPACES_MAX, Namespace, PAGE_SIZE, TRANSFER_MAX};
+use crate::auth::Keys;
 use crate::spec::command::nvm::BLOCKS_MAX;
 use crate::spec::log_page::HealthLog;
 use crate::spec::nqn::Nqn;
@@ -15,6 +18,9 @@ pub struct Subsystem {
     model_number: String,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) traffic: Traffic,
+    /// Secrets by the host's name.
+    hosts: Vec<(Nqn, Keys)>,
+    requires_authentication: bool,
 }
 
 /// What all hosts have read and written, for the SMART log.
@@ -39,6 +45,8 @@ impl Subsystem {
             model_number: "Forebay".to_owned(),
             namespaces: Vec::new(),
             traffic: Traffic::default(),
+            hosts: Vec::new(),
+            requires_authentication: false,
         })
     }
 
@@ -72,6 +80,40 @@ impl Subsystem {
         }
         self.namespaces.push(namespace);
         Ok(self.namespaces.len() - 1)
+    }
+
+    /// Gives a host keys, in place of those it had: from its next Connect on it proves that it
+    /// knows them, and queues that are authenticated again do so with these.
+    ///
+    /// # Errors
+    /// When the keys allow no hash or no group.
+    pub fn set_host_keys(&mut self, host: Nqn, keys: Keys) -> Result<(), DeviceError> {
+        keys.choices.check()?;
+        match self.hosts.iter_mut().find(|(name, _)| *name == host) {
+            Some((_, old)) => *old = keys,
+            None => self.hosts.push((host, keys)),
+        }
+        Ok(())
+    }
+
+    /// Takes a host's keys away; whether there were any. Queues that it has stay.
+    pub fn remove_host_keys(&mut self, host: &Nqn) -> bool {
+        let before = self.hosts.len();
+        self.hosts.retain(|(name, _)| name != host);
+        self.hosts.len() < before
+    }
+
+    /// Whether hosts that have no keys here are refused. At first they are not.
+    pub fn require_authentication(&mut self, required: bool) {
+        self.requires_authentication = required;
+    }
+
+    pub(super) fn requires_authentication(&self) -> bool {
+        self.requires_authentication
+    }
+
+    pub(super) fn keys_of(&self, host: &Nqn) -> Option<&Keys> {
+        self.hosts.iter().find(|(name, _)| name == host).map(|(_, keys)| keys)
     }
 
     /// Its name.
@@ -114,6 +156,23 @@ impl Subsystem {
         let sizes = self.namespaces.iter().map(|namespace| namespace.geometry().block_size);
         let block_size = sizes.min().unwrap_or(SECTOR_SIZE);
         (block_size * (BLOCKS_MAX / PAGE_SIZE)).ilog2() as u8
+    }
+
+    /// VSL: the most that one verify covers, as a power of two pages: as write zeroes.
+    pub(super) fn verify_size_max(&self) -> u8 {
+        self.write_zeroes_size_max()
+    }
+
+    /// ACWU: blocks of an atomic compare and write, 0's based, on every namespace.
+    pub(super) fn atomic_compare_write_unit(&self) -> u16 {
+        let sizes = self.namespaces.iter().map(|namespace| namespace.geometry().block_size);
+        let block_size = sizes.max().unwrap_or(SECTOR_SIZE);
+        (self.atomic_max() / block_size - 1) as u16
+    }
+
+    /// The same in bytes.
+    pub(super) fn atomic_max(&self) -> u32 {
+        ATOMIC_MAX.min(self.transfer_max())
     }
 
     /// The most data of one command, in bytes.

@@ -10,6 +10,7 @@ use block_io::{
     BlockDevice, BlockQueue, Buffer, BufferPool, Completion, Geometry, IoError, Operation, Request,
     Timestamp,
 };
+use nvme_fabric::auth::Keys;
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::controller::Purpose;
 use nvme_fabric::host::discovery::Discovery;
@@ -94,6 +95,10 @@ pub(crate) struct Setup {
     pub(crate) faults: NetworkFaults,
     pub(crate) geometry: Geometry,
     pub(crate) options: HostOptions,
+    /// What the target knows of the host.
+    pub(crate) keys: Option<Keys>,
+    /// Hosts without keys are refused.
+    pub(crate) requires_authentication: bool,
 }
 
 impl Setup {
@@ -104,7 +109,8 @@ impl Setup {
         let faults = if seed & 4 != 0 { fragmented } else { NetworkFaults::default() };
         let geometry =
             Geometry { transfer_max, volatile_cache: seed & 8 != 0, ..Geometry::new(16 << 20) };
-        Self { seed, digests, faults, geometry, options: options() }
+        let (keys, requires_authentication) = (None, false);
+        Self { seed, digests, faults, geometry, options: options(), keys, requires_authentication }
     }
 
     pub(crate) fn connect(&self) -> Pair<Controller> {
@@ -127,11 +133,18 @@ impl Setup {
         let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "0123").expect("a serial number");
         let namespace = Namespace::new(self.geometry, HostId([9; 16])).expect("a namespace");
         subsystem.add_namespace(namespace).expect("room");
+        subsystem.require_authentication(self.requires_authentication);
+        if let Some(keys) = self.keys.clone() {
+            subsystem.set_host_keys(self.options.host.clone(), keys).expect("there are choices");
+        }
+        target.seed_random(&[self.seed as u8; 32]);
         target.add_subsystem(subsystem).expect("the name is free");
         let listener = network.listen(TARGET).expect("the name is free");
         let options = HostOptions { digests: self.digests, ..self.options.clone() };
+        let mut host = make(&pool, options, world.now());
+        host.controller().seed_random(&[!self.seed as u8; 32]);
         Pair {
-            host: make(&pool, options, world.now()),
+            host,
             world,
             network,
             pool,
@@ -153,7 +166,7 @@ impl Setup {
 const BYTES_AT_ONCE: usize = 8 << 10;
 
 /// How a stream's bytes moved.
-enum Moved {
+pub(crate) enum Moved {
     Nothing,
     Something,
     End,
@@ -161,7 +174,11 @@ enum Moved {
 }
 
 /// Moves what can be moved between an endpoint and a stream, both ways.
-fn move_bytes(endpoint: &mut impl Endpoint, stream: &SimStream, tape: &mut Vec<u8>) -> Moved {
+pub(crate) fn move_bytes(
+    endpoint: &mut impl Endpoint,
+    stream: &SimStream,
+    tape: &mut Vec<u8>,
+) -> Moved {
     let mut moved = Moved::Nothing;
     let mut pieces: Vec<Buffer> = Vec::new();
     endpoint.transmit_from(&mut pieces, 8);
@@ -295,11 +312,12 @@ impl<Host: Machine> Pair<Host> {
                 connection.complete(completion);
             }
             progress |= connection.poll(target, now);
-            if connection.is_finished() {
+            if connection.is_finished() && connection.is_idle() {
                 target_errors.extend(connection.error().cloned());
                 progress = true;
+                return false;
             }
-            !connection.is_finished()
+            true
         });
         progress
     }

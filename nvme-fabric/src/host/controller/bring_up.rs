@@ -3,7 +3,7 @@
 //! ```text
 //!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
 //!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
-//!     ▶ Descriptors ▶ Up
+//!     ▶ CommandSet ▶ Descriptors ▶ Up         Connect ▶ Authenticate, where the controller asks for it
 //! ```
 //! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
 //! controller is up after it has been identified. Whatever is refused ends the association with
@@ -39,6 +39,8 @@ pub(super) enum Step {
     Open(QueueIndex),
     /// The queue's Connect.
     Connect(QueueIndex),
+    /// The end of a transaction on the queue, see `authentication`.
+    Authenticate(QueueIndex),
     Capabilities,
     Version,
     Enable,
@@ -50,6 +52,7 @@ pub(super) enum Step {
     NumberOfQueues,
     ActiveNamespaces,
     Namespace,
+    CommandSet,
     Descriptors,
     Up,
     Shutdown,
@@ -68,6 +71,7 @@ impl Step {
         match self {
             Self::Open(_) => "ICReq",
             Self::Connect(_) => "Connect",
+            Self::Authenticate(_) => "authentication",
             Self::Capabilities => "Property Get (CAP)",
             Self::Version => "Property Get (VS)",
             Self::Enable => "Property Set (CC)",
@@ -77,6 +81,7 @@ impl Step {
             Self::NumberOfQueues => "Set Features (number of queues)",
             Self::ActiveNamespaces => "Identify (active namespaces)",
             Self::Namespace => "Identify (namespace)",
+            Self::CommandSet => "Identify (controller, NVM command set)",
             Self::Descriptors => "Identify (namespace descriptors)",
             Self::Up => "a request",
             Self::Shutdown | Self::ShutdownPause(_) => "shutting down",
@@ -227,7 +232,7 @@ impl Controller {
                 return Err(self.connect_refused(queue, completion));
             }
             // Events are a convenience; and old controllers have no descriptors.
-            Step::Events | Step::Descriptors => {}
+            Step::Events | Step::Descriptors | Step::CommandSet => {}
             _ if !status.is_success() => return Err(self.refusal(&status.to_string())),
             _ => {}
         }
@@ -262,6 +267,7 @@ impl Controller {
             }
             Step::ActiveNamespaces => self.take_active_namespaces()?,
             Step::Namespace => self.take_namespace()?,
+            Step::CommandSet => self.take_command_set(status.is_success()),
             Step::Descriptors => {
                 if status.is_success() {
                     self.take_descriptors()?;
@@ -301,14 +307,19 @@ impl Controller {
 
     fn take_connect(&mut self, queue: QueueIndex, dword_0: u32) -> Result<(), ConnectionError> {
         let result = ConnectResult::parse(dword_0);
-        if result.authentication_required || result.secure_channel_required {
-            let subsystem = &self.options.subsystem;
-            return Err(self.incompatible(format!(
-                "subsystem {subsystem} requires authentication, which is not supported"
-            )));
-        }
         if queue == 0 {
             self.identity.controller_id = result.controller_id;
+        }
+        if self.must_authenticate(queue, result)? {
+            self.step = Step::Authenticate(queue);
+            return self.authenticate(queue);
+        }
+        self.queue_connected(queue)
+    }
+
+    /// The queue takes commands.
+    pub(super) fn queue_connected(&mut self, queue: QueueIndex) -> Result<(), ConnectionError> {
+        if queue == 0 {
             self.keep_alive.start(self.now);
             self.get_property(Step::Capabilities, SIZE_8, OFFSET_CAPABILITIES);
             return Ok(());

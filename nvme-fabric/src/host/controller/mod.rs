@@ -12,7 +12,9 @@
 //! When any connection ends, all do: a queue cannot come back on its own, as the controller's
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
+mod authentication;
 mod bring_up;
+mod commands;
 mod events;
 mod identity;
 mod keep_alive;
@@ -23,15 +25,19 @@ use block_io::{
     Timestamp,
 };
 
+use self::authentication::Authenticator;
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
 use super::HostOptions;
+use super::commands::{self as owner_commands, Commands};
 use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
 use super::requests::Requests;
 use crate::error::ConnectionError;
 use crate::spec::command::SubmissionEntry;
-use crate::spec::identify::{self, IdentifyController, IdentifyNamespace, NamespaceDescriptors};
+use crate::spec::identify::{
+    self, IdentifyController, IdentifyControllerNvm, IdentifyNamespace, NamespaceDescriptors,
+};
 use crate::spec::property::Capabilities;
 
 /// A queue's identifier: 0 is the admin queue.
@@ -51,6 +57,8 @@ mod token {
     pub(super) const EVENT_NAMESPACE: u64 = 5;
     pub(super) const SHUTDOWN: u64 = 6;
     pub(super) const OWNER: u64 = 7;
+    /// On any queue, where requests' names are below.
+    pub(super) const AUTHENTICATE: u64 = 1 << 32;
 }
 
 /// What the association is for.
@@ -73,6 +81,8 @@ pub struct Identity {
     pub version: u32,
     /// Identify Controller.
     pub controller: IdentifyController,
+    /// Identify Controller of the NVM command set; all zero when the controller has none.
+    pub command_set: IdentifyControllerNvm,
     /// I/O queues granted.
     pub io_queues: u16,
     /// Identifiers of the active namespaces, the first 1024.
@@ -100,6 +110,8 @@ struct Queue {
     connection: Option<Connection>,
     /// Requests of whoever has opened this queue.
     requests: Option<Requests>,
+    /// Commands beside requests.
+    commands: Option<Commands>,
     /// Whoever opened it has gone.
     is_abandoned: bool,
 }
@@ -107,7 +119,7 @@ struct Queue {
 impl Queue {
     const fn new() -> Self {
         let stream = Stream::NotWanted;
-        Self { stream, connection: None, requests: None, is_abandoned: false }
+        Self { stream, connection: None, requests: None, commands: None, is_abandoned: false }
     }
 
     fn forget_abandoned(&mut self) {
@@ -138,6 +150,7 @@ pub struct Controller {
     identity: Identity,
     keep_alive: KeepAlive,
     events: Events,
+    authenticator: Authenticator,
     /// The answer to the owner's own admin command.
     answer: Option<Outcome>,
     /// When the controller was first seen not to be ready.
@@ -176,6 +189,7 @@ impl Controller {
             identity: Identity::default(),
             keep_alive,
             events: Events::default(),
+            authenticator: Authenticator::default(),
             answer: None,
             ready_since: None,
             error: None,
@@ -273,6 +287,7 @@ impl Controller {
         }
         self.notice_ended_connections();
         progress |= self.advance();
+        progress |= self.advance_authentication();
         progress |= self.send_keep_alive();
         progress | self.send_requests()
     }
@@ -284,7 +299,11 @@ impl Controller {
             .iter()
             .filter_map(|queue| queue.connection.as_ref())
             .filter_map(Connection::next_deadline);
-        connections.chain(self.step_deadline()).chain(self.keep_alive.next()).min()
+        connections
+            .chain(self.step_deadline())
+            .chain(self.authentication_deadline())
+            .chain(self.keep_alive.next())
+            .min()
     }
 
     /// Takes the use of an I/O queue that nobody uses, for at most `depth` requests at a time.
@@ -373,9 +392,17 @@ impl Controller {
         while let Some(finished) = self.connection(queue).and_then(Connection::next_finished) {
             progress = true;
             match finished {
+                Finished { token: token::AUTHENTICATE, outcome } => {
+                    self.take_authentication(outcome);
+                }
                 _ if queue == 0 => self.take_admin(finished),
                 Finished { outcome, .. } if self.step == Step::Connect(queue) => {
                     self.take_bring_up(outcome);
+                }
+                finished if finished.token & owner_commands::TOKEN != 0 => {
+                    if let Some(commands) = &mut self.queues[usize::from(queue)].commands {
+                        commands.finish(finished);
+                    }
                 }
                 finished => {
                     if let Some(requests) = self.requests(queue) {
@@ -406,6 +433,10 @@ impl Controller {
             if let (Some(connection), Some(requests)) = (&mut queue.connection, &mut queue.requests)
             {
                 progress |= requests.send(connection, &self.pool);
+            }
+            if let (Some(connection), Some(commands)) = (&mut queue.connection, &mut queue.commands)
+            {
+                progress |= commands.send(connection, &self.pool);
             }
             if queue.is_abandoned {
                 queue.forget_abandoned();
@@ -440,6 +471,9 @@ impl Controller {
             if let Some(requests) = &mut queue.requests {
                 requests.lose();
             }
+            if let Some(commands) = &mut queue.commands {
+                commands.lose();
+            }
         }
     }
 }
@@ -456,6 +490,9 @@ fn check(options: &HostOptions, purpose: Purpose) -> Result<(), DeviceError> {
         return Err(DeviceError::new(format!(
             "namespace identifier {id:#x}: must be 1 to 0xfffffffe"
         )));
+    }
+    if let Some(authentication) = &options.authentication {
+        authentication.check()?;
     }
     if options.keep_alive.as_millis() > u128::from(u32::MAX) {
         return Err(DeviceError::new("keep alive: must be under 2^32 ms"));
