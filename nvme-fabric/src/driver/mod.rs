@@ -18,6 +18,6 @@ pub mod target;
 #[cfg(feature = "tokio-uring")]
 pub mod tokio_uring;
 
-pub use discover::discover;
+pub use discover::{DiscoverOptions, DiscoveryWatch, WatchEvent, discover};
 pub use namespace_device::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 pub use target::TargetTask;

@@ -221,6 +221,7 @@ pub(super) fn status(error: IoError, entry: &SubmissionEntry) -> Status {
             Status::UNRECOVERED_READ_ERROR
         }
         IoError::Media => Status::WRITE_FAULT,
+        IoError::Gone | IoError::DeviceChanged => Status::INTERNAL_ERROR.do_not_retry(),
         // These may pass, so the host may try again.
         IoError::TimedOut
         | IoError::ConnectionLost

@@ -33,6 +33,7 @@ pub(crate) fn options() -> HostOptions {
 pub(crate) trait Machine {
     fn controller(&mut self) -> &mut Controller;
     fn tick(&mut self, now: Timestamp) -> bool;
+    fn next_deadline(&self) -> Option<Timestamp>;
 }
 
 impl Machine for Controller {
@@ -42,6 +43,9 @@ impl Machine for Controller {
     fn tick(&mut self, now: Timestamp) -> bool {
         Controller::tick(self, now)
     }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Controller::next_deadline(self)
+    }
 }
 
 impl Machine for Discovery {
@@ -50,6 +54,9 @@ impl Machine for Discovery {
     }
     fn tick(&mut self, now: Timestamp) -> bool {
         Discovery::tick(self, now)
+    }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Discovery::next_deadline(self)
     }
 }
 
@@ -306,7 +313,7 @@ impl<Host: Machine> Pair<Host> {
 
     fn next_deadline(&mut self) -> Option<Timestamp> {
         let served = self.served.iter().filter_map(|served| served.connection.deadline());
-        served.chain(self.host.controller().next_deadline()).min()
+        served.chain(self.host.next_deadline()).min()
     }
 
     /// Runs until `done`, or nothing can happen any more.

@@ -226,8 +226,10 @@ impl Controller {
             Step::Connect(queue) if !status.is_success() => {
                 return Err(self.connect_refused(queue, completion));
             }
-            // Events are a convenience; and old controllers have no descriptors.
-            Step::Events | Step::Descriptors => {}
+            // Events are a convenience, except where they are all that is wanted; and old
+            // controllers have no descriptors.
+            Step::Events if !self.purpose.is_discovery() => {}
+            Step::Descriptors => {}
             _ if !status.is_success() => return Err(self.refusal(&status.to_string())),
             _ => {}
         }
@@ -247,6 +249,8 @@ impl Controller {
             Step::Enable => self.get_property(Step::Ready, SIZE_4, OFFSET_STATUS),
             Step::Ready => self.take_ready(ControllerStatus::parse(completion.dword_0()))?,
             Step::IdentifyController => self.take_controller()?,
+            // The request for the first event follows the first reading of the log.
+            Step::Events if self.purpose.is_discovery() => self.step = Step::Up,
             Step::Events => {
                 self.park_event_request();
                 let count = u32::from(self.options.io_queues);
@@ -338,7 +342,7 @@ impl Controller {
         // CSS bit 0 NVM, bit 6 several, bit 7 none. NVMe Base 2.1 §3.1.4.1
         let usable = match self.purpose {
             Purpose::Namespace(_) => 0b0100_0001,
-            Purpose::Discovery => 0b1100_0001,
+            Purpose::Discovery | Purpose::PersistentDiscovery => 0b1100_0001,
         };
         if capabilities.command_sets & usable == 0 {
             let sets = capabilities.command_sets;

@@ -16,6 +16,7 @@ mod bring_up;
 mod events;
 mod identity;
 mod keep_alive;
+mod namespace_changes;
 mod shutdown;
 
 use block_io::{
@@ -51,6 +52,7 @@ mod token {
     pub(super) const EVENT_NAMESPACE: u64 = 5;
     pub(super) const SHUTDOWN: u64 = 6;
     pub(super) const OWNER: u64 = 7;
+    pub(super) const EVENT_DESCRIPTORS: u64 = 8;
 }
 
 /// What the association is for.
@@ -58,8 +60,16 @@ mod token {
 pub enum Purpose {
     /// I/O on a namespace of this identifier.
     Namespace(u32),
-    /// Reading a discovery controller's log.
+    /// Reading a discovery controller's log once.
     Discovery,
+    /// Reading it, and being told when it changes.
+    PersistentDiscovery,
+}
+
+impl Purpose {
+    const fn is_discovery(self) -> bool {
+        matches!(self, Self::Discovery | Self::PersistentDiscovery)
+    }
 }
 
 /// What a controller and the namespace have told about themselves.
@@ -158,8 +168,11 @@ impl Controller {
     ) -> Result<Self, DeviceError> {
         check(&options, purpose)?;
         let keep_alive = match purpose {
-            Purpose::Namespace(_) => KeepAlive::new(options.keep_alive),
-            // A discovery controller that is asked once needs none. NVMe Base 2.1 §3.1.3.3
+            // KATO makes a discovery connection a persistent one; asked once, it needs none. NVMe
+            // Base 2.1 §3.1.3.3
+            Purpose::Namespace(_) | Purpose::PersistentDiscovery => {
+                KeepAlive::new(options.keep_alive)
+            }
             Purpose::Discovery => KeepAlive::new(std::time::Duration::ZERO),
         };
         let mut admin = Queue::new();
@@ -304,7 +317,9 @@ impl Controller {
                 "{address}: each of the {count} I/O queues is in use; ask for more queues"
             )));
         };
-        self.queues[index].requests = Some(Requests::new(geometry, limits, depth));
+        let mut requests = Requests::new(geometry, limits, depth);
+        requests.refuse(self.events.refusal());
+        self.queues[index].requests = Some(requests);
         Ok(index as QueueIndex)
     }
 
