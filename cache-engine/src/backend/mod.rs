@@ -11,6 +11,7 @@ pub mod attachment;
 mod cache_file;
 mod delayed;
 mod elsewhere;
+pub mod host_identity;
 pub mod identity;
 pub mod key_source;
 pub mod origin_identity;
@@ -27,8 +28,8 @@ use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::device::null::{NullDevice, NullQueue};
 use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
-use identity::Machine;
-use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use host_identity::{HostChoice, HostIdentity};
+use nvme_fabric::driver::{Association, ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 
 /// A device of any kind. Cheap to clone; clones are the same device.
 #[derive(Clone, Debug)]
@@ -59,7 +60,7 @@ impl Backend {
             OriginAddress::Memory(size) => MemoryDevice::new(size.bytes()).map(Self::Memory),
             OriginAddress::Null(size) => Ok(Self::Null(NullDevice::new(size.bytes()))),
             OriginAddress::NvmeTcp(address) => {
-                let device = NvmeTcpDevice::connect(reactor, &connect_options(address))?;
+                let device = NvmeTcpDevice::connect(reactor, &connect_options(address)?)?;
                 Ok(Self::NvmeTcp(device))
             }
         }
@@ -91,8 +92,26 @@ impl Backend {
     pub fn fault(&self) -> Option<String> {
         match self {
             Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
-            Self::NvmeTcp(device) => device.error().map(|error| error.to_string()),
+            Self::NvmeTcp(device) => device.fault(),
             Self::Delayed(device) => device.inner().fault(),
+        }
+    }
+
+    /// The association that the device is reached by; none for devices of this machine.
+    pub fn association(&self) -> Option<Association> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => Some(device.association()),
+            Self::Delayed(device) => device.inner().association(),
+        }
+    }
+
+    /// Bytes of a device that tells by itself when it has others; none where it has to be asked.
+    pub fn told_size(&self) -> Option<u64> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => Some(device.geometry().capacity),
+            Self::Delayed(device) => device.inner().told_size(),
         }
     }
 
@@ -135,16 +154,20 @@ impl Backend {
 
 /// How this machine connects to the namespace at `address`: as the host that the address says or
 /// that the machine is, with everything else as the driver has it.
-pub fn connect_options(address: &NvmeTcpAddress) -> ConnectOptions {
-    let (host_nqn, host_id) = Machine::this().host(address.host.as_ref());
+///
+/// # Errors
+/// As [`HostIdentity::of_this_machine`].
+pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, DeviceError> {
+    let choice = HostChoice { nqn: address.host.as_ref(), id: address.host_id };
+    let identity = HostIdentity::of_this_machine(choice)?;
     let host = address.endpoint.host.clone();
-    ConnectOptions {
+    Ok(ConnectOptions {
         port: address.endpoint.port.unwrap_or(NVME_TCP_PORT),
         namespace_id: address.namespace,
         header_digest: address.header_digest,
         data_digest: address.data_digest,
-        ..ConnectOptions::new(host, address.subsystem.clone(), host_nqn, host_id)
-    }
+        ..ConnectOptions::new(host, address.subsystem.clone(), identity.nqn, identity.id)
+    })
 }
 
 impl BlockDevice<Reactor> for Backend {

@@ -10,6 +10,7 @@
 //! `tokio_uring`.
 
 mod alarm;
+mod association;
 pub mod discover;
 mod host;
 pub mod namespace_device;
@@ -18,6 +19,7 @@ pub mod target;
 #[cfg(feature = "tokio-uring")]
 pub mod tokio_uring;
 
+pub use association::Association;
 pub use discover::{DiscoverOptions, DiscoveryWatch, WatchEvent, discover};
 pub use namespace_device::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 pub use target::TargetTask;

@@ -6,12 +6,12 @@ use std::fmt;
 
 pub use nvme_fabric::driver::discover::DISCOVERY_PORT;
 pub use nvme_fabric::driver::namespace_device::PORT as NVME_TCP_PORT;
-use nvme_fabric::spec::nqn::Nqn;
+use nvme_fabric::spec::nqn::{HostId, Nqn};
 
 use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
-const KEYS: &str = "nsid, hdgst, ddgst, hostnqn";
+const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, hostid";
 
 /// A namespace of a remote subsystem, and how to connect to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,8 @@ pub struct NvmeTcpAddress {
     pub data_digest: bool,
     /// The name that this host gives itself, where it should not be the standard one.
     pub host: Option<Nqn>,
+    /// The identifier that goes with it, where it should not be the standard one.
+    pub host_id: Option<HostId>,
 }
 
 impl NvmeTcpAddress {
@@ -64,6 +66,7 @@ impl NvmeTcpAddress {
             header_digest: false,
             data_digest: false,
             host: None,
+            host_id: None,
         }
     }
 
@@ -84,6 +87,7 @@ impl NvmeTcpAddress {
                 "hdgst" => self.header_digest = switch_of(key, &value, whole)?,
                 "ddgst" => self.data_digest = switch_of(key, &value, whole)?,
                 "hostnqn" => self.host = Some(nqn_of(key, &value, whole)?),
+                "hostid" => self.host_id = Some(host_id_of(&value, whole)?),
                 _ => {
                     return Err(AddressError::new(format!(
                         "`{whole}`: unknown query key `{key}`; known are {KEYS}"
@@ -97,6 +101,12 @@ impl NvmeTcpAddress {
 
 fn nqn_of(field: &str, value: &str, whole: &str) -> Result<Nqn, AddressError> {
     Nqn::new(value).map_err(|error| AddressError::new(format!("`{whole}`: {field} {error}")))
+}
+
+fn host_id_of(value: &str, whole: &str) -> Result<HostId, AddressError> {
+    let wrong = |what: &str| AddressError::new(format!("`{whole}`: hostid {what}"));
+    let id: HostId = value.parse().map_err(|error| wrong(&format!("{error}")))?;
+    if id.is_zero() { Err(wrong("must not be zero")) } else { Ok(id) }
 }
 
 fn name_of(text: &str, whole: &str) -> Result<String, AddressError> {
@@ -133,6 +143,9 @@ impl fmt::Display for NvmeTcpAddress {
         if self.data_digest {
             f.write_str("&ddgst=on")?;
         }
-        self.host.as_ref().map_or(Ok(()), |host| write!(f, "&hostnqn={}", name(host)))
+        if let Some(host) = &self.host {
+            write!(f, "&hostnqn={}", name(host))?;
+        }
+        self.host_id.map_or(Ok(()), |id| write!(f, "&hostid={id}"))
     }
 }

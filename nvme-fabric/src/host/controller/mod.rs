@@ -13,11 +13,13 @@
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
 mod bring_up;
+mod connect_refusal;
 mod events;
 mod identity;
 mod keep_alive;
 mod namespace_changes;
 mod shutdown;
+mod state;
 
 use block_io::{
     Buffer, BufferPool, Completion as RequestCompletion, DeviceError, Geometry, IoError, Request,
@@ -27,6 +29,7 @@ use block_io::{
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
+pub use self::state::AssociationState;
 use super::HostOptions;
 use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
 use super::requests::Requests;
@@ -152,6 +155,7 @@ pub struct Controller {
     answer: Option<Outcome>,
     /// When the controller was first seen not to be ready.
     ready_since: Option<Timestamp>,
+    live_since: Option<Timestamp>,
     error: Option<ConnectionError>,
 }
 
@@ -191,6 +195,7 @@ impl Controller {
             events: Events::default(),
             answer: None,
             ready_since: None,
+            live_since: None,
             error: None,
         })
     }
@@ -286,6 +291,7 @@ impl Controller {
         }
         self.notice_ended_connections();
         progress |= self.advance();
+        self.note_live();
         progress |= self.send_keep_alive();
         progress | self.send_requests()
     }
