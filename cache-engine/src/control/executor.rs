@@ -245,8 +245,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         }
     }
 
-    /// Moves flushes and resizes on, also such as an origin has begun by its telling. Returns whether
-    /// anything happened.
+    /// Moves flushes and resizes on, also such as an origin has begun by its telling. Returns
+    /// whether anything happened.
     pub fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = self.follow_origins();
         progress |= self.poll_resizing();

@@ -305,8 +305,8 @@ pub struct VolumeStatus {
     pub in_doubt: bool,
     /// Why its origin answers no more; absent while it does.
     pub fault: Option<String>,
-    /// How its origin is reached; absent where it is on the service's machine, and from servers that
-    /// do not tell.
+    /// How its origin is reached; absent where it is on the service's machine, and from servers
+    /// that do not tell.
     #[serde(default)]
     pub association: Option<AssociationStatus>,
     /// Client requests in flight.

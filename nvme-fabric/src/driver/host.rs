@@ -100,8 +100,8 @@ impl<Machine: Association> HostDriver<Machine> {
         progress
     }
 
-    /// Polls until `is_done` or the association is over, with turns of the caller's, who may do more
-    /// in them.
+    /// Polls until `is_done` or the association is over, with turns of the caller's, who may do
+    /// more in them.
     pub(super) fn run_with(
         &mut self,
         mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,

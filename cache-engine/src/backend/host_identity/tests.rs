@@ -1,3 +1,5 @@
+//! Who a machine is, by the files that it has. Absent: a real machine's, and root's rights.
+
 use super::*;
 
 const NAMED: &str = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555";

@@ -1,5 +1,6 @@
 //! Opening devices without stalling whoever is served: files are opened, names looked up, keys and
-//! the host's name read on a thread; connections are made on the reactor, in turns that serve everybody else.
+//! the host's name read on a thread; connections are made on the reactor, in turns that serve
+//! everybody else.
 //!
 //! One thread at a time. One that hangs (a file on a server that is gone) keeps further devices
 //! from being opened, and nobody from being served.
