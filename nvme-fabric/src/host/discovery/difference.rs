@@ -109,7 +109,7 @@ mod tests {
             DiscoveryEntry { transport: 1, ..one.clone() },
             DiscoveryEntry { kind: crate::spec::log_page::SubsystemKind::Referral, ..one.clone() },
         ] {
-            let difference = Difference::between(&[one.clone()], &[other]);
+            let difference = Difference::between(std::slice::from_ref(&one), &[other]);
             assert_eq!((difference.appeared.len(), difference.gone.len()), (1, 1));
         }
     }
