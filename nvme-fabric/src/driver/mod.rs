@@ -14,6 +14,7 @@ mod association;
 pub mod discover;
 mod host;
 pub mod namespace_device;
+pub mod reservation_files;
 mod stream;
 pub mod target;
 #[cfg(feature = "tokio-uring")]

@@ -17,6 +17,7 @@ use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, Task, soc
 use block_io::{BlockQueue, BufferPool, Completion, DeviceError, Timestamp};
 
 use super::alarm::Alarm;
+use super::reservation_files::ReservationFiles;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
 use crate::error::ConnectionError;
 use crate::target::{Connection, Listener, Submission, Target};
@@ -41,6 +42,7 @@ pub struct TargetTask<Queue> {
     port: Port,
     pool: BufferPool,
     target: Target,
+    reservations: Option<ReservationFiles>,
     /// By subsystem and namespace, as in the target.
     queues: Vec<Vec<SharedQueue<Queue>>>,
     listeners: Vec<Door>,
@@ -89,6 +91,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             port: reactor.open_port(),
             pool: reactor.pool().clone(),
             target,
+            reservations: None,
             queues: queues.into_iter().map(share).collect(),
             listeners: Vec::new(),
             peers: Vec::new(),
@@ -97,6 +100,13 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             is_stopping: false,
             completions: Vec::new(),
         })
+    }
+
+    /// Keeps the reservations of namespaces that were made with
+    /// [`Namespace::with_kept_reservations`](crate::target::Namespace::with_kept_reservations).
+    #[must_use]
+    pub fn with_reservation_files(self, files: ReservationFiles) -> Self {
+        Self { reservations: Some(files), ..self }
     }
 
     /// Listens on `address`, which discovery then tells, and returns the address with its port.
@@ -230,6 +240,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             return progress | peer.stream.start(&self.port, &mut peer.connection);
         }
         peer.stream.close(&self.port);
+        // The last completions give back what other connections' commands may wait for.
+        progress |= peer.connection.poll(&mut self.target, now);
         if peer.stream.is_closed() && peer.in_flight() == 0 {
             self.peers[index] = None;
             return true;
@@ -257,6 +269,9 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
         progress |= self.accept(now);
         for index in 0..self.peers.len() {
             progress |= self.move_peer(index, now);
+        }
+        if let Some(files) = &self.reservations {
+            progress |= files.keep(&mut self.target);
         }
         self.set_alarm(now);
         progress

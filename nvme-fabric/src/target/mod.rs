@@ -14,7 +14,7 @@
 //! [`Settings::bytes_in_flight_max`], controllers by [`Settings::controllers_max`]. A host that
 //! does not read its answers is not read from.
 //!
-//! Absent: access control, authentication, reservations, asymmetric access.
+//! Absent: access control, authentication, asymmetric access.
 
 mod admin;
 mod connection;
@@ -22,6 +22,7 @@ mod controller;
 mod discovery;
 mod io;
 mod namespace;
+mod reservation;
 mod subsystem;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod tests;
 pub use connection::{Connection, Submission};
 pub use discovery::Listener;
 pub use namespace::Namespace;
+pub use reservation::ReservationImage;
 pub use subsystem::Subsystem;
 
 use std::time::Duration;
@@ -198,6 +200,14 @@ impl Target {
 
     fn find_subsystem(&self, name: &Nqn) -> Option<usize> {
         self.subsystems.iter().position(|subsystem| subsystem.nqn() == name)
+    }
+
+    fn namespace(&self, key: NamespaceKey) -> Option<&Namespace> {
+        self.subsystems.get(key.subsystem)?.namespaces.get(key.namespace)
+    }
+
+    fn namespace_mut(&mut self, key: NamespaceKey) -> Option<&mut Namespace> {
+        self.subsystems.get_mut(key.subsystem)?.namespaces.get_mut(key.namespace)
     }
 
     /// The controller with this key, unless it is gone.

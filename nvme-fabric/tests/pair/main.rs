@@ -2,6 +2,7 @@
 //! understands, whatever the network does to it.
 
 mod against_script;
+mod commands;
 mod cuts;
 mod discovery;
 mod discovery_script;

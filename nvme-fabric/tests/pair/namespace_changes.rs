@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use block_io::{IoError, Request, RequestId};
+use block_io::{Extent, IoError, Request, RequestId};
 use nvme_fabric::host::Controller;
+use nvme_fabric::host::commands::{Command, CommandError};
 use nvme_fabric::host::controller::Purpose;
 use nvme_fabric::spec::command::AdminCommand;
 use nvme_fabric::spec::feature::Event;
@@ -199,6 +200,9 @@ fn a_formatted_namespace_is_not_written_to_with_the_old_blocks() {
     scene.pair.settle();
     scene.queue = scene.pair.host.open_queue(4).expect("free again");
     assert_eq!(scene.write(0, 4096), Err(IoError::DeviceChanged));
+    let verify = Command::Verify { extent: Extent::new(0, 4096) };
+    let refused = scene.pair.host.submit_command(scene.queue, 1, verify);
+    assert_eq!(refused, Err(CommandError::Invalid(fault)));
     // A format that nobody here can use.
     scene.change(&[1], |namespace| namespace.shift = 20);
     assert!(scene.fault().contains("LBADS is 20: must be 9 to 16"), "{}", scene.fault());

@@ -171,6 +171,10 @@ impl Peer {
                 Say::Done(if feature == feature::NUMBER_OF_QUEUES { value.into() } else { 0 })
             }
             Heard::Admin(AdminCommand::KeepAlive) => Say::Done(0),
+            // What a controller may do without.
+            Heard::Admin(AdminCommand::Identify { .. }) => {
+                Say::Fail(Status::INVALID_FIELD.do_not_retry(), 0)
+            }
             ref other => panic!("no answer to {other:?}"),
         }
     }

@@ -10,11 +10,14 @@ use nvme_fabric::spec::nqn::DISCOVERY_NQN;
 
 use crate::scripted::{Peer, Say, entry, page, piece};
 
+/// A connection's controller, and the way to its host.
+type Host = (Arc<Mutex<Peer>>, TcpStream);
+
 /// A log that a test changes, and the connections that it is served at.
 #[derive(Clone, Default)]
 pub(crate) struct Service {
     log: Arc<Mutex<(u64, Vec<DiscoveryEntry>)>>,
-    hosts: Arc<Mutex<Vec<(Arc<Mutex<Peer>>, TcpStream)>>>,
+    hosts: Arc<Mutex<Vec<Host>>>,
     asked: Arc<Mutex<u32>>,
 }
 

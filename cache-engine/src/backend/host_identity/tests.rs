@@ -131,9 +131,9 @@ fn options_go_before_files() {
     let other = nqn(&nvme_name(OTHER));
     let found = scene.find(HostChoice { nqn: Some(&other), id: None }).expect("an identity");
     assert_eq!((found.id.to_string(), found.notices.len()), (OTHER.to_owned(), 0));
-    let id = Some(ID.parse().expect("a UUID"));
-    let found = scene.find(HostChoice { nqn: Some(&other), id }).expect("an identity");
-    assert_eq!((found.nqn, found.id), (other, id.expect("given")));
+    let id = ID.parse().expect("a UUID");
+    let found = scene.find(HostChoice { nqn: Some(&other), id: Some(id) }).expect("an identity");
+    assert_eq!((found.nqn, found.id), (other, id));
     let zero = scene.find(HostChoice { nqn: None, id: Some(HostId([0; 16])) });
     assert!(zero.expect_err("nobody").contains("must not be zero"));
 }

@@ -335,7 +335,8 @@ fn volumes_follow_origins_that_tell_of_their_growth_and_of_nothing_else() {
     let sizes =
         |place: &mut Place| place.status().volumes.iter().map(|one| one.size_bytes).collect();
     let tell = |place: &mut Place, size: u64| {
-        (place.size.set(size), place.told.set(Some(size)));
+        place.size.set(size);
+        place.told.set(Some(size));
         for _ in 0..100 {
             place.turn();
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
 //!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
-//!     ▶ Descriptors ▶ Up
+//!     ▶ CommandSet ▶ Descriptors ▶ Up
 //! ```
 //! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
 //! controller is up after it has been identified. Whatever is refused ends the association with
@@ -45,6 +45,7 @@ pub(super) enum Step {
     NumberOfQueues,
     ActiveNamespaces,
     Namespace,
+    CommandSet,
     Descriptors,
     Up,
     Shutdown,
@@ -72,6 +73,7 @@ impl Step {
             Self::NumberOfQueues => "Set Features (number of queues)",
             Self::ActiveNamespaces => "Identify (active namespaces)",
             Self::Namespace => "Identify (namespace)",
+            Self::CommandSet => "Identify (controller, NVM command set)",
             Self::Descriptors => "Identify (namespace descriptors)",
             Self::Up => "a request",
             Self::Shutdown | Self::ShutdownPause(_) => "shutting down",
@@ -224,7 +226,7 @@ impl Controller {
             // Events are a convenience, except where they are all that is wanted; and old
             // controllers have no descriptors.
             Step::Events if !self.purpose.is_discovery() => {}
-            Step::Descriptors => {}
+            Step::Descriptors | Step::CommandSet => {}
             _ if !status.is_success() => return Err(self.refusal(&status.to_string())),
             _ => {}
         }
@@ -261,6 +263,7 @@ impl Controller {
             }
             Step::ActiveNamespaces => self.take_active_namespaces()?,
             Step::Namespace => self.take_namespace()?,
+            Step::CommandSet => self.take_command_set(status.is_success()),
             Step::Descriptors => {
                 if status.is_success() {
                     self.take_descriptors()?;

@@ -13,6 +13,7 @@
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
 mod bring_up;
+mod commands;
 mod connect_refusal;
 mod events;
 mod identity;
@@ -31,11 +32,14 @@ use self::events::Events;
 use self::keep_alive::KeepAlive;
 pub use self::state::AssociationState;
 use super::HostOptions;
+use super::commands::{self as owner_commands, Commands};
 use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
 use super::requests::Requests;
 use crate::error::ConnectionError;
 use crate::spec::command::SubmissionEntry;
-use crate::spec::identify::{self, IdentifyController, IdentifyNamespace, NamespaceDescriptors};
+use crate::spec::identify::{
+    self, IdentifyController, IdentifyControllerNvm, IdentifyNamespace, NamespaceDescriptors,
+};
 use crate::spec::property::Capabilities;
 
 /// A queue's identifier: 0 is the admin queue.
@@ -86,6 +90,8 @@ pub struct Identity {
     pub version: u32,
     /// Identify Controller.
     pub controller: IdentifyController,
+    /// Identify Controller of the NVM command set; all zero when the controller has none.
+    pub command_set: IdentifyControllerNvm,
     /// I/O queues granted.
     pub io_queues: u16,
     /// Identifiers of the active namespaces, the first 1024.
@@ -113,6 +119,8 @@ struct Queue {
     connection: Option<Connection>,
     /// Requests of whoever has opened this queue.
     requests: Option<Requests>,
+    /// Commands beside requests.
+    commands: Option<Commands>,
     /// Whoever opened it has gone.
     is_abandoned: bool,
 }
@@ -120,7 +128,7 @@ struct Queue {
 impl Queue {
     const fn new() -> Self {
         let stream = Stream::NotWanted;
-        Self { stream, connection: None, requests: None, is_abandoned: false }
+        Self { stream, connection: None, requests: None, commands: None, is_abandoned: false }
     }
 
     fn forget_abandoned(&mut self) {
@@ -398,6 +406,11 @@ impl Controller {
                 Finished { outcome, .. } if self.step == Step::Connect(queue) => {
                     self.take_bring_up(outcome);
                 }
+                finished if finished.token & owner_commands::TOKEN != 0 => {
+                    if let Some(commands) = &mut self.queues[usize::from(queue)].commands {
+                        commands.finish(finished);
+                    }
+                }
                 finished => {
                     if let Some(requests) = self.requests(queue) {
                         requests.finish(finished);
@@ -427,6 +440,10 @@ impl Controller {
             if let (Some(connection), Some(requests)) = (&mut queue.connection, &mut queue.requests)
             {
                 progress |= requests.send(connection, &self.pool);
+            }
+            if let (Some(connection), Some(commands)) = (&mut queue.connection, &mut queue.commands)
+            {
+                progress |= commands.send(connection, &self.pool);
             }
             if queue.is_abandoned {
                 queue.forget_abandoned();
@@ -460,6 +477,9 @@ impl Controller {
             }
             if let Some(requests) = &mut queue.requests {
                 requests.lose();
+            }
+            if let Some(commands) = &mut queue.commands {
+                commands.lose();
             }
         }
     }

@@ -1,8 +1,13 @@
-//! Log pages: the discovery log, and those that every controller has.
+//! Log pages: the discovery log, asymmetric access, and those that every controller has.
 
+mod ana;
 mod discovery;
 mod health;
 
+pub use ana::{
+    ACCESS_DESCRIPTOR_LENGTH, ACCESS_GROUPS_ONLY, ACCESS_HEADER_LENGTH, AccessGroup, AccessLog,
+    AccessLogCut, AccessState,
+};
 pub use discovery::{
     AddressFamily, DiscoveryEntry, DiscoveryHeader, ENTRY_LENGTH, HEADER_LENGTH, SubsystemKind,
     TRANSPORT_TCP, entry_flag,
@@ -18,8 +23,12 @@ pub const FIRMWARE_SLOTS: u8 = 0x03;
 /// LID 04h: changed namespace list: up to 1024 ids, the first FFFFFFFFh when there are more. Base
 /// §5.16.1.5.
 pub const CHANGED_NAMESPACES: u8 = 0x04;
+/// LID 0Ch: asymmetric namespace access. Base §5.16.1.13.
+pub const ASYMMETRIC_ACCESS: u8 = 0x0c;
 /// LID 70h: discovery.
 pub const DISCOVERY: u8 = 0x70;
+/// LID 80h: reservation notification, see [`crate::spec::reservation::ReservationNotification`].
+pub const RESERVATION_NOTIFICATION: u8 = 0x80;
 
 /// Bytes of the changed namespace list.
 pub const CHANGED_NAMESPACES_LENGTH: usize = 4096;

@@ -102,10 +102,8 @@ fn start(service: &mut NbdService, plan: &Plan, reactor: &Reactor) -> Result<(),
         ready.extend(places.into_iter().map(|place| (volume.name.as_str(), place)));
     }
     service.open_desk(plan.control.as_deref())?;
-    if let Some(socket) = &plan.control {
-        if ready.is_empty() {
-            ready.push(("control", socket.display().to_string()));
-        }
+    if let (Some(socket), true) = (&plan.control, ready.is_empty()) {
+        ready.push(("control", socket.display().to_string()));
     }
     ready.into_iter().try_for_each(|(name, place)| output::ready(name, place))
 }
