@@ -11,9 +11,13 @@ pub mod attachment;
 mod cache_file;
 mod delayed;
 mod elsewhere;
+pub mod host_identity;
 pub mod identity;
 pub mod key_source;
+pub mod nvme_secret;
 pub mod origin_identity;
+#[cfg(feature = "tls")]
+pub mod tls_keys;
 
 pub use delayed::{DelayedDevice, DelayedQueue};
 pub use elsewhere::ReadableDevice;
@@ -28,8 +32,9 @@ use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::device::null::{NullDevice, NullQueue};
 use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
-use identity::Machine;
-use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use host_identity::{HostChoice, HostIdentity};
+use nvme_fabric::driver::{Association, ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use nvme_fabric::host::HostAuthentication;
 
 /// A device of any kind. Cheap to clone; clones are the same device.
 #[derive(Clone, Debug)]
@@ -60,7 +65,7 @@ impl Backend {
             OriginAddress::Memory(size) => MemoryDevice::new(size.bytes()).map(Self::Memory),
             OriginAddress::Null(size) => Ok(Self::Null(NullDevice::new(size.bytes()))),
             OriginAddress::NvmeTcp(address) => {
-                let device = NvmeTcpDevice::connect(reactor, &connect_options(address))?;
+                let device = NvmeTcpDevice::connect(reactor, &connect_options(address)?)?;
                 Ok(Self::NvmeTcp(device))
             }
         }
@@ -92,8 +97,26 @@ impl Backend {
     pub fn fault(&self) -> Option<String> {
         match self {
             Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
-            Self::NvmeTcp(device) => device.error().map(|error| error.to_string()),
+            Self::NvmeTcp(device) => device.fault(),
             Self::Delayed(device) => device.inner().fault(),
+        }
+    }
+
+    /// The association that the device is reached by; none for devices of this machine.
+    pub fn association(&self) -> Option<Association> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => Some(device.association()),
+            Self::Delayed(device) => device.inner().association(),
+        }
+    }
+
+    /// Bytes of a device that tells by itself when it has others; none where it has to be asked.
+    pub fn told_size(&self) -> Option<u64> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => Some(device.geometry().capacity),
+            Self::Delayed(device) => device.inner().told_size(),
         }
     }
 
@@ -135,17 +158,40 @@ impl Backend {
 }
 
 /// How this machine connects to the namespace at `address`: as the host that the address says or
-/// that the machine is, with everything else as the driver has it.
-pub fn connect_options(address: &NvmeTcpAddress) -> ConnectOptions {
-    let (host_nqn, host_id) = Machine::this().host(address.host.as_ref());
+/// that the machine is, with everything else as the driver has it. Reads the files with the TLS key
+/// and with secrets, where there are any.
+///
+/// # Errors
+/// When such a file cannot be used, and as [`HostIdentity::of_this_machine`].
+pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, DeviceError> {
+    let choice = HostChoice { nqn: address.host.as_ref(), id: address.host_id };
+    let identity = HostIdentity::of_this_machine(choice)?;
+    #[cfg(feature = "tls")]
+    let tls = match &address.psk_file {
+        Some(file) => Some(tls_keys::host_tls(file, address.psk_identity, &identity.nqn)?),
+        None => None,
+    };
+    #[cfg(not(feature = "tls"))]
+    if address.psk_file.is_some() {
+        return Err(DeviceError::new(format!("{address}: pskfile: this was built without TLS")));
+    }
     let host = address.endpoint.host.clone();
-    ConnectOptions {
+    let authentication = address.secret_file.as_deref().map(|path| {
+        let keys = nvme_secret::keys_of(path, address.controller_secret_file.as_deref())?;
+        let repeat_every =
+            address.authentication_seconds.map(|every| Duration::from_secs(every.into()));
+        Ok::<_, DeviceError>(HostAuthentication { keys, repeat_every })
+    });
+    Ok(ConnectOptions {
         port: address.endpoint.port.unwrap_or(NVME_TCP_PORT),
         namespace_id: address.namespace,
         header_digest: address.header_digest,
         data_digest: address.data_digest,
-        ..ConnectOptions::new(host, address.subsystem.clone(), host_nqn, host_id)
-    }
+        #[cfg(feature = "tls")]
+        tls,
+        authentication: authentication.transpose()?,
+        ..ConnectOptions::new(host, address.subsystem.clone(), identity.nqn, identity.id)
+    })
 }
 
 impl BlockDevice<Reactor> for Backend {

@@ -2,13 +2,12 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use block_io::reactor::{
-    Descriptor, Event, OperationId, Port, Reactor, SocketAddress, Wait, socket,
-};
+use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, SocketAddress, socket};
 use block_io::{DeviceError, IoError, Timestamp};
 
 use super::alarm::Alarm;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
+use crate::error::ConnectionError;
 use crate::host::discovery::Discovery;
 use crate::host::{Controller, QueueIndex};
 
@@ -16,15 +15,7 @@ use crate::host::{Controller, QueueIndex};
 pub(super) trait Association {
     fn controller(&mut self) -> &mut Controller;
     fn tick(&mut self, now: Timestamp) -> bool;
-}
-
-impl Association for Controller {
-    fn controller(&mut self) -> &mut Controller {
-        self
-    }
-    fn tick(&mut self, now: Timestamp) -> bool {
-        Controller::tick(self, now)
-    }
+    fn next_deadline(&self) -> Option<Timestamp>;
 }
 
 impl Association for Discovery {
@@ -33,6 +24,9 @@ impl Association for Discovery {
     }
     fn tick(&mut self, now: Timestamp) -> bool {
         Discovery::tick(self, now)
+    }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Discovery::next_deadline(self)
     }
 }
 
@@ -87,39 +81,10 @@ impl<Machine: Association> HostDriver<Machine> {
         for index in 0..self.ways.len() {
             progress |= self.move_bytes(index);
         }
-        if let Some(deadline) = self.machine.controller().next_deadline() {
+        if let Some(deadline) = self.machine.next_deadline() {
             self.alarm.set(&self.port, deadline, now);
         }
         progress
-    }
-
-    /// Polls and turns the reactor until `is_done` or the association is over.
-    pub(super) fn run_until(
-        &mut self,
-        reactor: &Reactor,
-        is_done: impl Fn(&mut Machine) -> bool,
-    ) -> Result<(), DeviceError> {
-        let turn = |wait| {
-            reactor.turn(wait)?;
-            Ok(reactor.now())
-        };
-        self.run_with(turn, is_done)
-    }
-
-    /// As [`run_until`](Self::run_until), with turns of the caller's, who may do more in them.
-    pub(super) fn run_with(
-        &mut self,
-        mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
-        is_done: impl Fn(&mut Machine) -> bool,
-    ) -> Result<(), DeviceError> {
-        let mut now = turn(Wait::No)?;
-        loop {
-            let progress = self.poll(now);
-            if is_done(&mut self.machine) || self.machine.controller().is_over() {
-                return Ok(());
-            }
-            now = turn(if progress { Wait::No } else { Wait::ForEvent })?;
-        }
     }
 
     fn connect(&mut self, queue: QueueIndex) {
@@ -153,15 +118,14 @@ impl<Machine: Association> HostDriver<Machine> {
                 self.connected(queue, socket, event.result);
             }
             Way::Open(stream) => {
-                let Some(connection) = self.machine.controller().connection(queue) else {
+                let controller = self.machine.controller();
+                let Some(connection) = controller.connection(queue) else {
                     return;
                 };
                 match stream.ended(operation, event.result, connection) {
                     Outcome::Fine => {}
                     Outcome::EndOfStream => connection.end_of_stream(),
-                    Outcome::Failed(operation, error) => {
-                        connection.network_failed(operation, error);
-                    }
+                    Outcome::Failed(error) => end(controller, queue, error),
                 }
             }
             Way::None | Way::Connecting(..) => {}
@@ -212,8 +176,25 @@ impl<Machine: Association> HostDriver<Machine> {
                     self.ways[index] = Way::None;
                     return true;
                 }
-                stream.start(&self.port, connection)
+                let progress = stream.start(&self.port, connection);
+                if let Some(error) = stream.take_failure() {
+                    end(controller, queue, error);
+                }
+                progress
             }
         }
+    }
+}
+
+/// Ends a queue's connection for what its stream has failed of.
+fn end(controller: &mut Controller, queue: QueueIndex, error: ConnectionError) {
+    let error = match error {
+        ConnectionError::Refused(what) => {
+            ConnectionError::Refused(format!("{}: {what}", controller.options().address))
+        }
+        error => error,
+    };
+    if let Some(connection) = controller.connection(queue) {
+        connection.end(error);
     }
 }

@@ -17,9 +17,10 @@ use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Reque
 
 use super::host::resolve;
 use super::paths::PathsDriver;
+use super::{random, random_seed};
 use crate::error::ConnectionError;
 use crate::host::paths::{LostChanges, PathPolicy, PathsStatus, Settings};
-use crate::host::{HostOptions, Identity, Paths};
+use crate::host::{Controller, HostAuthentication, HostOptions, Identity, Paths};
 use crate::pdu::Digests;
 use crate::spec::nqn::{HostId, Nqn};
 
@@ -71,6 +72,11 @@ pub struct ConnectOptions {
     pub lost_changes: LostChanges,
     /// See [`Settings::policy`].
     pub path_policy: PathPolicy,
+    /// The key with which every queue's stream is encrypted; plain without.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::HostTls>,
+    /// What this host proves itself with, where the controller asks for that.
+    pub authentication: Option<HostAuthentication>,
 }
 
 impl ConnectOptions {
@@ -98,9 +104,12 @@ impl ConnectOptions {
             controller_loss: settings.controller_loss,
             lost_changes: settings.lost_changes,
             path_policy: settings.policy,
+            authentication: options.authentication,
             subsystem: options.subsystem,
             host_nqn: options.host,
             host_id: options.host_id,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -141,6 +150,7 @@ impl ConnectOptions {
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
             abort_time: self.abort_time,
+            authentication: self.authentication.clone(),
         }
     }
 }
@@ -206,15 +216,21 @@ impl NvmeTcpDevice {
         let paths = options
             .endpoints()
             .map(|(host, port)| HostOptions { address: show_address(host, port), ..first.clone() });
-        let paths = Paths::new(
+        let mut paths = Paths::new(
             reactor.pool(),
             paths.collect(),
             options.namespace_id,
             options.settings(),
-            seed(),
+            u64::from_le_bytes(*random_seed()?.first_chunk().expect("longer than 8 bytes")),
             reactor.now(),
         )?;
+        paths.set_random(random()?);
         let mut driver = PathsDriver::new(reactor, paths, addresses.0);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &options.tls {
+            let offer = crate::tls::Offer::new(tls, &options.host_nqn, &options.subsystem)?;
+            driver.offer(reactor, offer);
+        }
         driver.run_with(&mut turn, |paths| paths.is_usable() || paths.all_have_failed())?;
         let Some(geometry) = driver.paths.geometry().filter(|_| driver.paths.is_usable()) else {
             let reason = driver.paths.last_reason();
@@ -230,6 +246,10 @@ impl NvmeTcpDevice {
     /// What the controller that came up last and the namespace have told about themselves.
     pub fn identity(&self) -> Identity {
         self.driver.borrow().paths.identity().cloned().unwrap_or_default()
+    }
+
+    pub(super) fn with_controller<Value>(&self, look: impl FnOnce(&Controller) -> Value) -> Value {
+        look(self.driver.borrow().paths.controller().expect("it has been connected"))
     }
 
     /// The namespace's identifier in its subsystem.
@@ -303,12 +323,6 @@ impl NvmeTcpDevice {
         driver.paths.shut_down();
         driver.run_with(turn, |_| false)
     }
-}
-
-/// Chance for when attempts are made; not for secrets.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 impl BlockDevice<Reactor> for NvmeTcpDevice {

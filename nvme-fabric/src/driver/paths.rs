@@ -41,6 +41,9 @@ pub(super) struct PathsDriver {
     pub(super) paths: Paths,
     routes: Vec<Route>,
     alarm: Alarm,
+    /// What every stream begins with, and whose memory it uses.
+    #[cfg(feature = "tls")]
+    tls: Option<(crate::tls::Offer, block_io::BufferPool)>,
 }
 
 /// Bits of a stream's number that tell the queue.
@@ -56,7 +59,20 @@ impl PathsDriver {
     pub(super) fn new(reactor: &Reactor, paths: Paths, addresses: Vec<Vec<SocketAddr>>) -> Self {
         let route = |addresses| Route { addresses, address: 0, tried: 0, ways: Vec::new() };
         let routes = addresses.into_iter().map(route).collect();
-        Self { port: reactor.open_port(), paths, routes, alarm: Alarm::default() }
+        Self {
+            port: reactor.open_port(),
+            paths,
+            routes,
+            alarm: Alarm::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Has every stream begin with a TLS handshake that offers these keys.
+    #[cfg(feature = "tls")]
+    pub(super) fn offer(&mut self, reactor: &Reactor, offer: crate::tls::Offer) {
+        self.tls = Some((offer, reactor.pool().clone()));
     }
 
     /// Moves what can be moved; whether anything happened.
@@ -140,9 +156,7 @@ impl PathsDriver {
                 match stream.ended(operation, event.result, connection) {
                     Outcome::Fine => {}
                     Outcome::EndOfStream => connection.end_of_stream(),
-                    Outcome::Failed(operation, error) => {
-                        connection.network_failed(operation, error);
-                    }
+                    Outcome::Failed(error) => self.end(path, queue, error),
                 }
             }
             _ => {}
@@ -159,11 +173,13 @@ impl PathsDriver {
         let route = &mut self.routes[path];
         route.ways[usize::from(queue)] = Way::None;
         match result {
-            Ok(_) => {
-                let stream = Stream::new(number_of(path, queue), socket.clone());
-                route.ways[usize::from(queue)] = Way::Open(stream, socket);
-                self.paths.stream_established(path, queue);
-            }
+            Ok(_) => match self.stream(number_of(path, queue), socket.clone()) {
+                Some(stream) => {
+                    self.routes[path].ways[usize::from(queue)] = Way::Open(stream, socket);
+                    self.paths.stream_established(path, queue);
+                }
+                None => self.paths.stream_failed(path, queue, IoError::OutOfMemory),
+            },
             Err(error) => {
                 // The next attempt begins with the next address, whoever makes it.
                 route.tried += 1;
@@ -207,8 +223,37 @@ impl PathsDriver {
                     self.paths.stream_closed(path, queue);
                     return true;
                 }
-                stream.start(&self.port, connection)
+                let progress = stream.start(&self.port, connection);
+                if let Some(error) = stream.take_failure() {
+                    self.end(path, queue, error);
+                }
+                progress
             }
+        }
+    }
+
+    /// A stream over a connected socket; none when the TLS library has no memory for its part.
+    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, clippy::unnecessary_wraps))]
+    fn stream(&self, number: usize, socket: Descriptor) -> Option<Stream> {
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut stream = Stream::new(number, socket);
+        #[cfg(feature = "tls")]
+        if let Some((offer, pool)) = &self.tls {
+            stream.secure(crate::tls::Layer::client(offer, pool).ok()?);
+        }
+        Some(stream)
+    }
+
+    /// Ends a queue's connection for what its stream has failed of.
+    fn end(&mut self, path: usize, queue: QueueIndex, error: ConnectionError) {
+        let error = match error {
+            ConnectionError::Refused(what) => {
+                ConnectionError::Refused(format!("{}: {what}", self.paths.address(path)))
+            }
+            error => error,
+        };
+        if let Some(connection) = self.paths.connection(path, queue) {
+            connection.end(error);
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Requests {
     zeroes: Option<Buffer>,
     /// Nothing can be sent, and nothing waits for that to change.
     lost: bool,
+    /// What requests fail with that come now.
+    refusal: Option<IoError>,
     retry: Option<Retry>,
 }
 
@@ -126,7 +128,20 @@ impl Requests {
             completions: VecDeque::with_capacity(depth),
             zeroes: None,
             lost: false,
+            refusal: None,
             retry: None,
+        }
+    }
+
+    /// Fails requests that come from now on with `error`, and such as commands have still to be
+    /// sent for; or takes requests again.
+    pub fn refuse(&mut self, error: Option<IoError>) {
+        self.refusal = error;
+        let Some(error) = error else { return };
+        while let Some(index) = self.to_send.pop_front() {
+            let live = self.slots[index as usize].as_mut().expect("queued requests are live");
+            live.result = live.result.and(Err(error));
+            self.complete_if_done(index);
         }
     }
 
@@ -180,6 +195,9 @@ impl Requests {
             let nothing_was_sent = self.retry.is_some();
             let never = nothing_was_sent.then_some(retry::UNREACHABLE);
             return Some(Err(never.unwrap_or(IoError::ConnectionLost)));
+        }
+        if let Some(error) = self.refusal {
+            return Some(Err(error));
         }
         if let Err(error) = self.geometry.check(request.operation, request.extent) {
             return Some(Err(error));

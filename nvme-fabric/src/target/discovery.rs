@@ -4,12 +4,44 @@ use std::net::IpAddr;
 
 use super::Target;
 use crate::spec::log_page::{
-    AddressFamily, DiscoveryEntry, DiscoveryHeader, SubsystemKind, TRANSPORT_TCP, entry_flag,
+    AddressFamily, DiscoveryEntry, DiscoveryHeader, SECURITY_NONE, SECURITY_TLS_1_3, SubsystemKind,
+    TRANSPORT_TCP, entry_flag,
 };
 use crate::spec::nqn::DISCOVERY_NQN;
 
 /// CNTLID of an entry for controllers made as hosts connect. Base §5.16.1.24.
 const CONTROLLER_DYNAMIC: u16 = 0xffff;
+
+/// Whether hosts may or must use TLS at an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecureChannel {
+    /// There is none.
+    #[default]
+    None,
+    /// TLS 1.3 is offered; a host may do without.
+    Offered,
+    /// TLS 1.3, and nothing without it.
+    Required,
+}
+
+impl SecureChannel {
+    /// Bits 1:0 of TREQ. Base §5.16.1.24, with the values of the NVMe/TCP Transport's TREQ.
+    const fn requirement(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Required => 1,
+            Self::Offered => 2,
+        }
+    }
+
+    /// SECTYPE.
+    const fn security(self) -> u8 {
+        match self {
+            Self::None => SECURITY_NONE,
+            Self::Offered | Self::Required => SECURITY_TLS_1_3,
+        }
+    }
+}
 
 /// Where hosts reach something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +51,8 @@ pub struct Listener {
     pub address: IpAddr,
     /// The TCP port.
     pub port: u16,
+    /// Whether TLS is spoken there.
+    pub channel: SecureChannel,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +109,7 @@ fn entry(
         transport: TRANSPORT_TCP,
         family: if address.is_ipv4() { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 },
         kind: SubsystemKind::Nvm,
-        requirements: 0,
+        requirements: listener.channel.requirement(),
         port_id,
         controller_id: CONTROLLER_DYNAMIC,
         admin_queue_size: queue_size,
@@ -83,6 +117,6 @@ fn entry(
         service: listener.port.to_string(),
         subsystem: subsystem.to_owned(),
         address: address.to_string(),
-        security: 0,
+        security: listener.channel.security(),
     }
 }

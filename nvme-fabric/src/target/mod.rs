@@ -14,7 +14,7 @@
 //! [`Settings::bytes_in_flight_max`], controllers by [`Settings::controllers_max`]. A host that
 //! does not read its answers is not read from.
 //!
-//! Absent: access control, authentication, asymmetric access.
+//! Absent: access control, asymmetric access.
 
 mod admin;
 mod connection;
@@ -28,7 +28,7 @@ mod subsystem;
 mod tests;
 
 pub use connection::{Connection, Submission};
-pub use discovery::Listener;
+pub use discovery::{Listener, SecureChannel};
 pub use namespace::Namespace;
 pub use reservation::ReservationImage;
 pub use subsystem::Subsystem;
@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use block_io::{DeviceError, Geometry, Timestamp};
 
+use crate::auth::{Keys, Random, SEED_LENGTH};
 use crate::spec::feature::event;
 use crate::spec::nqn::Nqn;
 use controller::{Controller, ControllerKey, Service};
@@ -102,6 +103,7 @@ pub struct Target {
     /// Distinguishes controllers that had the same id one after the other.
     controllers_made: u64,
     discovery: Discovery,
+    random: Option<Random>,
 }
 
 impl Target {
@@ -126,6 +128,7 @@ impl Target {
             controllers: Vec::new(),
             controllers_made: 0,
             discovery: Discovery::default(),
+            random: None,
         })
     }
 
@@ -148,6 +151,30 @@ impl Target {
         Ok(self.subsystems.len() - 1)
     }
 
+    /// Hands in random bytes, never the same twice, which hosts with secrets need: until then they
+    /// are refused.
+    pub fn seed_random(&mut self, seed: &[u8; SEED_LENGTH]) {
+        self.random = Some(Random::new(seed));
+    }
+
+    /// Gives a host keys with the subsystem at this place, while it is served:
+    /// [`Subsystem::set_host_keys`].
+    ///
+    /// # Errors
+    /// When there is no such subsystem, or as there.
+    pub fn set_host_keys(
+        &mut self,
+        subsystem: usize,
+        host: Nqn,
+        keys: Keys,
+    ) -> Result<(), DeviceError> {
+        let place = self
+            .subsystems
+            .get_mut(subsystem)
+            .ok_or_else(|| DeviceError::new(format!("there is no subsystem {subsystem}")))?;
+        place.set_host_keys(host, keys)
+    }
+
     /// The subsystems, as added.
     pub fn subsystems(&self) -> &[Subsystem] {
         &self.subsystems
@@ -163,6 +190,12 @@ impl Target {
     pub fn add_discovery_listener(&mut self, listener: Listener) {
         self.discovery.services.push(listener);
         self.discovery_changed();
+    }
+
+    /// Whether an address of the subsystems requires TLS.
+    pub fn requires_tls(&self) -> bool {
+        let mut listeners = self.discovery.listeners.iter();
+        listeners.any(|listener| listener.channel == SecureChannel::Required)
     }
 
     /// Changes the size of a namespace and tells hosts that asked to be told.

@@ -1,9 +1,11 @@
-//! A subsystem: a name, and the namespaces that every host connected to it sees.
+//! A subsystem: a name, the namespaces that every host connected to it sees, and the secrets of
+//! hosts.
 
 use block_io::{DeviceError, SECTOR_SIZE};
 
 use super::io::ATOMIC_MAX;
 use super::{NAMESPACES_MAX, Namespace, PAGE_SIZE, TRANSFER_MAX};
+use crate::auth::Keys;
 use crate::spec::command::nvm::BLOCKS_MAX;
 use crate::spec::log_page::HealthLog;
 use crate::spec::nqn::Nqn;
@@ -16,6 +18,9 @@ pub struct Subsystem {
     model_number: String,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) traffic: Traffic,
+    /// Secrets by the host's name.
+    hosts: Vec<(Nqn, Keys)>,
+    requires_authentication: bool,
 }
 
 /// What all hosts have read and written, for the SMART log.
@@ -40,6 +45,8 @@ impl Subsystem {
             model_number: "Forebay".to_owned(),
             namespaces: Vec::new(),
             traffic: Traffic::default(),
+            hosts: Vec::new(),
+            requires_authentication: false,
         })
     }
 
@@ -73,6 +80,40 @@ impl Subsystem {
         }
         self.namespaces.push(namespace);
         Ok(self.namespaces.len() - 1)
+    }
+
+    /// Gives a host keys, in place of those it had: from its next Connect on it proves that it
+    /// knows them, and queues that are authenticated again do so with these.
+    ///
+    /// # Errors
+    /// When the keys allow no hash or no group.
+    pub fn set_host_keys(&mut self, host: Nqn, keys: Keys) -> Result<(), DeviceError> {
+        keys.choices.check()?;
+        match self.hosts.iter_mut().find(|(name, _)| *name == host) {
+            Some((_, old)) => *old = keys,
+            None => self.hosts.push((host, keys)),
+        }
+        Ok(())
+    }
+
+    /// Takes a host's keys away; whether there were any. Queues that it has stay.
+    pub fn remove_host_keys(&mut self, host: &Nqn) -> bool {
+        let before = self.hosts.len();
+        self.hosts.retain(|(name, _)| name != host);
+        self.hosts.len() < before
+    }
+
+    /// Whether hosts that have no keys here are refused. At first they are not.
+    pub fn require_authentication(&mut self, required: bool) {
+        self.requires_authentication = required;
+    }
+
+    pub(super) fn requires_authentication(&self) -> bool {
+        self.requires_authentication
+    }
+
+    pub(super) fn keys_of(&self, host: &Nqn) -> Option<&Keys> {
+        self.hosts.iter().find(|(name, _)| name == host).map(|(_, keys)| keys)
     }
 
     /// Its name.

@@ -10,6 +10,7 @@ use block_io::{
     BlockDevice, BlockQueue, Buffer, BufferPool, Completion, Geometry, IoError, Operation, Request,
     Timestamp,
 };
+use nvme_fabric::auth::Keys;
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::controller::Purpose;
 use nvme_fabric::host::discovery::Discovery;
@@ -33,6 +34,7 @@ pub(crate) fn options() -> HostOptions {
 pub(crate) trait Machine {
     fn controller(&mut self) -> &mut Controller;
     fn tick(&mut self, now: Timestamp) -> bool;
+    fn next_deadline(&self) -> Option<Timestamp>;
 }
 
 impl Machine for Controller {
@@ -42,6 +44,9 @@ impl Machine for Controller {
     fn tick(&mut self, now: Timestamp) -> bool {
         Controller::tick(self, now)
     }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Controller::next_deadline(self)
+    }
 }
 
 impl Machine for Discovery {
@@ -50,6 +55,9 @@ impl Machine for Discovery {
     }
     fn tick(&mut self, now: Timestamp) -> bool {
         Discovery::tick(self, now)
+    }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Discovery::next_deadline(self)
     }
 }
 
@@ -94,6 +102,10 @@ pub(crate) struct Setup {
     pub(crate) faults: NetworkFaults,
     pub(crate) geometry: Geometry,
     pub(crate) options: HostOptions,
+    /// What the target knows of the host.
+    pub(crate) keys: Option<Keys>,
+    /// Hosts without keys are refused.
+    pub(crate) requires_authentication: bool,
 }
 
 impl Setup {
@@ -104,7 +116,8 @@ impl Setup {
         let faults = if seed & 4 != 0 { fragmented } else { NetworkFaults::default() };
         let geometry =
             Geometry { transfer_max, volatile_cache: seed & 8 != 0, ..Geometry::new(16 << 20) };
-        Self { seed, digests, faults, geometry, options: options() }
+        let (keys, requires_authentication) = (None, false);
+        Self { seed, digests, faults, geometry, options: options(), keys, requires_authentication }
     }
 
     pub(crate) fn connect(&self) -> Pair<Controller> {
@@ -127,11 +140,18 @@ impl Setup {
         let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "0123").expect("a serial number");
         let namespace = Namespace::new(self.geometry, HostId([9; 16])).expect("a namespace");
         subsystem.add_namespace(namespace).expect("room");
+        subsystem.require_authentication(self.requires_authentication);
+        if let Some(keys) = self.keys.clone() {
+            subsystem.set_host_keys(self.options.host.clone(), keys).expect("there are choices");
+        }
+        target.seed_random(&[self.seed as u8; 32]);
         target.add_subsystem(subsystem).expect("the name is free");
         let listener = network.listen(TARGET).expect("the name is free");
         let options = HostOptions { digests: self.digests, ..self.options.clone() };
+        let mut host = make(&pool, options, world.now());
+        host.controller().seed_random(&[!self.seed as u8; 32]);
         Pair {
-            host: make(&pool, options, world.now()),
+            host,
             world,
             network,
             pool,
@@ -311,7 +331,7 @@ impl<Host: Machine> Pair<Host> {
 
     fn next_deadline(&mut self) -> Option<Timestamp> {
         let served = self.served.iter().filter_map(|served| served.connection.deadline());
-        served.chain(self.host.controller().next_deadline()).min()
+        served.chain(self.host.next_deadline()).min()
     }
 
     /// Runs until `done`, or nothing can happen any more.

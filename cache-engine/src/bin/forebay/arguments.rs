@@ -1,10 +1,12 @@
 //! The grammar of the command line. Only parsing: what a combination means is each verb's own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use cache_engine::backend::address::{CacheAddress, Endpoint, NvmeTcpAddress, OriginAddress, Size};
+use cache_engine::backend::address::{CacheAddress, Endpoint, OriginAddress, Size};
 use cache_engine::cache::LineSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nvme_fabric::auth::HashFunction;
 use nvme_fabric::spec::nqn::Nqn;
 
 /// A cached block volume in user space: local SSD speed for storage behind a network.
@@ -31,11 +33,11 @@ pub(crate) enum Verb {
     Run(crate::run::RunArguments),
     /// Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM
     Target(TargetArguments),
-    /// Look at NVMe/TCP subsystems
+    /// Look at NVMe/TCP subsystems, and at a service's connections to them
     Nvme {
         /// What to look at.
         #[command(subcommand)]
-        verb: NvmeVerb,
+        verb: crate::nvme::NvmeVerb,
     },
     /// Say what caches of some sizes would have done for recorded requests
     Replay(crate::replay::ReplayArguments),
@@ -91,39 +93,83 @@ pub(crate) struct TargetArguments {
     /// Address to serve discovery on; port 8009 where none is given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) discovery: Option<Endpoint>,
+
+    /// File with the TLS keys of the hosts that may connect, `HOSTNQN NVMeTLSkey-1:…` a line; only
+    /// its owner may read it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_keys: Option<PathBuf>,
+
+    /// Whether hosts must use TLS, or may do without; discovery may always be asked without
+    #[arg(long, value_name = "HOW", default_value = "required", requires = "tls_keys")]
+    pub(crate) tls: TlsUse,
+
+    /// Who must prove himself.
+    #[command(flatten)]
+    pub(crate) secrets: SecretArguments,
 }
 
-/// The verbs of `forebay nvme`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum NvmeVerb {
-    /// List the subsystems that a discovery controller knows
-    #[command(after_long_help = "\
-Examples:
-  forebay nvme discover 192.0.2.7:8009
-  forebay nvme discover 192.0.2.7 --format json")]
-    Discover {
-        /// Address of the discovery controller; port 8009 where none is given
-        #[arg(value_name = "HOST:PORT")]
-        endpoint: Endpoint,
+/// Whether hosts must use TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TlsUse {
+    /// A host without TLS is refused.
+    Required,
+    /// A host with a key may use it, others connect without.
+    Offered,
+}
 
-        /// Form of the answer
-        #[arg(long, default_value = "table")]
-        format: Format,
-    },
-    /// Show a controller and a namespace of a subsystem
-    #[command(after_long_help = "\
-Examples:
-  forebay nvme identify 'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?nsid=1'
-  forebay nvme identify 'nvme+tcp://[2001:db8::7]:4420/nqn.2014-08.org.example:v1' --format json")]
-    Identify {
-        /// The namespace: nvme+tcp://HOST[:4420]/SUBNQN?nsid=1
-        #[arg(value_name = "URI", value_parser = nvme_tcp)]
-        address: NvmeTcpAddress,
+/// Secrets of hosts that a target serves.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SecretArguments {
+    /// A host that must prove itself, and the file with its secret (`forebay nvme key`); may be
+    /// repeated
+    #[arg(long = "host-secret", value_name = "HOSTNQN=PATH", value_parser = host_file)]
+    pub(crate) hosts: Vec<(Nqn, PathBuf)>,
 
-        /// Form of the answer
-        #[arg(long, default_value = "table")]
-        format: Format,
-    },
+    /// A host to which this target proves itself when asked, and the file with the secret for
+    /// that; may be repeated
+    #[arg(long = "controller-secret", value_name = "HOSTNQN=PATH", value_parser = host_file)]
+    pub(crate) controllers: Vec<(Nqn, PathBuf)>,
+
+    /// Refuse hosts that no --host-secret names
+    #[arg(long)]
+    pub(crate) require_authentication: bool,
+}
+
+/// A host's name and a path.
+fn host_file(text: &str) -> Result<(Nqn, PathBuf), String> {
+    // What was given may be a secret, put there by mistake: it is not repeated.
+    let wrong = || "must be HOSTNQN=PATH, the path of a file with the secret".to_owned();
+    let (host, path) = text.split_once('=').ok_or_else(wrong)?;
+    if path.is_empty() || path.starts_with("DHHC-1") {
+        return Err(wrong());
+    }
+    let host = Nqn::new(host).map_err(|error| format!("the host's NQN {error}"))?;
+    Ok((host, PathBuf::from(path)))
+}
+
+/// What a secret goes through.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SecretHash {
+    /// Nothing: the secret is used as it is, 32 bytes
+    None,
+    /// HMAC with SHA-256, 32 bytes
+    Sha256,
+    /// HMAC with SHA-384, 48 bytes
+    Sha384,
+    /// HMAC with SHA-512, 64 bytes
+    Sha512,
+}
+
+impl SecretHash {
+    /// The hash function, absent for none.
+    pub(crate) const fn function(self) -> Option<HashFunction> {
+        match self {
+            Self::None => None,
+            Self::Sha256 => Some(HashFunction::Sha256),
+            Self::Sha384 => Some(HashFunction::Sha384),
+            Self::Sha512 => Some(HashFunction::Sha512),
+        }
+    }
 }
 
 /// The verbs of `forebay cache`.
@@ -263,14 +309,6 @@ pub(crate) enum Format {
     Table,
     /// For programs: one line
     Json,
-}
-
-fn nvme_tcp(text: &str) -> Result<NvmeTcpAddress, String> {
-    match text.parse() {
-        Ok(OriginAddress::NvmeTcp(address)) => Ok(address),
-        Ok(_) => Err(format!("`{text}`: must be nvme+tcp://HOST[:4420]/SUBNQN?nsid=1")),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// A path, or its URI.

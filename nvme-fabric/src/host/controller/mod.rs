@@ -13,13 +13,17 @@
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
 mod access;
+mod authentication;
 mod bring_up;
 mod commands;
+mod connect_refusal;
 mod deadlines;
 mod events;
 mod identity;
 mod keep_alive;
+mod namespace_changes;
 mod shutdown;
+mod state;
 
 use block_io::{
     Buffer, BufferPool, Completion as RequestCompletion, DeviceError, Geometry, IoError, Request,
@@ -27,9 +31,11 @@ use block_io::{
 };
 
 use self::access::AccessLogReading;
+use self::authentication::Authenticator;
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
+pub use self::state::AssociationState;
 use super::HostOptions;
 use super::commands::{self as owner_commands, Commands};
 use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
@@ -59,8 +65,11 @@ mod token {
     pub(super) const EVENT_NAMESPACE: u64 = 5;
     pub(super) const SHUTDOWN: u64 = 6;
     pub(super) const OWNER: u64 = 7;
-    pub(super) const ABORT: u64 = 8;
-    pub(super) const ACCESS_LOG: u64 = 9;
+    pub(super) const ABORT: u64 = 9;
+    pub(super) const ACCESS_LOG: u64 = 10;
+    /// On any queue, where requests' names are below.
+    pub(super) const AUTHENTICATE: u64 = 1 << 32;
+    pub(super) const EVENT_DESCRIPTORS: u64 = 8;
 }
 
 /// What the association is for.
@@ -68,8 +77,16 @@ mod token {
 pub enum Purpose {
     /// I/O on a namespace of this identifier.
     Namespace(u32),
-    /// Reading a discovery controller's log.
+    /// Reading a discovery controller's log once.
     Discovery,
+    /// Reading it, and being told when it changes.
+    PersistentDiscovery,
+}
+
+impl Purpose {
+    const fn is_discovery(self) -> bool {
+        matches!(self, Self::Discovery | Self::PersistentDiscovery)
+    }
 }
 
 /// What a controller and the namespace have told about themselves.
@@ -161,10 +178,12 @@ pub struct Controller {
     access_log: AccessLogReading,
     /// Changes whenever the identity does.
     identity_version: u64,
+    authenticator: Authenticator,
     /// The answer to the owner's own admin command.
     answer: Option<Outcome>,
     /// When the controller was first seen not to be ready.
     ready_since: Option<Timestamp>,
+    live_since: Option<Timestamp>,
     error: Option<ConnectionError>,
 }
 
@@ -181,8 +200,11 @@ impl Controller {
     ) -> Result<Self, DeviceError> {
         check(&options, purpose)?;
         let keep_alive = match purpose {
-            Purpose::Namespace(_) => KeepAlive::new(options.keep_alive),
-            // A discovery controller that is asked once needs none. NVMe Base 2.1 §3.1.3.3
+            // KATO makes a discovery connection a persistent one; asked once, it needs none. NVMe
+            // Base 2.1 §3.1.3.3
+            Purpose::Namespace(_) | Purpose::PersistentDiscovery => {
+                KeepAlive::new(options.keep_alive)
+            }
             Purpose::Discovery => KeepAlive::new(std::time::Duration::ZERO),
         };
         let mut admin = Queue::new();
@@ -203,8 +225,10 @@ impl Controller {
             aborting: 0,
             access_log: AccessLogReading::default(),
             identity_version: 0,
+            authenticator: Authenticator::default(),
             answer: None,
             ready_since: None,
+            live_since: None,
             error: None,
         })
     }
@@ -287,9 +311,24 @@ impl Controller {
         self.lends_queues = true;
     }
 
-    /// Changes whenever [`identity`](Self::identity) does.
+    /// Gives a command back that finished on a lent queue but is this association's own; it is the
+    /// lender's when it is returned.
+    pub(super) fn take_own(&mut self, finished: Finished) -> Option<Finished> {
+        if finished.token == token::AUTHENTICATE {
+            self.take_authentication(finished.outcome);
+            return None;
+        }
+        Some(finished)
+    }
+
+    /// Changes whenever [`identity`](Self::identity) does, or whether the namespace can be used.
     pub const fn identity_version(&self) -> u64 {
-        self.identity_version
+        self.identity_version + self.events.namespace_changes
+    }
+
+    /// What new requests fail with, when the namespace is gone or another.
+    pub(super) fn namespace_refusal(&self) -> Option<IoError> {
+        self.events.refusal()
     }
 
     /// Gives the association up at once, whatever it is doing. Its streams are then to be closed.
@@ -324,6 +363,8 @@ impl Controller {
         self.notice_ended_connections();
         progress |= self.advance();
         progress |= self.send_aborts();
+        progress |= self.advance_authentication();
+        self.note_live();
         progress |= self.send_keep_alive();
         progress | self.send_requests()
     }
@@ -335,7 +376,11 @@ impl Controller {
             .iter()
             .filter_map(|queue| queue.connection.as_ref())
             .filter_map(Connection::next_deadline);
-        connections.chain(self.step_deadline()).chain(self.keep_alive.next()).min()
+        connections
+            .chain(self.step_deadline())
+            .chain(self.authentication_deadline())
+            .chain(self.keep_alive.next())
+            .min()
     }
 
     /// Takes the use of an I/O queue that nobody uses, for at most `depth` requests at a time.
@@ -355,7 +400,9 @@ impl Controller {
                 "{address}: each of the {count} I/O queues is in use; ask for more queues"
             )));
         };
-        self.queues[index].requests = Some(Requests::new(geometry, limits, depth));
+        let mut requests = Requests::new(geometry, limits, depth);
+        requests.refuse(self.events.refusal());
+        self.queues[index].requests = Some(requests);
         Ok(index as QueueIndex)
     }
 
@@ -421,12 +468,17 @@ impl Controller {
     /// Hands each finished command of a queue to whom it belongs.
     fn take_finished(&mut self, queue: QueueIndex) -> bool {
         let mut progress = false;
-        if self.lends_queues && queue != 0 && self.step != Step::Connect(queue) {
+        let is_ours =
+            matches!(self.step, Step::Connect(own) | Step::Authenticate(own) if own == queue);
+        if self.lends_queues && queue != 0 && !is_ours {
             return false;
         }
         while let Some(finished) = self.connection(queue).and_then(Connection::next_finished) {
             progress = true;
             match finished {
+                Finished { token: token::AUTHENTICATE, outcome, .. } => {
+                    self.take_authentication(outcome);
+                }
                 _ if queue == 0 => self.take_admin(finished),
                 Finished { outcome, .. } if self.step == Step::Connect(queue) => {
                     self.take_bring_up(outcome);
@@ -524,6 +576,9 @@ fn check(options: &HostOptions, purpose: Purpose) -> Result<(), DeviceError> {
         return Err(DeviceError::new(format!(
             "namespace identifier {id:#x}: must be 1 to 0xfffffffe"
         )));
+    }
+    if let Some(authentication) = &options.authentication {
+        authentication.check()?;
     }
     if options.keep_alive.as_millis() > u128::from(u32::MAX) {
         return Err(DeviceError::new("keep alive: must be under 2^32 ms"));

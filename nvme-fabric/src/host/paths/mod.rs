@@ -34,18 +34,28 @@ pub use policy::PathPolicy;
 pub use settings::Settings;
 pub use status::{PathState, PathStatus, PathsStatus};
 
-use block_io::{BufferPool, DeviceError, Geometry, Timestamp};
+use block_io::{BufferPool, DeviceError, Geometry, IoError, Timestamp};
 
 use self::back_off::Jitter;
 use self::identity::Known;
 use self::path::Path;
 use self::policy::Chooser;
 use super::requests::Requests;
-use super::{HostOptions, Identity};
+use super::{Controller, HostOptions, Identity};
+use crate::auth::Random;
 use crate::error::ConnectionError;
 
 /// Paths to one namespace, at most: a set of them is one word.
 pub const PATHS_MAX: usize = 32;
+
+/// Where chance comes from; all of it is handed in.
+#[derive(Debug)]
+struct Chance {
+    /// For when attempts are made.
+    jitter: Jitter,
+    /// For authentication.
+    secret: Option<Random>,
+}
 
 /// One user's requests.
 #[derive(Debug)]
@@ -63,7 +73,7 @@ pub struct Paths {
     namespace_id: u32,
     subsystem: String,
     settings: Settings,
-    jitter: Jitter,
+    chance: Chance,
     paths: Vec<Path>,
     chooser: Chooser,
     queues: Vec<Option<Queue>>,
@@ -71,6 +81,8 @@ pub struct Paths {
     known: Option<Known>,
     identity: Option<Identity>,
     geometry: Option<Geometry>,
+    /// What new requests fail with while the namespace is gone or another.
+    refusal: Option<IoError>,
     /// Since when no path has been usable.
     without_path: Option<Timestamp>,
     unreachable: bool,
@@ -103,13 +115,14 @@ impl Paths {
             namespace_id,
             subsystem: first.subsystem.to_string(),
             settings,
-            jitter: Jitter::new(seed),
+            chance: Chance { jitter: Jitter::new(seed), secret: None },
             paths: Vec::new(),
             chooser: Chooser::new(settings.policy),
             queues: Vec::new(),
             known: None,
             identity: None,
             geometry: None,
+            refusal: None,
             without_path: Some(now),
             unreachable: false,
             is_ending: false,
@@ -120,6 +133,18 @@ impl Paths {
             paths.add_path(options)?;
         }
         Ok(paths)
+    }
+
+    /// Hands in random numbers, which authentication needs.
+    pub fn set_random(&mut self, random: Random) {
+        self.chance.secret = Some(random);
+    }
+
+    /// The association to look at: one that is up, else the last of any path, closed or not. Absent
+    /// before the first attempt.
+    pub fn controller(&self) -> Option<&Controller> {
+        let any = || self.paths.iter().filter_map(Path::shown);
+        any().find(|controller| controller.is_up()).or_else(|| any().next())
     }
 
     /// Adds a path, which is tried from now on. Returns its number.
@@ -189,6 +214,11 @@ impl Paths {
     /// The times and policies in force.
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Where a path leads, for messages.
+    pub fn address(&self, number: usize) -> &str {
+        self.paths.get(number).map_or("", Path::address)
     }
 
     /// Whether requests can be sent now.

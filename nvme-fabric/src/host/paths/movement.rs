@@ -8,6 +8,7 @@ use super::path::{Change, Path};
 use super::policy::Chooser;
 use crate::host::QueueIndex;
 use crate::host::connection::{Connection, Finished, Outcome};
+use crate::host::requests::retry::NUMBER_SHIFT;
 use crate::host::requests::{Route, Way};
 use crate::spec::log_page::AccessState;
 
@@ -100,6 +101,8 @@ impl Paths {
         for queue in 1..=path.controller.as_ref().map_or(0, |controller| controller.io_queues()) {
             while let Some(finished) = next_finished(path, queue) {
                 progress = true;
+                let own = path.controller.as_mut().map(|it| it.take_own(finished));
+                let Some(finished) = own.unwrap_or(Some(finished)) else { continue };
                 path.load.in_flight = path.load.in_flight.saturating_sub(1);
                 path.load.note(now.since(finished.submitted));
                 if let Outcome::Completed(completion) = finished.outcome
@@ -107,7 +110,7 @@ impl Paths {
                 {
                     use_changed |= path.take_refusal(completion.status, *now);
                 }
-                let queue = queues.get_mut((finished.token >> 32) as usize);
+                let queue = queues.get_mut((finished.token >> NUMBER_SHIFT) as usize);
                 if let Some(queue) = queue.and_then(Option::as_mut) {
                     queue.requests.finish_on(number as u32, *now, finished);
                 }
@@ -123,9 +126,9 @@ impl Paths {
     fn advance(&mut self, number: usize) -> bool {
         let mut progress = false;
         loop {
-            let Self { paths, pool, settings, jitter, now, .. } = self;
+            let Self { paths, pool, settings, chance, now, .. } = self;
             let before = paths[number].state;
-            let Some(change) = paths[number].advance(pool, settings, jitter, *now) else {
+            let Some(change) = paths[number].advance(pool, settings, chance, *now) else {
                 return progress | (paths[number].state != before);
             };
             progress = true;
@@ -176,6 +179,10 @@ impl Paths {
         };
         let identity = controller.identity();
         self.identity = Some(identity.clone());
+        self.refusal = controller.namespace_refusal();
+        for queue in self.queues.iter_mut().flatten() {
+            queue.requests.refuse(self.refusal);
+        }
         let Some(geometry) = identity.geometry.filter(|it| Some(*it) != self.geometry) else {
             return;
         };

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use block_io::{BufferPool, Timestamp};
 
-use super::back_off::{Jitter, pause};
+use super::back_off::pause;
 use super::fence::{Fence, settling_time};
 use super::policy::Load;
-use super::{Settings, status};
+use super::{Chance, Settings, status};
+use crate::auth::SEED_LENGTH;
 use crate::error::ConnectionError;
 use crate::host::controller::Purpose;
 use crate::host::requests::{Limits, Way};
@@ -51,6 +52,8 @@ pub(super) struct Path {
     options: HostOptions,
     namespace_id: u32,
     pub(super) controller: Option<Box<Controller>>,
+    /// The one before, closed, to look at.
+    last: Option<Box<Controller>>,
     pub(super) state: PathState,
     since: Timestamp,
     reason: Option<ConnectionError>,
@@ -79,6 +82,7 @@ impl Path {
             options,
             namespace_id,
             controller: None,
+            last: None,
             state: PathState::Waiting,
             since: now,
             reason: None,
@@ -100,6 +104,15 @@ impl Path {
 
     fn enter(&mut self, state: PathState, now: Timestamp) {
         (self.state, self.since) = (state, now);
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.options.address
+    }
+
+    /// The association to look at.
+    pub(super) fn shown(&self) -> Option<&Controller> {
+        self.controller.as_deref().or(self.last.as_deref())
     }
 
     /// Whether commands may go there.
@@ -136,7 +149,7 @@ impl Path {
         &mut self,
         pool: &BufferPool,
         settings: &Settings,
-        jitter: &mut Jitter,
+        chance: &mut Chance,
         now: Timestamp,
     ) -> Option<Change> {
         if self.fence.opens(now) {
@@ -147,9 +160,9 @@ impl Path {
                 self.enter(PathState::Gone, now);
                 return Some(Change::GivenUp);
             }
-            PathState::Waiting if self.attempt_at <= now => self.start(pool, settings, now),
+            PathState::Waiting if self.attempt_at <= now => self.start(pool, settings, chance, now),
             PathState::Connecting | PathState::Live => return self.look(now),
-            PathState::Resetting => return self.close(settings, jitter, now),
+            PathState::Resetting => return self.close(settings, chance, now),
             PathState::Waiting | PathState::Failed | PathState::Gone => {}
         }
         None
@@ -159,12 +172,22 @@ impl Path {
         settings.controller_loss.is_some_and(|most| self.lost_since + most <= now)
     }
 
-    fn start(&mut self, pool: &BufferPool, settings: &Settings, now: Timestamp) {
+    fn start(
+        &mut self,
+        pool: &BufferPool,
+        settings: &Settings,
+        chance: &mut Chance,
+        now: Timestamp,
+    ) {
         settings.apply(&mut self.options);
         let purpose = Purpose::Namespace(self.namespace_id);
         match Controller::new(pool, self.options.clone(), purpose, now) {
             Ok(mut controller) => {
                 controller.lend_queues();
+                let seed = chance.secret.as_mut().map(|random| random.bytes(SEED_LENGTH));
+                if let Some(seed) = seed.as_ref().and_then(|seed| seed.as_array()) {
+                    controller.seed_random(seed);
+                }
                 self.controller = Some(Box::new(controller));
                 (self.was_live, self.after_closing) = (false, PathState::Waiting);
                 self.enter(PathState::Connecting, now);
@@ -287,7 +310,7 @@ impl Path {
     fn close(
         &mut self,
         settings: &Settings,
-        jitter: &mut Jitter,
+        chance: &mut Chance,
         now: Timestamp,
     ) -> Option<Change> {
         let controller = self.controller.take_if(|controller| controller.is_over())?;
@@ -297,7 +320,8 @@ impl Path {
         let settles = time.filter(|_| was_live).map(|time| now + time);
         self.fence.settles = self.fence.settles.max(settles);
         self.load = Load::default();
-        self.attempt_at = now + pause(settings, self.failures, jitter);
+        self.attempt_at = now + pause(settings, self.failures, &mut chance.jitter);
+        self.last = Some(controller);
         self.enter(self.after_closing, now);
         Some(Change::Closed { was_live, settles })
     }

@@ -22,6 +22,7 @@ impl Paths {
         let limits = Limits::unknown(self.namespace_id, block_shift, timeout);
         let policy = self.settings.lost_changes;
         let mut requests = Requests::over_paths(geometry, limits, depth, number as u32, policy);
+        requests.refuse(self.refusal);
         requests.set_unreachable(self.unreachable, self.now);
         if number == self.queues.len() {
             self.queues.push(None);

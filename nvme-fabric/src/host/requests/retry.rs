@@ -31,6 +31,8 @@ pub(crate) const UNREACHABLE: IoError = IoError::Other(113);
 const ATTEMPTS_MAX: u8 = 5;
 /// Attempts of a command that paths refuse although they should not.
 const PATH_ATTEMPTS_MAX: u8 = 64;
+/// Where a token has the number of its queue. Bit 32 is the association's own.
+pub(crate) const NUMBER_SHIFT: u32 = 40;
 /// Pause before the third attempt; twice as long before each later one.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -50,7 +52,7 @@ pub enum LostChanges {
 /// What is the same for all requests of a queue.
 #[derive(Debug)]
 pub(super) struct Retry {
-    /// The queue's number, the upper half of its commands' tokens.
+    /// The queue's number, the upper part of its commands' tokens.
     number: u32,
     policy: LostChanges,
     now: Timestamp,
@@ -183,7 +185,7 @@ impl Requests {
 
     pub(super) fn token(&self, index: u32) -> u64 {
         let number = self.retry.as_ref().map_or(0, |retry| retry.number);
-        u64::from(number) << 32 | u64::from(index)
+        u64::from(number) << NUMBER_SHIFT | u64::from(index)
     }
 
     /// Requests that wait for a lost association to be settled, for a pause or for each other.
@@ -330,6 +332,9 @@ impl Requests {
                 break;
             };
             retry.waiting.remove(at);
+            if let Some(error) = self.refusal {
+                live.result = live.result.and(Err(error));
+            }
             if live.has_failed() {
                 self.complete_troubled(index);
                 continue;

@@ -1,6 +1,7 @@
 //! The target alone: a scripted host speaks to it in PDUs, and memory stands for its devices.
 
 mod admin;
+mod authentication;
 mod commands;
 mod handshake;
 mod hostile;

@@ -18,14 +18,15 @@ use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::{CacheMode, LineSize, Statistics, Verification};
 use cache_engine::frontend::nbd::ExportAddress;
 use nvme_fabric::driver::target::Service;
-use nvme_fabric::spec::nqn::Nqn;
+use nvme_fabric::spec::nqn::{HostId, Nqn};
 
+use crate::arguments::SecretArguments;
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::run::plan::{CachePlan, VolumePlan};
 use crate::serve::{NbdService, StatisticsRequest};
 use crate::target::TargetService;
-use crate::volume::ServiceCache;
+use crate::volume::{ServiceCache, random_identity};
 
 /// The export of the origin alone.
 pub(super) const ORIGIN: &str = "origin";
@@ -78,7 +79,13 @@ impl Scene {
         let (target, address) = Performer::start("forebay-target", move |reactor, control| {
             target(&of_target, &name, reactor, control)
         })?;
-        let origin = OriginAddress::NvmeTcp(NvmeTcpAddress::new(address.into(), subsystem));
+        // As a host of its own: a demo makes no names for the machine.
+        let id = HostId(random_identity()?);
+        let origin = OriginAddress::NvmeTcp(NvmeTcpAddress {
+            host: Some(Nqn::from_uuid(id)),
+            host_id: Some(id),
+            ..NvmeTcpAddress::new(address.into(), subsystem)
+        });
         let settings = settings.clone();
         let mut scene = Self { settings, origin, volumes: None, target: Some(target) };
         scene.start_volumes()?;
@@ -158,7 +165,8 @@ fn target(
 ) -> Result<(TargetService, SocketAddr), Failure> {
     let file = Backend::open(&OriginAddress::File(settings.namespace.clone()), reactor)?;
     let namespaces = vec![("demo".to_owned(), file.delayed(settings.latency))];
-    let mut target = TargetService::open(reactor, subsystem, namespaces, control)?;
+    let secrets = SecretArguments::default();
+    let mut target = TargetService::open(reactor, subsystem, namespaces, &secrets, control)?;
     let address = target.listen((Ipv4Addr::LOCALHOST, 0).into(), Service::Subsystems)?;
     Ok((target, address))
 }
