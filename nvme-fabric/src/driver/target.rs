@@ -78,7 +78,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
     ) -> Result<Self, DeviceError> {
         let given: Vec<usize> = queues.iter().map(Vec::len).collect();
         let needed: Vec<usize> =
-            target.subsystems().iter().map(|subsystem| subsystem.namespaces().len()).collect();
+            target.subsystems().values().map(|subsystem| subsystem.namespaces().len()).collect();
         if given != needed {
             return Err(DeviceError::new(format!(
                 "queues by subsystem are {given:?}: must be as many as namespaces, {needed:?}"

@@ -18,6 +18,8 @@ const DEALLOCATED_READS_NOT_REPORTED: u8 = 0;
 pub struct Namespace {
     geometry: Geometry,
     uuid: HostId,
+    /// ANAGRPID; 0 where the subsystem has no groups.
+    access_group: u32,
 }
 
 impl Namespace {
@@ -30,7 +32,19 @@ impl Namespace {
             return Err(DeviceError::new("the namespace's UUID is zero: must be a UUID"));
         }
         check(&geometry)?;
-        Ok(Self { geometry, uuid })
+        Ok(Self { geometry, uuid, access_group: 0 })
+    }
+
+    /// The same as a member of an access group, which its subsystem must have. Without that it
+    /// becomes one of the subsystem's first group.
+    #[must_use]
+    pub fn with_access_group(self, access_group: u32) -> Self {
+        Self { access_group, ..self }
+    }
+
+    /// Its access group: 0 where the subsystem has none.
+    pub fn access_group(&self) -> u32 {
+        self.access_group
     }
 
     /// The device's geometry.
@@ -63,7 +77,8 @@ impl Namespace {
         (end <= self.geometry.capacity).then_some(extent)
     }
 
-    pub(super) fn identify(&self) -> IdentifyNamespace {
+    /// `is_accessible` says whether its group is; otherwise what is used is not told, as Linux does.
+    pub(super) fn identify(&self, is_accessible: bool) -> IdentifyNamespace {
         let geometry = &self.geometry;
         let blocks = geometry.capacity / u64::from(geometry.block_size);
         let preferred = (geometry.preferred_block_size / geometry.block_size - 1) as u16;
@@ -72,7 +87,7 @@ impl Namespace {
             size: blocks,
             capacity: blocks,
             // How much is allocated is not known; all of it is the answer that promises nothing.
-            used: blocks,
+            used: if is_accessible { blocks } else { 0 },
             features: thin | IdentifyNamespace::FEATURE_PREFERRED_SIZES,
             multi_path: IdentifyNamespace::SHARED,
             deallocate_features: DEALLOCATED_READS_NOT_REPORTED,
@@ -81,7 +96,7 @@ impl Namespace {
             deallocate_granularity: preferred,
             deallocate_alignment: preferred,
             write_size: preferred,
-            access_group: 0,
+            access_group: self.access_group,
             attributes: self.attributes(),
             nguid: self.uuid.0,
             eui64: [0; 8],
@@ -96,7 +111,7 @@ impl Namespace {
     pub(super) fn identify_independent(&self) -> IndependentNamespace {
         IndependentNamespace {
             multi_path: IdentifyNamespace::SHARED,
-            access_group: 0,
+            access_group: self.access_group,
             attributes: self.attributes(),
             ready: true,
         }

@@ -22,7 +22,7 @@ pub(super) fn set(
     let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
     let is_discovery = controller.service == Service::Discovery;
     match feature {
-        feature::ASYNCHRONOUS_EVENTS => set_events(controller, value),
+        feature::ASYNCHRONOUS_EVENTS => set_events(target, key, value),
         feature::KEEP_ALIVE_TIMER => {
             controller.set_keep_alive(value);
             Ok(Answer::Done(0))
@@ -89,15 +89,22 @@ pub(super) fn get(
     Ok(Answer::Done(current.into()))
 }
 
-fn set_events(controller: &mut Controller, value: u32) -> Result<Answer, Status> {
+fn set_events(target: &mut Target, key: ControllerKey, value: u32) -> Result<Answer, Status> {
+    let controller = target.controller(key).ok_or(Status::INTERNAL_ERROR)?;
     let offered = match controller.service {
         Service::Discovery => event::DISCOVERY_LOG,
-        Service::Subsystem(_) => event::NAMESPACE_ATTRIBUTE | event::CRITICAL_WARNINGS,
+        Service::Subsystem(place) => {
+            let has_groups = target.subsystems[place].access_groups().next().is_some();
+            let access = if has_groups { event::ASYMMETRIC_ACCESS } else { 0 };
+            event::NAMESPACE_ATTRIBUTE | event::CRITICAL_WARNINGS | access
+        }
     };
     if value & !offered != 0 {
         return Err(INVALID_FIELD);
     }
-    controller.event_configuration = value;
+    if let Some(controller) = target.controller_mut(key) {
+        controller.event_configuration = value;
+    }
     Ok(Answer::Done(0))
 }
 
@@ -125,7 +132,7 @@ fn has_volatile_cache(target: &Target, key: ControllerKey) -> bool {
     match target.controller(key).map(|controller| controller.service) {
         Some(Service::Subsystem(place)) => target.subsystems[place]
             .namespaces()
-            .iter()
+            .values()
             .any(|namespace| namespace.geometry().volatile_cache),
         _ => false,
     }

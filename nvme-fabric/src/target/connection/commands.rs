@@ -12,6 +12,7 @@ use crate::spec::status::Status;
 use crate::target::admin::{self, Answer};
 use crate::target::controller::Service;
 use crate::target::io::{self, Pieces, Plan, Task};
+use crate::target::limits::RESPONSES_BYTES_MAX;
 use crate::target::{NamespaceKey, Target};
 
 use super::transfer::memory_length;
@@ -21,9 +22,6 @@ const PIECES_IN_FLIGHT_MAX: usize = 16;
 
 /// Request ids from here on are the controller shutdown's flushes, below are commands' places.
 pub(super) const SHUTDOWN_ID: u64 = 1 << 32;
-
-/// Bytes queued for a host that does not read, beyond payload, before it is no longer read from.
-const RESPONSES_BYTES_MAX: usize = 256 << 10;
 
 impl Connection {
     /// Executes what has been received.
@@ -151,7 +149,8 @@ impl Connection {
         plan: Plan,
         has_data: bool,
     ) {
-        let traffic = &mut target.subsystems[subsystem].traffic;
+        let Some(subsystem) = target.subsystems.get_mut(subsystem) else { return };
+        let traffic = &mut subsystem.traffic;
         match &plan.task {
             Task::Read(extent) => {
                 traffic.reads += 1;
@@ -166,7 +165,7 @@ impl Connection {
         let needed = memory_length(&plan.task);
         if has_data || needed == 0 {
             self.run(target, place, plan);
-        } else if self.waiting.is_empty() && self.has_memory(needed) {
+        } else if self.waiting.is_empty() && self.has_memory(target, needed) {
             self.start_transfer(place, plan);
         } else {
             self.command_mut(place).stage = Stage::Waiting(plan);
@@ -176,6 +175,7 @@ impl Connection {
 
     /// All of a command's H2CData have arrived.
     fn transferred(&mut self, target: &mut Target, place: u16) {
+        self.transferring = self.transferring.saturating_sub(1);
         let command = self.command_mut(place);
         if command.digest_failed {
             return self.fail(place, Status::TRANSIENT_TRANSPORT_ERROR);
@@ -188,6 +188,9 @@ impl Connection {
     /// Asks the device for a command that has the host's data.
     fn run(&mut self, target: &mut Target, place: u16, plan: Plan) {
         let Some(namespace) = self.namespace_key(&plan) else { return };
+        if let Err(status) = io::check_again(&target.subsystems[namespace.subsystem], &plan) {
+            return self.fail(place, status);
+        }
         let id = RequestId(place.into());
         self.command_mut(place).stage = Stage::Device;
         let request = match plan.task {

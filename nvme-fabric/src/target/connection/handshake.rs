@@ -42,6 +42,7 @@ impl Connection {
         match outcome {
             Ok((queue, Answer::Done(result))) => {
                 completion.result = result;
+                self.leave_unconnected(target);
                 self.become_queue(queue);
                 completion.queue_head =
                     if queue.flow_control { self.queue_head } else { QUEUE_HEAD_DISABLED };

@@ -5,16 +5,12 @@ use block_io::Buffer;
 use super::{Command, Connection, Incoming, Stage};
 use crate::pdu::{DataHeader, PduError, ReadyToTransfer};
 use crate::spec::command;
+use crate::spec::status::Status;
 use crate::target::Target;
-use crate::target::io::{Plan, Task};
+use crate::target::controller::Service;
+use crate::target::io::{self, Plan, Task};
 
 impl Connection {
-    /// Whether `bytes` more of payload memory may be taken. A single command always may.
-    pub(super) fn has_memory(&self, bytes: usize) -> bool {
-        let taken = self.held + self.encoder.queued_bytes();
-        taken == 0 || taken + bytes <= self.bytes_in_flight_max
-    }
-
     /// Payload memory for the command at `place`.
     pub(super) fn allocate(&mut self, place: u16, length: u32) -> Buffer {
         let buffer = self.pool.allocate(length as usize);
@@ -45,6 +41,7 @@ impl Connection {
         let command = self.command_mut(place);
         let command_id = command::command_id(&command.entry);
         command.stage = Stage::Transferring(plan, length);
+        self.transferring += 1;
         // One R2T for all of it, which any MAXR2T allows. NVMe/TCP Transport, "R2T".
         self.encoder.push_ready_to_transfer(&ReadyToTransfer {
             command: command_id,
@@ -55,24 +52,34 @@ impl Connection {
     }
 
     /// Starts commands that waited for memory, as far as there is.
-    pub(super) fn start_waiting(&mut self, _: &Target) -> bool {
+    pub(super) fn start_waiting(&mut self, target: &Target) -> bool {
         let mut progress = false;
         while let Some(place) = self.waiting.front().copied() {
             let length = match &self.command_mut(place).stage {
                 Stage::Waiting(plan) => memory_length(&plan.task),
                 _ => 0,
             };
-            if !self.has_memory(length) {
+            if !self.has_memory(target, length) {
                 break;
             }
             self.waiting.pop_front();
             progress = true;
             let stage = std::mem::replace(&mut self.command_mut(place).stage, Stage::Device);
             if let Stage::Waiting(plan) = stage {
-                self.start_transfer(place, plan);
+                match self.check_waiter(target, &plan) {
+                    Ok(()) => self.start_transfer(place, plan),
+                    Err(status) => self.fail(place, status),
+                }
             }
         }
         progress
+    }
+
+    fn check_waiter(&self, target: &Target, plan: &Plan) -> Result<(), Status> {
+        match self.queue.map(|queue| queue.service) {
+            Some(Service::Subsystem(place)) => io::check_again(&target.subsystems[place], plan),
+            _ => Ok(()),
+        }
     }
 
     /// Puts the data of an H2CData to its command's memory.
