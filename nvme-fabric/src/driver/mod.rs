@@ -15,6 +15,7 @@ mod host;
 pub mod namespace_device;
 mod stream;
 pub mod target;
+mod target_devices;
 #[cfg(feature = "tokio-uring")]
 pub mod tokio_uring;
 

@@ -189,7 +189,7 @@ impl Target {
     /// # Errors
     /// When it was not told.
     pub fn remove_listener(&mut self, address: IpAddr, port: u16) -> Result<(), DeviceError> {
-        self.discovery.remove_listener(Listener { address, port })?;
+        self.discovery.remove_listener(address, port)?;
         self.discovery_changed();
         Ok(())
     }

@@ -85,11 +85,20 @@ impl Discovery {
         self.listeners.push(Place { listener, is_service });
     }
 
-    pub(super) fn remove_listener(&mut self, listener: Listener) -> Result<(), DeviceError> {
-        let is_it = |(_, place): &(usize, &Place)| place.listener == listener;
+    pub(super) fn remove_listener(
+        &mut self,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<(), DeviceError> {
+        let is_it = |(_, place): &(usize, &Place)| {
+            (place.listener.address, place.listener.port) == (address, port)
+        };
         let found = self.listeners.iter().find(is_it).map(|found| found.0);
         let Some(number) = found else {
-            return Err(wrong("listener", listener, "one that is told"));
+            let address = SocketAddr::new(address, port);
+            return Err(DeviceError::new(format!(
+                "the listener is {address}: must be one that is told"
+            )));
         };
         self.listeners.remove(number);
         Ok(())
