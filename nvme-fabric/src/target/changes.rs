@@ -69,6 +69,16 @@ impl Target {
         Ok(key)
     }
 
+    /// NSIDs of a subsystem below `next` were given out before; see
+    /// [`Subsystem::skip_namespace_ids`].
+    ///
+    /// # Errors
+    /// As there, and when there is no subsystem at that place.
+    pub fn skip_namespace_ids(&mut self, place: usize, next: u32) -> Result<(), DeviceError> {
+        let subsystem = self.subsystems.get_mut(place).ok_or_else(|| no_subsystem(place))?;
+        subsystem.skip_namespace_ids(next)
+    }
+
     /// Removes a namespace. What its device has been asked goes on, what waits for memory or data
     /// fails.
     ///
