@@ -1,5 +1,5 @@
-//! `forebay target --config` as an operator and hosts see it: what the file says, what calls change,
-//! and what is there after a restart.
+//! `forebay target --config` as an operator and hosts see it: what the file says, what calls
+//! change, and what is there after a restart.
 //!
 //! Every wait is for something that the command says; nothing sleeps.
 

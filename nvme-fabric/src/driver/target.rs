@@ -3,8 +3,9 @@
 //! ```text
 //!   listener ─accept─▶ Peer { Stream ◀bytes▶ Connection ─requests▶ SharedQueue } ─▶ device's queue
 //! ```
-//! One task serves all connections of one core. Bounds: as many connections as the target's settings
-//! say, beyond which the kernel's backlog holds them; their memory as `crate::target` says.
+//! One task serves all connections of one core. Bounds: as many connections as the target's
+//! settings say, beyond which the kernel's backlog holds them; their memory as `crate::target`
+//! says.
 //!
 //! Absent: spreading connections over cores.
 

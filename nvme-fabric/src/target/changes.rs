@@ -16,7 +16,7 @@ use crate::spec::log_page::AccessState;
 use crate::spec::nqn::Nqn;
 
 impl Target {
-    /// Adds a subsystem and returns its place, [`NamespaceKey::subsystem`], which no other one gets.
+    /// Adds a subsystem; returns its place, [`NamespaceKey::subsystem`], which is given out once.
     ///
     /// # Errors
     /// When another one has its name, or it is the discovery service's.

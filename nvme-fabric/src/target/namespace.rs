@@ -77,7 +77,7 @@ impl Namespace {
         (end <= self.geometry.capacity).then_some(extent)
     }
 
-    /// `is_accessible` says whether its group is; otherwise what is used is not told, as Linux does.
+    /// `is_accessible` says whether its group is; otherwise what is used is not told, as by Linux.
     pub(super) fn identify(&self, is_accessible: bool) -> IdentifyNamespace {
         let geometry = &self.geometry;
         let blocks = geometry.capacity / u64::from(geometry.block_size);

@@ -69,8 +69,8 @@ pub(crate) enum Verb {
 Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM.
 
 Prints `ready NQN HOST:PORT` when it serves. The namespaces are numbered from 1, in the order \
-given. With --discovery a second line tells where the discovery service is. With --config there may \
-be several subsystems, and the verbs below change a target that runs.")]
+given. With --discovery a second line tells where the discovery service is. With --config there \
+may be several, and the verbs below change a target that runs.")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_long_help = "\
 Examples:

@@ -7,8 +7,8 @@ use crate::error::ConnectionError;
 use crate::target::Target;
 
 impl Connection {
-    /// Counts a new connection among those that are no queue, and ends one that is the oldest of too
-    /// many.
+    /// Counts a new connection among those that are no queue, and ends one that is the oldest of
+    /// too many.
     pub(super) fn enter(&mut self, target: &mut Target) -> bool {
         if self.phase == Phase::Finished || self.queue.is_some() {
             return false;

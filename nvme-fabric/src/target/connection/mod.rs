@@ -6,7 +6,8 @@
 //!       └────────────────────┴──────────────────────┴─┴─ fault ─▶ Terminating ─▶ Finished
 //! ```
 //! By phase: `handshake` (ICReq, Connect), `commands` (from an entry to its completion),
-//! `transfer` (payload), `accounts` (what it takes of the target's limits), `shutdown` (faults, deadlines, the controller's shutdown).
+//! `transfer` (payload), `accounts` (what it takes of the target's limits), `shutdown` (faults,
+//! deadlines, the controller's shutdown).
 //!
 //! A command has a place in `commands` from its capsule to its completion, and the place's number
 //! is its transfer tag and its requests' id. There are as many places as the queue has entries;

@@ -1,4 +1,4 @@
-//! What each call does to a target that runs, and what the next start does of what was remembered.
+//! What each call does to a target that runs.
 //!
 //! ```text
 //!   create    file ─▶ namespace ─▶ state ─▶ answer
@@ -6,7 +6,8 @@
 //!   others    target ─▶ state ─▶ answer
 //! ```
 //! In these orders a crash leaves nothing that a repeated call or the next start does not finish: a
-//! file without a volume is empty, and a volume without a file is being deleted.
+//! file without a volume is empty, and a volume without a file is being deleted
+//! ([`super::restore`]).
 
 use std::path::PathBuf;
 
@@ -21,10 +22,9 @@ use uuid::Uuid;
 
 use super::configuration::{access_of_word, word_of_access};
 use super::files;
-use super::managed::{Exposed, ManagedTarget, NAME_MAX, Step, Store, names};
+use super::managed::{Exposed, ManagedTarget, NAME_MAX, Step, Store};
 use super::service::serial_number;
 use super::state::{ServedState, VolumeState};
-use crate::output;
 
 /// Sizes of volumes are multiples of this.
 const SIZE_UNIT: u64 = 4096;
@@ -164,7 +164,7 @@ impl ManagedTarget {
     }
 
     /// Serves the file of a volume; makes its subsystem, for no host, where there is none.
-    fn serve_file(
+    pub(super) fn serve_file(
         &mut self,
         name: &str,
         nqn: &Nqn,
@@ -273,7 +273,7 @@ impl ManagedTarget {
     }
 
     /// Drops a volume from what is remembered, and its subsystem if it was made for it.
-    fn forget(&mut self, name: &str) -> Result<(), DeviceError> {
+    pub(super) fn forget(&mut self, name: &str) -> Result<(), DeviceError> {
         let state = &mut self.store_mut()?.state;
         let Some(volume) = state.volumes.remove(name) else { return Ok(()) };
         let Some(served) = volume.served else { return Ok(()) };
@@ -359,97 +359,11 @@ impl ManagedTarget {
         Ok((Box::new(move || files::replace(&path, &text)), Box::new(then)))
     }
 
-    /// Serves the volumes of a subsystem with NSIDs below one that is configured: NSIDs are given out
-    /// in ascending order.
-    pub(super) fn restore_below(&mut self, nqn: &Nqn, below: u32) -> Result<(), DeviceError> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let mut volumes: Vec<(String, ServedState)> = Vec::new();
-        for (name, volume) in &store.state.volumes {
-            if let Some(served) = volume.served.as_ref().filter(|_| !volume.is_deleted)
-                && served.subsystem == nqn.as_str()
-                && served.namespace_id < below
-                && self.exposed_volume(name).is_err()
-            {
-                volumes.push((name.clone(), served.clone()));
-            }
-        }
-        volumes.sort_by_key(|(_, served)| served.namespace_id);
-        volumes.iter().try_for_each(|(name, served)| self.restore_volume(name, served))
-    }
-
-    /// Serves again what calls have made, and finishes removals that a crash has interrupted.
-    pub(super) fn restore(&mut self) -> Result<(), DeviceError> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let state = store.state.clone();
-        let mut volumes: Vec<_> = state.volumes.iter().collect();
-        // NSIDs are given out in ascending order.
-        volumes.sort_by_key(|(_, volume)| volume.served.as_ref().map(|found| found.namespace_id));
-        let deleted = volumes.iter().filter(|(_, volume)| volume.is_deleted).count();
-        for (name, volume) in volumes {
-            check_name(name)?;
-            if volume.is_deleted {
-                files::remove(&self.path(name)?)?;
-                self.forget(name)?;
-            } else if let Some(served) = &volume.served
-                && self.exposed_volume(name).is_err()
-            {
-                self.restore_volume(name, served)?;
-            }
-        }
-        if deleted > 0 {
-            let store = self.store()?;
-            files::replace(&store.plan.state, &store.state.text()?)?;
-        }
-        for (nqn, subsystem) in &state.subsystems {
-            self.restore_subsystem(nqn, subsystem.hosts.as_deref(), subsystem.next_namespace_id)?;
-        }
-        Ok(())
-    }
-
-    fn restore_volume(&mut self, name: &str, served: &ServedState) -> Result<(), DeviceError> {
-        check_name(name)?;
-        let of = |why: String| DeviceError::new(format!("state: volume '{name}': {why}"));
-        let nqn: Nqn = served.subsystem.parse().map_err(|why| of(format!("{why}")))?;
-        let uuid: HostId = served.uuid.parse().map_err(|why| of(format!("{why}")))?;
-        if !self.path(name)?.exists() {
-            // The others are served all the same.
-            output::notice(format_args!(
-                "volume '{name}': its file is gone, so it is not served; `forebay target delete` \
-                 makes an end of it"
-            ));
-            return Ok(());
-        }
-        let id = Some(served.namespace_id);
-        let restored = self.serve_file(name, &nqn, id, uuid, served.access_group);
-        restored.map(|_| ()).map_err(|error| {
-            DeviceError::with_source(format!("volume '{name}' in subsystem {nqn}"), error)
-        })
-    }
-
-    fn restore_subsystem(
-        &mut self,
-        nqn: &str,
-        hosts: Option<&[String]>,
-        next_namespace_id: u32,
-    ) -> Result<(), DeviceError> {
-        let name: Nqn = nqn.parse().map_err(|why| wrong("state: subsystem", nqn, &why))?;
-        // One that is configured no more, and that no volume needs.
-        let Some(place) = self.task.target().find_subsystem(&name) else { return Ok(()) };
-        let target = self.task.target_mut();
-        if next_namespace_id > 0 {
-            target.skip_namespace_ids(place, next_namespace_id)?;
-        }
-        match hosts {
-            Some(hosts) => target.set_hosts(place, Hosts::Listed(names(hosts)?)),
-            None => Ok(()),
-        }
-    }
-
-    fn store(&self) -> Result<&Store, DeviceError> {
+    pub(super) fn store(&self) -> Result<&Store, DeviceError> {
         self.store.as_ref().ok_or_else(no_volumes)
     }
 
-    fn store_mut(&mut self) -> Result<&mut Store, DeviceError> {
+    pub(super) fn store_mut(&mut self) -> Result<&mut Store, DeviceError> {
         self.store.as_mut().ok_or_else(no_volumes)
     }
 
@@ -467,7 +381,7 @@ impl ManagedTarget {
         Ok((self.path(name)?, self.volume(name).size_bytes))
     }
 
-    fn exposed_volume(&self, name: &str) -> Result<&Exposed, DeviceError> {
+    pub(super) fn exposed_volume(&self, name: &str) -> Result<&Exposed, DeviceError> {
         let found = self.exposed.iter().find(|found| found.volume.as_deref() == Some(name));
         found.ok_or_else(|| no_volume(name))
     }
@@ -502,12 +416,12 @@ fn no_volume(name: &str) -> DeviceError {
     )
 }
 
-fn wrong(field: &str, value: &str, why: &dyn std::fmt::Display) -> DeviceError {
+pub(super) fn wrong(field: &str, value: &str, why: &dyn std::fmt::Display) -> DeviceError {
     DeviceError::new(format!("{field} '{}': {why}", value.escape_debug()))
 }
 
 /// A name that makes a file's name and the end of an NQN.
-fn check_name(name: &str) -> Result<(), DeviceError> {
+pub(super) fn check_name(name: &str) -> Result<(), DeviceError> {
     let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     let begins = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
     if is_plain && begins && name.len() <= NAME_MAX {
@@ -523,7 +437,7 @@ fn check_size(name: &str, size: u64, least: u64) -> Result<(), DeviceError> {
         return Ok(());
     }
     Err(DeviceError::new(format!(
-        "volume '{name}': size {size}: must be a multiple of {SIZE_UNIT} and at least {least} bytes; \
-         volumes do not shrink"
+        "volume '{name}': size {size}: must be a multiple of {SIZE_UNIT} and at least {least} \
+         bytes; volumes do not shrink"
     )))
 }

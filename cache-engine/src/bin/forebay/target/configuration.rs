@@ -1,6 +1,6 @@
 //! The configuration file of `forebay target --config`: TOML with listeners, subsystems and their
-//! namespaces, limits, and where volumes that calls make are kept. `docs/forebay-target.toml` is one
-//! with every key.
+//! namespaces, limits, and where volumes that calls make are kept. `docs/forebay-target.toml` has
+//! every key.
 //!
 //! Keys that are not known are refused, because what they were to change would be left as it is.
 //! Absent: reading the file anew while the target runs; a change is a call.

@@ -11,8 +11,8 @@ use std::path::Path;
 use block_io::DeviceError;
 use rustix::io::Errno;
 
-/// Makes a file of `size` bytes that takes no room yet. One that an interrupted call has left there,
-/// in which nothing was written, is taken.
+/// Makes a file of `size` bytes that takes no room yet. One that an interrupted call has left
+/// there, in which nothing was written, is taken.
 ///
 /// # Errors
 /// When something else is there, or the file system has no room or does not allow it.

@@ -1,5 +1,5 @@
-//! `forebay target`: block devices as the namespaces of NVMe/TCP subsystems, on one reactor, until a
-//! signal.
+//! `forebay target`: block devices as the namespaces of NVMe/TCP subsystems, on one reactor, until
+//! a signal.
 //!
 //! ```text
 //!   arguments ─▶ service                one subsystem, as it is given
@@ -12,6 +12,7 @@ mod calls;
 mod configuration;
 mod files;
 mod managed;
+mod restore;
 mod service;
 mod state;
 mod status;
