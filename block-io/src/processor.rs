@@ -59,6 +59,43 @@ fn one_by_one(pairs: [u64; 8], wanted: u32, mask: u32) -> u16 {
     equal
 }
 
+/// A bit for each of 64 numbers: whether it is one of `wanted`.
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+pub fn either_of(numbers: &[u16; 64], wanted: [u16; 2]) -> u64 {
+    use std::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128,
+        _mm_packs_epi16, _mm_set1_epi16,
+    };
+    let (eights, _) = numbers.as_chunks::<8>();
+    // SAFETY: SSE2 is part of x86-64, and the load reads the eight numbers that it is given.
+    unsafe {
+        let [first, second] = wanted.map(|wanted| _mm_set1_epi16(wanted as i16));
+        let is_wanted = |at: usize| -> __m128i {
+            let eight = _mm_loadu_si128(eights[at].as_ptr().cast());
+            _mm_or_si128(_mm_cmpeq_epi16(eight, first), _mm_cmpeq_epi16(eight, second))
+        };
+        let sixteen = |at: usize| -> u64 {
+            let packed = _mm_packs_epi16(is_wanted(2 * at), is_wanted(2 * at + 1));
+            _mm_movemask_epi8(packed) as u64
+        };
+        sixteen(0) | sixteen(1) << 16 | sixteen(2) << 32 | sixteen(3) << 48
+    }
+}
+
+/// A bit for each of 64 numbers: whether it is one of `wanted`.
+#[inline(always)]
+#[cfg(not(target_arch = "x86_64"))]
+pub fn either_of(numbers: &[u16; 64], wanted: [u16; 2]) -> u64 {
+    each_of(numbers, wanted)
+}
+
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn each_of(numbers: &[u16; 64], wanted: [u16; 2]) -> u64 {
+    let bit = |(at, number): (usize, &u16)| u64::from(wanted.contains(number)) << at;
+    numbers.iter().enumerate().map(bit).fold(0, |all, bit| all | bit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +113,16 @@ mod tests {
         }
         assert_eq!(equal_lanes([u64::MAX; 8], u32::MAX, u32::MAX), u16::MAX);
         assert_eq!(equal_lanes([7 << 32 | 9, 0, 0, 0, 0, 0, 0, 7], 7, 7), 1 << 1 | 1 << 14);
+    }
+
+    #[test]
+    fn numbers_are_found_as_one_by_one() {
+        let mut random = Random::new(2);
+        for _ in 0..10_000 {
+            let numbers = std::array::from_fn(|_| random.below(8) as u16 * 0x2001);
+            let wanted = [random.below(8) as u16 * 0x2001, random.below(9) as u16];
+            assert_eq!(either_of(&numbers, wanted), each_of(&numbers, wanted));
+        }
     }
 
     #[test]

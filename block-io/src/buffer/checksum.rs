@@ -17,6 +17,8 @@
 use std::mem::MaybeUninit;
 
 use super::Buffer;
+#[cfg(target_arch = "x86_64")]
+use super::crc32c_avx512;
 
 /// Bytes that one checksum of [`Buffer::crc32c_blocks`] is over.
 pub const CHECKSUM_BLOCK: usize = 4096;
@@ -39,6 +41,19 @@ impl Crc32c {
     /// Goes on over `bytes`.
     #[must_use]
     pub fn update(self, bytes: &[u8]) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if bytes.len() >= crc32c_avx512::BLOCK && crc32c_avx512::is_available() {
+            let (blocks, rest) = bytes.as_chunks();
+            let register = blocks.iter().fold(!self.0, |register, block| {
+                // SAFETY: the processor has all that it needs, which was just asked.
+                unsafe { crc32c_avx512::update(register, block) }
+            });
+            return Self(!register).update_any(rest);
+        }
+        self.update_any(bytes)
+    }
+
+    fn update_any(self, bytes: &[u8]) -> Self {
         if self.0 == 0 {
             // No bytes, or bytes with this checksum: the register is the same.
             return Self(crc_fast::crc32_iscsi(bytes));
@@ -146,6 +161,31 @@ mod tests {
         assert_eq!(Crc32c::new().update(b"123456789").value(), 0xE306_9283);
         assert_eq!(Crc32c::new().update(&[0; 32]).value(), 0x8A91_36AA);
         assert_eq!(Crc32c::new().update(&[0xFF; 32]).value(), 0x62A8_AB43);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn blocks_agree_with_the_definition_wherever_they_stand_and_whatever_was_before() {
+        if !crc32c_avx512::is_available() {
+            println!("skipped: the processor has no carry-less multiplication of 512 bits");
+            return;
+        }
+        let bytes = noise(3 * CHECKSUM_BLOCK + 100);
+        for start in [0, 1, 8, 63, 100] {
+            let before = Crc32c::new().update_any(&bytes[..start]);
+            for length in [4096, 4097, 8192, 12_188] {
+                let whole = by_definition(&bytes[..start + length]);
+                assert_eq!(before.update(&bytes[start..start + length]).value(), whole);
+            }
+        }
+        // Each bit of a block has its own share in the checksum.
+        let mut block = [0; CHECKSUM_BLOCK];
+        for bit in 0..8 * CHECKSUM_BLOCK {
+            block[bit / 8] = 1 << (bit % 8);
+            let expected = Crc32c::new().update_any(&block).value();
+            assert_eq!(Crc32c::new().update(&block).value(), expected, "bit {bit}");
+            block[bit / 8] = 0;
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! A buffer that nobody else views can be sent to another core and back ([`RemoteBuffer`]).
 
 mod checksum;
+#[cfg(target_arch = "x86_64")]
+mod crc32c_avx512;
 mod pool;
 mod remote;
 

@@ -416,16 +416,14 @@ impl Ring {
         }
         let page = self.chunk[self.at..].first_chunk::<PAGE_SIZE>();
         let page = page.expect("whole pages were read, and this one was not looked at");
-        let records = &mut self.records;
-        records.clear();
-        let take = |record: &Record| records.push(*record);
-        match journal_block::decode(page, self.format_id, self.sequence, take) {
-            Some(run) if run >= self.run => self.run = run,
-            _ => {
-                self.end = self.sequence;
-                return Ok(None);
-            }
-        }
+        let read = journal_block::read(page, self.format_id, self.sequence);
+        let Some((run, records)) = read.filter(|(run, _)| *run >= self.run) else {
+            self.end = self.sequence;
+            return Ok(None);
+        };
+        self.run = run;
+        self.records.clear();
+        records.all(|record| self.records.push(*record));
         self.sequence += 1;
         self.at += PAGE_SIZE;
         Ok(Some(&self.records))

@@ -13,6 +13,7 @@ mod alarm;
 pub mod discover;
 mod host;
 pub mod namespace_device;
+pub mod reservation_files;
 mod stream;
 pub mod target;
 mod target_devices;

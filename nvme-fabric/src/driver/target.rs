@@ -17,6 +17,7 @@ use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, Task, soc
 use block_io::{BlockQueue, BufferPool, Completion, DeviceError, Timestamp};
 
 use super::alarm::Alarm;
+use super::reservation_files::ReservationFiles;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
 use super::target_devices::{Devices, OpenQueues};
 use crate::error::ConnectionError;
@@ -40,6 +41,7 @@ pub struct TargetTask<Queue> {
     pool: BufferPool,
     target: Target,
     devices: Devices<Queue>,
+    reservations: Option<ReservationFiles>,
     /// An accept's token is its door's place.
     listeners: Vec<Option<Door>>,
     peers: Vec<Option<Peer<Queue>>>,
@@ -95,6 +97,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             pool: reactor.pool().clone(),
             target,
             devices,
+            reservations: None,
             listeners: Vec::new(),
             peers: Vec::new(),
             accept_after: Timestamp(0),
@@ -102,6 +105,13 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             is_stopping: false,
             completions: Vec::new(),
         })
+    }
+
+    /// Keeps the reservations of namespaces that were made with
+    /// [`Namespace::with_kept_reservations`](crate::target::Namespace::with_kept_reservations).
+    #[must_use]
+    pub fn with_reservation_files(self, files: ReservationFiles) -> Self {
+        Self { reservations: Some(files), ..self }
     }
 
     /// Listens on `address`, which discovery then tells, and returns the address with its port.
@@ -326,6 +336,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             return progress | peer.stream.start(&self.port, &mut peer.connection);
         }
         peer.stream.close(&self.port);
+        // The last completions give back what other connections' commands may wait for.
+        progress |= peer.connection.poll(&mut self.target, now);
         if peer.stream.is_closed() && peer.queues.in_flight() == 0 {
             self.peers[index] = None;
             return true;
@@ -358,6 +370,9 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
             let peers = &self.peers;
             let is_open = |key| peers.iter().flatten().any(|peer| peer.queues.has(key));
             progress |= self.devices.let_go(is_open);
+        }
+        if let Some(files) = &self.reservations {
+            progress |= files.keep(&mut self.target);
         }
         self.set_alarm(now);
         progress

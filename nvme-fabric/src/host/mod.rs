@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   requests      a block device's requests, split into commands
-//!      │
+//!      │          commands: what a block device has no requests for
 //!   controller    brings an association up, keeps it alive, hears its events, shuts it down
 //!      │                                    discovery: asks a discovery controller what there is
 //!   connection    one queue: handshake, commands, transfer, shutdown
@@ -10,6 +10,7 @@
 //! Time comes in, PDUs go out; [`crate::driver`] connects it to sockets. An association that is
 //! lost stays lost: requests fail at once, and reconnecting is for whoever made it.
 
+pub mod commands;
 pub mod connection;
 pub mod controller;
 pub mod discovery;

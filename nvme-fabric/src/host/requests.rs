@@ -26,6 +26,13 @@ pub struct Limits {
     pub block_shift: u32,
     /// Most bytes of data in one command; a multiple of the block.
     pub data_max: u32,
+    /// WZSL: most bytes of one write zeroes.
+    pub zeroes_max: u64,
+    /// DMRSL and DMSL: most bytes of one discard of one range.
+    pub discard_max: u64,
+    /// NOIOB: commands with data do not cross multiples of so many bytes; 0 when it does not
+    /// matter. A controller takes what crosses them too, but slower.
+    pub boundary: u64,
     /// How long a command may take.
     pub timeout: Duration,
 }
@@ -287,13 +294,21 @@ impl Limits {
         let rest = live.length() - live.sent;
         let by_blocks = u64::from(BLOCKS_MAX) << self.block_shift;
         let by_data = u64::from(self.data_max).min(by_blocks);
+        // How far it is to the next boundary, when there are any.
+        let start = live.request.extent.offset + live.sent;
+        let room = start.checked_rem(self.boundary).map_or(u64::MAX, |past| self.boundary - past);
+        let by_data = by_data.min(room);
         match live.request.operation {
             Operation::Flush => rest,
             Operation::Read | Operation::Write => rest.min(by_data),
-            Operation::WriteZeroes if geometry.write_zeroes => rest.min(by_blocks),
+            Operation::WriteZeroes if geometry.write_zeroes => {
+                rest.min(by_blocks).min(self.zeroes_max)
+            }
             Operation::WriteZeroes => rest.min(by_data),
             // A range counts blocks in 32 bits.
-            Operation::Discard => rest.min(u64::from(u32::MAX) << self.block_shift),
+            Operation::Discard => {
+                rest.min(u64::from(u32::MAX) << self.block_shift).min(self.discard_max)
+            }
         }
     }
 }

@@ -26,6 +26,11 @@ pub const KEEP_ALIVE_TIMER: u8 = 0x0f;
 pub const HOST_BEHAVIOUR: u8 = 0x16;
 /// FID 81h: host identifier; over fabrics Connect sets it.
 pub const HOST_IDENTIFIER: u8 = 0x81;
+/// FID 82h: reservation notification mask, of a namespace; bits as in
+/// [`crate::spec::reservation::notification_mask`]. Base §5.27.1.28.
+pub const RESERVATION_NOTIFICATION_MASK: u8 = 0x82;
+/// FID 83h: reservation persistence, of a namespace; bit 0 is PTPL. Base §5.27.1.29.
+pub const RESERVATION_PERSISTENCE: u8 = 0x83;
 /// FID 84h: namespace write protection.
 pub const NAMESPACE_WRITE_PROTECT: u8 = 0x84;
 
@@ -86,6 +91,10 @@ impl Event {
     pub const NAMESPACE_CHANGED: Self = Self { kind: 2, information: 0x00, page: 0x04 };
     /// Notice: asymmetric namespace access changed, told by log page 0Ch. Base §5.2.1.
     pub const ACCESS_CHANGED: Self = Self { kind: 2, information: 0x03, page: 0x0c };
+    /// I/O command set event: a reservation notification log page is there, page 80h. It is not
+    /// among the events of the event configuration; [`RESERVATION_NOTIFICATION_MASK`] masks it.
+    /// Base §5.2.1.
+    pub const RESERVATION_NOTIFICATION: Self = Self { kind: 6, information: 0x00, page: 0x80 };
     /// Notice: discovery log changed, told by log page 70h. Base §5.2.1.
     pub const DISCOVERY_CHANGED: Self = Self { kind: 2, information: 0xf0, page: 0x70 };
 

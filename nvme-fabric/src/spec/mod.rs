@@ -7,7 +7,7 @@
 //!   sgl        where a command's data travels   connect    the data of Connect
 //!   property   the controller's registers       identify   controller, namespace, lists
 //!   feature    Set/Get Features                 log_page   Get Log Page
-//!   nqn        qualified names and host ids
+//!   nqn        qualified names and host ids     reservation the data of reservation commands
 //! ```
 //! Absent: PDUs (`crate::pdu`), state, and every command that neither end here uses.
 //!
@@ -23,5 +23,6 @@ pub mod identify;
 pub mod log_page;
 pub mod nqn;
 pub mod property;
+pub mod reservation;
 pub mod sgl;
 pub mod status;

@@ -39,11 +39,14 @@ statuses! {
     INTERNAL_ERROR = 0x006 "Internal Error";
     ABORT_REQUESTED = 0x007 "Command Abort Requested";
     ABORTED_QUEUE_DELETED = 0x008 "Command Aborted due to SQ Deletion";
+    ABORTED_FAILED_FUSED = 0x009 "Command Aborted due to Failed Fused Command";
+    ABORTED_MISSING_FUSED = 0x00a "Command Aborted due to Missing Fused Command";
     INVALID_NAMESPACE = 0x00b "Invalid Namespace or Format";
     COMMAND_SEQUENCE_ERROR = 0x00c "Command Sequence Error";
     INVALID_SGL_COUNT = 0x00e "Invalid Number of SGL Descriptors";
     DATA_SGL_LENGTH_INVALID = 0x00f "Data SGL Length Invalid";
     SGL_TYPE_INVALID = 0x011 "SGL Descriptor Type Invalid";
+    ATOMIC_WRITE_UNIT_EXCEEDED = 0x014 "Atomic Write Unit Exceeded";
     OPERATION_DENIED = 0x015 "Operation Denied";
     SGL_OFFSET_INVALID = 0x016 "SGL Offset Invalid";
     HOST_ID_INCONSISTENT = 0x018 "Host Identifier Inconsistent Format";
@@ -67,7 +70,7 @@ statuses! {
     CONNECT_INCOMPATIBLE_FORMAT = 0x180 "Connect Incompatible Format";
     CONNECT_CONTROLLER_BUSY = 0x181 "Connect Controller Busy";
     CONNECT_INVALID_PARAMETERS = 0x182 "Connect Invalid Parameters";
-    CONNECT_RESTART_DISCOVERY = 0x183 "Connect Restart Discovery";
+    CONNECT_RESTART_DISCOVERY = 0x183 "Connect Restart Discovery or Command Size Limit Exceeded";
     CONNECT_INVALID_HOST = 0x184 "Connect Invalid Host";
     DISCOVERY_RESTART = 0x190 "Discovery Restart";
     AUTHENTICATION_REQUIRED = 0x191 "Authentication Required";
@@ -86,6 +89,10 @@ statuses! {
 }
 
 impl Status {
+    /// Of a copy: more or longer ranges than the namespace takes. Of Connect the same code is
+    /// [`CONNECT_RESTART_DISCOVERY`](Self::CONNECT_RESTART_DISCOVERY). NVM §3.2.2.
+    pub const COMMAND_SIZE_LIMIT_EXCEEDED: Self = Self(0x183);
+
     /// The status of completion bytes 14-15; the phase bit 0 means nothing over fabrics.
     pub const fn from_field(field: u16) -> Self {
         Self(field >> 1)

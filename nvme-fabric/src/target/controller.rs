@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use block_io::Timestamp;
 
+use super::connection::AbortOrder;
+use super::reservation::Notices;
 use crate::spec::feature::{Event, event};
 use crate::spec::nqn::{HostId, Nqn};
 use crate::spec::property::{Configuration, ControllerStatus, ShutdownStatus};
@@ -61,6 +63,10 @@ pub(super) struct Controller {
     told: u32,
     changed_namespaces: Vec<u32>,
     changed_overflow: bool,
+    /// Reservation notifications.
+    pub(super) notices: Notices,
+    /// Abort commands that wait for the queue of the command that they are about.
+    pub(super) aborts: Vec<AbortOrder>,
 }
 
 impl Controller {
@@ -91,6 +97,8 @@ impl Controller {
             told: 0,
             changed_namespaces: Vec::new(),
             changed_overflow: false,
+            notices: Notices::default(),
+            aborts: Vec::new(),
         }
     }
 
@@ -151,6 +159,7 @@ impl Controller {
         self.told = 0;
         self.changed_namespaces.clear();
         self.changed_overflow = false;
+        self.notices.clear();
     }
 
     /// Something happened that the host may want to be told: `events` is a bit of the event
@@ -200,7 +209,7 @@ impl Controller {
                 return Some(told);
             }
         }
-        None
+        self.notices.take_event().then_some(Event::RESERVATION_NOTIFICATION)
     }
 }
 

@@ -18,7 +18,7 @@
 //!
 //! A target changes while hosts are connected (`changes`): what hosts asked to be told they are.
 //!
-//! Absent: authentication, reservations.
+//! Absent: authentication.
 
 mod access;
 mod admin;
@@ -30,6 +30,7 @@ mod io;
 mod limits;
 mod namespace;
 mod numbered;
+mod reservation;
 mod subsystem;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use connection::{Connection, Submission};
 pub use discovery::Listener;
 pub use namespace::Namespace;
 pub use numbered::Numbered;
+pub use reservation::ReservationImage;
 pub use subsystem::Subsystem;
 
 use std::time::Duration;
@@ -46,6 +48,7 @@ use std::time::Duration;
 use block_io::{DeviceError, Timestamp};
 
 use crate::spec::nqn::Nqn;
+use crate::spec::status::Status;
 use controller::{Controller, ControllerKey, Service};
 use discovery::Discovery;
 use limits::Usage;
@@ -239,6 +242,21 @@ impl Target {
     /// The place of the controller with this id, whether it is there or not.
     fn controller_place(&self, id: u16) -> Option<usize> {
         id.checked_sub(self.settings.controller_id_first).map(usize::from)
+    }
+
+    /// Why commands for a namespace fail here now; none when they do not, or there is none.
+    fn access_failure(&self, key: NamespaceKey) -> Option<Status> {
+        let subsystem = self.subsystems.get(key.subsystem)?;
+        let namespace = subsystem.namespaces.get(key.namespace)?;
+        subsystem.access_failure(namespace.access_group())
+    }
+
+    fn namespace(&self, key: NamespaceKey) -> Option<&Namespace> {
+        self.subsystems.get(key.subsystem)?.namespaces.get(key.namespace)
+    }
+
+    fn namespace_mut(&mut self, key: NamespaceKey) -> Option<&mut Namespace> {
+        self.subsystems.get_mut(key.subsystem)?.namespaces.get_mut(key.namespace)
     }
 
     /// The controller with this key, unless it is gone.

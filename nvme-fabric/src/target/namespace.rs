@@ -5,6 +5,8 @@
 use block_io::{DeviceError, Extent, Geometry};
 
 use super::PAGE_SIZE;
+use super::io::{self, Extents};
+use super::reservation::Reservation;
 use crate::spec::identify::{
     BlockFormat, COMMAND_SET_NVM, IdentifyNamespace, IndependentNamespace, NamespaceDescriptors,
 };
@@ -20,6 +22,9 @@ pub struct Namespace {
     uuid: HostId,
     /// ANAGRPID; 0 where the subsystem has no groups.
     access_group: u32,
+    /// What commands are at the device for.
+    pub(super) extents: Extents,
+    pub(super) reservation: Reservation,
 }
 
 impl Namespace {
@@ -32,7 +37,19 @@ impl Namespace {
             return Err(DeviceError::new("the namespace's UUID is zero: must be a UUID"));
         }
         check(&geometry)?;
-        Ok(Self { geometry, uuid, access_group: 0 })
+        let (extents, reservation) = (Extents::default(), Reservation::default());
+        Ok(Self { geometry, uuid, access_group: 0, extents, reservation })
+    }
+
+    /// The same, whose reservation can persist through power loss, because the owner of the target
+    /// keeps what [`Target::next_reservation_image`](super::Target::next_reservation_image) gives.
+    /// `image` is the text of the last one, when there is one.
+    ///
+    /// # Errors
+    /// When the image is cut short or another namespace's: the line and what would be right.
+    pub fn with_kept_reservations(self, image: Option<&str>) -> Result<Self, DeviceError> {
+        let reservation = Reservation::kept(image, self.uuid)?;
+        Ok(Self { reservation, ..self })
     }
 
     /// The same as a member of an access group, which its subsystem must have. Without that it
@@ -97,6 +114,11 @@ impl Namespace {
             deallocate_alignment: preferred,
             write_size: preferred,
             access_group: self.access_group,
+            reservations: self.reservation.capabilities(),
+            optimal_boundary: 0,
+            copy_range_blocks_max: io::copy_range_blocks_max(geometry) as u16,
+            copy_blocks_max: io::copy_blocks_max(geometry),
+            copy_ranges_max: (io::COPY_RANGES_MAX - 1) as u8,
             attributes: self.attributes(),
             nguid: self.uuid.0,
             eui64: [0; 8],
@@ -111,6 +133,7 @@ impl Namespace {
     pub(super) fn identify_independent(&self) -> IndependentNamespace {
         IndependentNamespace {
             multi_path: IdentifyNamespace::SHARED,
+            reservations: self.reservation.capabilities(),
             access_group: self.access_group,
             attributes: self.attributes(),
             ready: true,

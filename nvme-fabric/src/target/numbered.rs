@@ -51,6 +51,10 @@ impl<Value> Numbered<Value> {
         self.entries.iter().map(|(_, value)| value)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Value)> {
+        self.entries.iter_mut().map(|(number, value)| (*number, value))
+    }
+
     pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut Value> {
         self.place(number).map(|place| &mut self.entries[place].1)
     }

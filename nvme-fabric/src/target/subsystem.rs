@@ -3,6 +3,7 @@
 use block_io::{DeviceError, SECTOR_SIZE};
 
 use super::access::{Groups, HOSTS_MAX, Hosts};
+use super::io::ATOMIC_MAX;
 use super::{NAMESPACE_ID_MAX, NAMESPACES_MAX, Namespace, Numbered, PAGE_SIZE, TRANSFER_MAX};
 use crate::spec::command::nvm::BLOCKS_MAX;
 use crate::spec::log_page::{AccessState, HealthLog};
@@ -233,6 +234,23 @@ impl Subsystem {
         let sizes = self.namespaces.values().map(|namespace| namespace.geometry().block_size);
         let block_size = sizes.min().unwrap_or(SECTOR_SIZE);
         (block_size * (BLOCKS_MAX / PAGE_SIZE)).ilog2() as u8
+    }
+
+    /// VSL: the most that one verify covers, as a power of two pages: as write zeroes.
+    pub(super) fn verify_size_max(&self) -> u8 {
+        self.write_zeroes_size_max()
+    }
+
+    /// ACWU: blocks of an atomic compare and write, 0's based, on every namespace.
+    pub(super) fn atomic_compare_write_unit(&self) -> u16 {
+        let sizes = self.namespaces.values().map(|namespace| namespace.geometry().block_size);
+        let block_size = sizes.max().unwrap_or(SECTOR_SIZE);
+        (self.atomic_max() / block_size - 1) as u16
+    }
+
+    /// The same in bytes.
+    pub(super) fn atomic_max(&self) -> u32 {
+        ATOMIC_MAX.min(self.transfer_max())
     }
 
     /// The most data of one command, in bytes.

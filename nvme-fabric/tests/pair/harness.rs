@@ -153,7 +153,7 @@ impl Setup {
 const BYTES_AT_ONCE: usize = 8 << 10;
 
 /// How a stream's bytes moved.
-enum Moved {
+pub(crate) enum Moved {
     Nothing,
     Something,
     End,
@@ -161,7 +161,11 @@ enum Moved {
 }
 
 /// Moves what can be moved between an endpoint and a stream, both ways.
-fn move_bytes(endpoint: &mut impl Endpoint, stream: &SimStream, tape: &mut Vec<u8>) -> Moved {
+pub(crate) fn move_bytes(
+    endpoint: &mut impl Endpoint,
+    stream: &SimStream,
+    tape: &mut Vec<u8>,
+) -> Moved {
     let mut moved = Moved::Nothing;
     let mut pieces: Vec<Buffer> = Vec::new();
     endpoint.transmit_from(&mut pieces, 8);
@@ -295,11 +299,12 @@ impl<Host: Machine> Pair<Host> {
                 connection.complete(completion);
             }
             progress |= connection.poll(target, now);
-            if connection.is_finished() {
+            if connection.is_finished() && connection.is_idle() {
                 target_errors.extend(connection.error().cloned());
                 progress = true;
+                return false;
             }
-            !connection.is_finished()
+            true
         });
         progress
     }

@@ -86,7 +86,9 @@ pub struct JournalRecord {
 
 impl JournalRecord {
     fn of(record: &Record) -> Self {
-        let Record { slot, entry, valid, changed, checksums } = *record;
+        let Record { slot, entry, valid, changed, .. } = *record;
+        let mut checksums = [0; BLOCKS_MAX];
+        changed.iter().for_each(|block| checksums[block] = record.checksums[block]);
         Self { slot: slot.0, entry: entry.0, valid: valid.0, changed: changed.0, checksums }
     }
 
@@ -114,8 +116,8 @@ impl JournalBlock {
     /// Reads what stands at the place of the block `sequence`; none when that is not there.
     pub fn decode(bytes: &Page, format_id: FormatId, sequence: u64) -> Option<Self> {
         let mut records = Vec::new();
-        let take = |record: &Record| records.push(JournalRecord::of(record));
-        let run = journal_block::decode(bytes, format_id, sequence, take)?;
+        let (run, found) = journal_block::read(bytes, format_id, sequence)?;
+        found.all(|record| records.push(JournalRecord::of(record)));
         Some(Self { run, records })
     }
 

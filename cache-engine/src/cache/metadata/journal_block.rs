@@ -40,6 +40,17 @@ pub(crate) struct Record {
     pub(crate) checksums: Checksums,
 }
 
+impl Record {
+    /// Of a slot that nothing is known of, to be filled in.
+    pub(crate) const EMPTY: Self = Self {
+        slot: Slot(0),
+        entry: Entry(0),
+        valid: BlockSet::EMPTY,
+        changed: BlockSet::EMPTY,
+        checksums: [0; BLOCKS_MAX],
+    };
+}
+
 /// A block that is being filled.
 pub(crate) struct Writer {
     bytes: [u8; PAGE_SIZE],
@@ -67,9 +78,9 @@ impl Writer {
         field[4..8].copy_from_slice(&record.entry.0.to_le_bytes());
         field[8..10].copy_from_slice(&record.valid.0.to_le_bytes());
         field[10..12].copy_from_slice(&record.changed.0.to_le_bytes());
-        let checksums = field[RECORD..].chunks_exact_mut(4);
-        for (field, block) in checksums.zip(record.changed.iter()) {
-            field.copy_from_slice(&record.checksums[block].to_le_bytes());
+        let (checksums, _) = field[RECORD..].as_chunks_mut::<4>();
+        for (field, block) in checksums.iter_mut().zip(record.changed.iter()) {
+            *field = record.checksums[block].to_le_bytes();
         }
         self.length = end;
         self.count += 1;
@@ -96,25 +107,19 @@ impl Writer {
     }
 }
 
-/// The run of a block, and its records, each handed to `take`; none when it is not the block of
-/// this format and sequence number as it was written. `take` may have seen records then.
-pub(crate) fn decode(
-    bytes: &[u8; PAGE_SIZE],
-    format_id: FormatId,
-    sequence: u64,
-    take: impl FnMut(&Record),
-) -> Option<u64> {
-    decode_part(bytes, format_id, sequence, 0..u64::MAX, take)
+/// The records of a block, which is sound.
+pub(crate) struct Records<'bytes> {
+    bytes: &'bytes [u8],
+    count: u16,
 }
 
-/// The same, but only records of `slots` are handed to `take`; the others cost next to nothing.
-pub(crate) fn decode_part(
+/// The run of a block, and its records; none when it is not the block of this format and sequence
+/// number as it was written.
+pub(crate) fn read(
     bytes: &[u8; PAGE_SIZE],
     format_id: FormatId,
     sequence: u64,
-    slots: std::ops::Range<u64>,
-    mut take: impl FnMut(&Record),
-) -> Option<u64> {
+) -> Option<(u64, Records<'_>)> {
     let ours = u32_at(bytes, 0) == MAGIC
         && bytes[4..20] == format_id.0
         && u64_at(bytes, 20) == sequence
@@ -123,26 +128,46 @@ pub(crate) fn decode_part(
     if !ours || length > PAGE_SIZE - RECORDS_AT {
         return None;
     }
-    let mut rest = &bytes[RECORDS_AT..RECORDS_AT + length];
-    for _ in 0..u16_at(bytes, 36) {
-        if rest.len() < RECORD {
-            return None;
-        }
-        let changed = BlockSet(u16_at(rest, 10));
-        let end = RECORD + 4 * changed.count() as usize;
-        let fields = rest.get(RECORD..end)?;
-        let slot = Slot(u32_at(rest, 0));
-        if slots.contains(&u64::from(slot.0)) {
-            let mut checksums = [0; BLOCKS_MAX];
-            for (field, block) in fields.chunks_exact(4).zip(changed.iter()) {
-                checksums[block] = u32_at(field, 0);
+    let records =
+        Records { bytes: &bytes[RECORDS_AT..RECORDS_AT + length], count: u16_at(bytes, 36) };
+    // Nobody is to be handed records of a block that turns out to be none.
+    (0..records.count).try_fold(records.bytes, |rest, _| rest.get(record_bytes(rest)?..))?;
+    Some((u64_at(bytes, 28), records))
+}
+
+impl Records<'_> {
+    /// Hands over those of `slots`, in order; the others cost next to nothing.
+    pub(crate) fn of(&self, slots: std::ops::Range<u64>, mut take: impl FnMut(&Record)) {
+        let (mut record, mut rest) = (Record::EMPTY, self.bytes);
+        for _ in 0..self.count {
+            let Some((bytes, behind)) = record_bytes(rest).map(|bytes| rest.split_at(bytes)) else {
+                return;
+            };
+            rest = behind;
+            record.slot = Slot(u32_at(bytes, 0));
+            if slots.contains(&u64::from(record.slot.0)) {
+                record.entry = Entry(u32_at(bytes, 4));
+                record.valid = BlockSet(u16_at(bytes, 8));
+                record.changed = BlockSet(u16_at(bytes, 10));
+                let (checksums, _) = bytes[RECORD..].as_chunks::<4>();
+                for (field, block) in checksums.iter().zip(record.changed.iter()) {
+                    record.checksums[block] = u32::from_le_bytes(*field);
+                }
+                take(&record);
             }
-            let (entry, valid) = (Entry(u32_at(rest, 4)), BlockSet(u16_at(rest, 8)));
-            take(&Record { slot, entry, valid, changed, checksums });
         }
-        rest = &rest[end..];
     }
-    Some(u64_at(bytes, 28))
+
+    /// Hands over all of them, in order.
+    pub(crate) fn all(&self, take: impl FnMut(&Record)) {
+        self.of(0..u64::MAX, take);
+    }
+}
+
+/// Bytes of the record that `rest` begins with, if it can be one.
+fn record_bytes(rest: &[u8]) -> Option<usize> {
+    let changed = rest.get(..RECORD).map(|fixed| BlockSet(u16_at(fixed, 10)))?;
+    Some(RECORD + 4 * changed.count() as usize).filter(|bytes| *bytes <= rest.len())
 }
 
 fn checksum(bytes: &[u8; PAGE_SIZE]) -> u32 {
@@ -163,9 +188,15 @@ mod tests {
         Record { slot: Slot(slot), entry: Entry(!slot), valid: changed, changed, checksums }
     }
 
-    fn read(bytes: &[u8; PAGE_SIZE], sequence: u64) -> Option<(u64, Vec<Record>)> {
+    fn found(bytes: &[u8; PAGE_SIZE], sequence: u64) -> Option<(u64, Vec<Record>)> {
         let mut records = Vec::new();
-        let run = decode(bytes, FORMAT, sequence, |record| records.push(*record))?;
+        let (run, found) = read(bytes, FORMAT, sequence)?;
+        found.all(|found| {
+            let unspecified = BlockSet(!found.changed.0);
+            records.push(*found);
+            let last = records.len() - 1;
+            unspecified.iter().for_each(|block| records[last].checksums[block] = 0);
+        });
         Some((run, records))
     }
 
@@ -178,10 +209,10 @@ mod tests {
         }
         assert!(written.len() > 100, "{} records", written.len());
         let bytes = writer.finish(FORMAT, 9, 4);
-        assert_eq!(read(&bytes, 9), Some((4, written)));
-        assert_eq!(read(&bytes, 8), None, "another lap's");
-        assert_eq!(decode(&bytes, FormatId([8; 16]), 9, |_| {}), None);
-        assert_eq!(read(&[0; PAGE_SIZE], 0), None);
+        assert_eq!(found(&bytes, 9), Some((4, written)));
+        assert_eq!(found(&bytes, 8), None, "another lap's");
+        assert!(read(&bytes, FormatId([8; 16]), 9).is_none());
+        assert_eq!(found(&[0; PAGE_SIZE], 0), None);
     }
 
     #[test]
@@ -192,7 +223,7 @@ mod tests {
         for bit in (0..PAGE_SIZE * 8).step_by(5) {
             let mut damaged = block;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read(&damaged, 9), None, "bit {bit}");
+            assert_eq!(found(&damaged, 9), None, "bit {bit}");
         }
     }
 
@@ -205,7 +236,7 @@ mod tests {
             bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
             let checksum = checksum(&bytes);
             bytes[CHECKSUM_AT..RECORDS_AT].copy_from_slice(&checksum.to_le_bytes());
-            assert_eq!(read(&bytes, 9), None, "byte {at}");
+            assert_eq!(found(&bytes, 9), None, "byte {at}");
         }
     }
 }

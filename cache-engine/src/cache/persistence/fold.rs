@@ -16,11 +16,13 @@ use super::journal::Reader;
 use super::part::Part;
 use super::replay::Replay;
 use crate::cache::metadata::layout::Layout;
-use crate::cache::metadata::line_page::{self, Shape, Verdict};
+use crate::cache::metadata::line_page::{self, PageBytes, Shape, Verdict};
 use crate::cache::metadata::{FormatId, PAGE_SIZE};
 
-/// Pages being worked on at the same time.
+/// Runs of pages being worked on at the same time, and pages of a run at the most: a quarter of a
+/// mebibyte together.
 const LANES: usize = 4;
+const RUN_PAGES_MAX: u32 = 16;
 
 enum Stage {
     Idle,
@@ -34,12 +36,22 @@ enum Stage {
     Recording(u64),
 }
 
+/// Pages that stand together, and are read and written together as long as that goes well.
 #[derive(Default)]
 struct Lane {
-    page: u32,
+    /// Those of the read or write in flight: from `first` on.
+    first: u32,
+    count: u32,
+    /// One past the last page of the run; nothing is in flight when `first` is there.
+    end: u32,
     /// What is being written; a lane without is reading, or idle.
     buffer: Option<Buffer>,
-    busy: bool,
+}
+
+impl Lane {
+    fn is_idle(&self) -> bool {
+        self.first == self.end
+    }
 }
 
 /// What the owner has to do next.
@@ -60,23 +72,28 @@ pub(super) struct Fold {
     format_id: FormatId,
     shape: Shape,
     end: u64,
+    run_pages_max: u32,
     stage: Stage,
     replay: Option<Replay>,
     lanes: [Lane; LANES],
+    /// The page that is being worked on.
+    page: Box<PageBytes>,
     pub(super) folds: u64,
 }
 
 impl Fold {
-    pub(super) fn new(layout: Layout, format_id: FormatId) -> Self {
+    pub(super) fn new(layout: Layout, format_id: FormatId, transfer_max: u32) -> Self {
         let shape = Shape::new(layout.line_size);
         Self {
             layout,
             format_id,
             shape,
             end: 0,
+            run_pages_max: (transfer_max / PAGE_SIZE as u32).clamp(1, RUN_PAGES_MAX),
             stage: Stage::Idle,
             replay: None,
             lanes: Default::default(),
+            page: Box::new([0; PAGE_SIZE]),
             folds: 0,
         }
     }
@@ -137,15 +154,15 @@ impl Fold {
     fn begin_pages(&mut self, device: &mut Device, pool: &BufferPool) -> Next {
         let Some(replay) = &mut self.replay else { return Next::Wait };
         let mut next = Next::Wait;
-        for (number, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.busy) {
-            let Some(page) = replay.next_page() else { break };
-            (lane.page, lane.busy) = (page, true);
-            let buffer = pool.allocate(PAGE_SIZE);
-            let offset = self.layout.table_page_offset(page);
+        for (number, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_idle()) {
+            let Some(run) = replay.next_run(self.run_pages_max) else { break };
+            (lane.first, lane.count, lane.end) = (run.start, run.end - run.start, run.end);
+            let buffer = pool.allocate(lane.count as usize * PAGE_SIZE);
+            let offset = self.layout.table_page_offset(lane.first);
             device.read(Purpose::FoldRead { lane: number as u8 }, offset, buffer);
             next = Next::Sent;
         }
-        if self.lanes.iter().any(|lane| lane.busy) {
+        if !self.lanes.iter().all(Lane::is_idle) {
             return next;
         }
         if !replay.next_part() {
@@ -162,44 +179,58 @@ impl Fold {
         }
     }
 
-    /// A page was read, or could not be, which costs what it knew: its records are applied and it
-    /// is written.
-    pub(super) fn page_read(
+    /// Pages were read. If several could not be they are read one by one; one that could not be
+    /// costs what it knew: its records are applied and it is written.
+    pub(super) fn pages_read(
         &mut self,
-        lane_number: u8,
+        number: u8,
         buffer: &Buffer,
         is_read: bool,
         device: &mut Device,
     ) {
-        let lane = &mut self.lanes[usize::from(lane_number)];
-        let page = lane.page;
-        let mut bytes = [0; PAGE_SIZE];
-        buffer.copy_to_slice(&mut bytes);
-        if !is_read || line_page::check(&bytes, self.format_id, page) != Verdict::Valid {
-            bytes.fill(0);
+        let lane = &mut self.lanes[usize::from(number)];
+        let offset = self.layout.table_page_offset(lane.first);
+        if !is_read && lane.count > 1 {
+            lane.count = 1;
+            let first = buffer.slice(0, PAGE_SIZE);
+            return device.read(Purpose::FoldRead { lane: number }, offset, first);
         }
-        let first_slot = page * self.shape.slots() as u32;
         let Some(replay) = &self.replay else { return };
-        replay.for_each(page, |record| {
-            self.shape.apply(&mut bytes, (record.slot.0 - first_slot) as usize, record);
-        });
-        line_page::seal(&mut bytes, self.format_id, page);
-        buffer.copy_from_slice(&bytes);
+        for (index, page) in (lane.first..lane.first + lane.count).enumerate() {
+            let place = buffer.slice(index * PAGE_SIZE, PAGE_SIZE);
+            let bytes = &mut *self.page;
+            place.copy_to_slice(bytes);
+            if !is_read || line_page::check(bytes, self.format_id, page) != Verdict::Valid {
+                bytes.fill(0);
+            }
+            let first_slot = page * self.shape.slots() as u32;
+            replay.for_each(page, |record| {
+                self.shape.apply(bytes, (record.slot.0 - first_slot) as usize, record);
+            });
+            line_page::seal(bytes, self.format_id, page);
+            place.copy_from_slice(bytes);
+        }
         lane.buffer = Some(buffer.clone());
-        let offset = self.layout.table_page_offset(page);
-        let purpose = Purpose::FoldWrite { lane: lane_number };
-        device.write(purpose, offset, buffer.clone(), false);
+        device.write(Purpose::FoldWrite { lane: number }, offset, buffer.clone(), false);
     }
 
-    /// A page was written.
-    pub(super) fn page_written(&mut self, lane: u8) {
-        let lane = &mut self.lanes[usize::from(lane)];
-        (lane.buffer, lane.busy) = (None, false);
+    /// Pages were written.
+    pub(super) fn pages_written(&mut self, number: u8, device: &mut Device) {
+        let lane = &mut self.lanes[usize::from(number)];
+        lane.first += lane.count;
+        // What is left of a run that could not be read at once.
+        if let Some(buffer) = lane.buffer.take().filter(|_| !lane.is_idle()) {
+            lane.count = 1;
+            let offset = self.layout.table_page_offset(lane.first);
+            device.read(Purpose::FoldRead { lane: number }, offset, buffer);
+        }
     }
 
     /// The newest content of a page that is being written.
-    pub(super) fn page_in_flight(&self, page: u32) -> Option<&Buffer> {
-        let lane = self.lanes.iter().find(|lane| lane.page == page && lane.buffer.is_some())?;
-        lane.buffer.as_ref()
+    pub(super) fn page_in_flight(&self, page: u32) -> Option<Buffer> {
+        let holds = |lane: &&Lane| (lane.first..lane.first + lane.count).contains(&page);
+        let lane = self.lanes.iter().find(|lane| lane.buffer.is_some() && holds(lane))?;
+        let buffer = lane.buffer.as_ref()?;
+        Some(buffer.slice((page - lane.first) as usize * PAGE_SIZE, PAGE_SIZE))
     }
 }

@@ -202,8 +202,6 @@ pub(super) struct Reader {
     ahead: VecDeque<Ahead>,
     run: u64,
     stopped: bool,
-    /// The records of a block, until it is known to be sound.
-    records: Vec<Record>,
 }
 
 impl Reader {
@@ -225,7 +223,6 @@ impl Reader {
             ahead: VecDeque::with_capacity(READS_MAX),
             run: 0,
             stopped: false,
-            records: Vec::new(),
         }
     }
 
@@ -276,17 +273,12 @@ impl Reader {
         }
         let mut bytes = [0; PAGE_SIZE];
         buffer.copy_to_slice(&mut bytes);
-        let records = &mut self.records;
-        records.clear();
-        let run =
-            journal_block::decode_part(&bytes, self.format_id, self.next, part.slots(), |record| {
-                records.push(*record);
-            });
-        let Some(run) = run.filter(|run| *run >= self.run) else {
+        let read = journal_block::read(&bytes, self.format_id, self.next);
+        let Some((run, records)) = read.filter(|(run, _)| *run >= self.run) else {
             self.stopped = true;
             return;
         };
-        records.iter().for_each(|record| part.add(record));
+        records.of(part.slots(), |record| part.add(record));
         self.run = run;
         self.next += 1;
     }

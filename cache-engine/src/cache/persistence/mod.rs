@@ -152,7 +152,7 @@ impl Persistence {
             pending: Pending::new(slots, blocks, config.pending_min),
             recorded: Recorded::new(slots),
             journal: Journal::new(layout, format_id, 0, config.transfer_max),
-            fold: Fold::new(layout, format_id),
+            fold: Fold::new(layout, format_id, config.transfer_max),
             passes: Passes::default(),
             retiring: None,
             retire_after: Timestamp::default(),
@@ -423,7 +423,7 @@ impl Persistence {
     pub(crate) fn read_checksums(&mut self, slot: Slot) -> bool {
         let page = slot.0 / self.slots_per_page();
         let swept = self.sweep.as_ref().and_then(|sweep| sweep.page_in_flight(page));
-        if let Some(buffer) = swept.or_else(|| self.fold.page_in_flight(page)).cloned() {
+        if let Some(buffer) = swept.cloned().or_else(|| self.fold.page_in_flight(page)) {
             self.answer_checksums(slot, &buffer, true);
             return true;
         }

@@ -129,7 +129,7 @@ impl Persistence {
         let (format_id, tail) = (superblock.format_id, superblock.journal_tail);
         let transfer_max = self.config.transfer_max;
         self.journal = Journal::new(self.layout, format_id, superblock.sequence, transfer_max);
-        self.fold = Fold::new(self.layout, format_id);
+        self.fold = Fold::new(self.layout, format_id, self.config.transfer_max);
         if self.opening.cold {
             self.journal.go_on(tail, tail);
             self.activity.load(&[]);

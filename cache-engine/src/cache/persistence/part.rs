@@ -13,7 +13,7 @@
 //!
 //! Absent: reading the journal, and when passes are made.
 
-use crate::cache::blocks::{BLOCK_SIZE, BLOCKS_MAX, BlockSet};
+use crate::cache::blocks::{BLOCK_SIZE, BlockSet};
 use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
 use crate::cache::metadata::journal_block::Record;
@@ -153,8 +153,7 @@ impl Part {
         while at != NONE {
             let numbers = self.numbers(at);
             if numbers[SLOT] == record.slot.0 {
-                let merged = merge(&self.record(at), record);
-                return self.put(at, &merged);
+                return self.merge(at, record);
             }
             at = numbers[NEXT];
         }
@@ -203,47 +202,73 @@ impl Part {
         self.numbers_mut(at)[NEXT] = free;
     }
 
-    /// The next page that has records, each page once.
-    pub(crate) fn next_page(&mut self) -> Option<u32> {
+    /// The next pages that have records, up to `most` that stand together; each page once.
+    pub(crate) fn next_run(&mut self, most: u32) -> Option<std::ops::Range<u32>> {
         let rest = &self.heads[self.cursor as usize..self.end as usize];
         let Some(skipped) = rest.iter().position(|head| *head != NONE) else {
             self.cursor = self.end;
             return None;
         };
-        let page = self.cursor + skipped as u32;
-        self.cursor = page + 1;
-        Some(page)
+        let run = &rest[skipped..];
+        let run = &run[..run.len().min(most as usize)];
+        let count = run.iter().position(|head| *head == NONE).unwrap_or(run.len());
+        let first = self.cursor + skipped as u32;
+        self.cursor = first + count as u32;
+        Some(first..self.cursor)
     }
 
     /// What the journal says of a page's slots, each once, in no order.
     pub(crate) fn for_each(&self, page: u32, mut apply: impl FnMut(&Record)) {
+        let mut record = Record::EMPTY;
         let mut at = self.heads[page as usize];
         while at != NONE {
-            apply(&self.record(at));
-            at = self.numbers(at)[NEXT];
-        }
-    }
-
-    fn record(&self, at: u32) -> Record {
-        let numbers = self.numbers(at);
-        let mut checksums = [0; BLOCKS_MAX];
-        checksums[..self.stride - HEADER].copy_from_slice(&numbers[HEADER..]);
-        Record {
-            slot: Slot(numbers[SLOT]),
-            entry: Entry(numbers[ENTRY]),
-            valid: BlockSet(numbers[BLOCKS] as u16),
-            changed: BlockSet((numbers[BLOCKS] >> 16) as u16),
-            checksums,
+            let numbers = self.numbers(at);
+            record.slot = Slot(numbers[SLOT]);
+            record.entry = Entry(numbers[ENTRY]);
+            (record.valid, record.changed) = blocks_of(numbers);
+            for block in record.changed.iter() {
+                record.checksums[block] = numbers[HEADER + block];
+            }
+            apply(&record);
+            at = numbers[NEXT];
         }
     }
 
     fn put(&mut self, at: u32, record: &Record) {
         let changed = record.changed.intersection(self.all);
-        let blocks = self.stride - HEADER;
+        self.put_blocks(at, record, [record.valid, changed], changed);
+    }
+
+    /// Makes a place's record one that does to the slot what it does and then `new`.
+    fn merge(&mut self, at: u32, new: &Record) {
+        let numbers = self.numbers(at);
+        let old = Entry(numbers[ENTRY]);
+        let (old_valid, old_changed) = blocks_of(numbers);
+        let changed = new.changed.intersection(self.all);
+        let sets = if old.is_occupied() && old.tag() == new.entry.tag() {
+            let kept = old_changed.intersection(old_valid);
+            [new.valid.intersection(old_valid.union(changed)), kept.union(changed)]
+        } else {
+            // What the table has of this line is from before another had the slot.
+            [new.valid.intersection(changed), changed]
+        };
+        self.put_blocks(at, new, sets, changed);
+    }
+
+    /// The place has the checksums of all `changed` blocks but those of `record` in `new`.
+    fn put_blocks(
+        &mut self,
+        at: u32,
+        record: &Record,
+        [valid, changed]: [BlockSet; 2],
+        new: BlockSet,
+    ) {
         let numbers = self.numbers_mut(at);
         numbers[ENTRY] = record.entry.0;
-        numbers[BLOCKS] = u32::from(record.valid.0) | u32::from(changed.0) << 16;
-        numbers[HEADER..].copy_from_slice(&record.checksums[..blocks]);
+        numbers[BLOCKS] = u32::from(valid.0) | u32::from(changed.0) << 16;
+        for block in new.iter() {
+            numbers[HEADER + block] = record.checksums[block];
+        }
     }
 
     fn numbers(&self, at: u32) -> &[u32] {
@@ -257,27 +282,15 @@ impl Part {
     }
 }
 
-/// One record that does to a slot what `old` and then `new` do.
-fn merge(old: &Record, new: &Record) -> Record {
-    let mut merged = *new;
-    let same = old.entry.is_occupied() && old.entry.tag() == new.entry.tag();
-    if !same {
-        // What the table has of this line is from before another had the slot.
-        merged.valid = new.valid.intersection(new.changed);
-        return merged;
-    }
-    let kept = old.changed.intersection(old.valid);
-    merged.valid = new.valid.intersection(old.valid.union(new.changed));
-    merged.changed = kept.union(new.changed);
-    for block in old.changed.without(new.changed).iter() {
-        merged.checksums[block] = old.checksums[block];
-    }
-    merged
+/// The valid and the changed blocks of a place.
+fn blocks_of(numbers: &[u32]) -> (BlockSet, BlockSet) {
+    (BlockSet(numbers[BLOCKS] as u16), BlockSet((numbers[BLOCKS] >> 16) as u16))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::blocks::BLOCKS_MAX;
     use crate::cache::config::LineSize;
     use crate::cache::metadata::PAGE_SIZE;
     use block_io::sim::Random;
@@ -335,7 +348,7 @@ mod tests {
             parts += 1;
             records.iter().for_each(|record| part.add(record));
             assert!(!part.is_overflown(), "seed {seed}");
-            while let Some(page) = part.next_page() {
+            while let Some(page) = part.next_run(1).map(|run| run.start) {
                 let bytes = &mut before[page as usize];
                 part.for_each(page, |record| {
                     shape.apply(bytes, (record.slot.0 % slots_per_page) as usize, record);

@@ -11,7 +11,7 @@
 //! Absent: which extents are active.
 
 use super::key_map::KeyMap;
-use crate::cache::blocks::{BLOCKS_MAX, BlockSet};
+use crate::cache::blocks::BlockSet;
 use crate::cache::entry::Entry;
 use crate::cache::index::Slot;
 use crate::cache::metadata::journal_block::Record;
@@ -203,10 +203,12 @@ impl Pending {
     /// The record in a place and its line's extent.
     pub(super) fn get(&self, at: u32) -> (Record, u64) {
         let Place { slot, entry, valid, changed, extent, .. } = self.places[at as usize];
-        let mut checksums = [0; BLOCKS_MAX];
+        let mut record = Record { slot, entry, valid, changed, ..Record::EMPTY };
         let kept = &self.checksums[at as usize * self.blocks..][..self.blocks];
-        checksums[..self.blocks].copy_from_slice(kept);
-        (Record { slot, entry, valid, changed, checksums }, extent)
+        for block in changed.iter() {
+            record.checksums[block] = kept[block];
+        }
+        (record, extent)
     }
 
     /// Gives up a place: its record is on its way to the journal.
@@ -221,6 +223,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::blocks::BLOCKS_MAX;
     use crate::cache::config::RECORDS_MIN;
 
     const SLOT: Slot = Slot(9);

@@ -71,9 +71,10 @@ impl Replay {
         more
     }
 
-    /// The next page of the part that has records, each once.
-    pub(super) fn next_page(&mut self) -> Option<u32> {
-        self.part.next_page()
+    /// The next pages of the part that have records, up to `most` that stand together; each page
+    /// once.
+    pub(super) fn next_run(&mut self, most: u32) -> Option<std::ops::Range<u32>> {
+        self.part.next_run(most)
     }
 
     /// What the range says of a page of the part.

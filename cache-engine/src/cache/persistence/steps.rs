@@ -306,7 +306,9 @@ impl Persistence {
                     sweep.write_done(first_page);
                 }
             }
-            Purpose::FoldWrite { lane } if succeeded => self.fold.page_written(lane),
+            Purpose::FoldWrite { lane } if succeeded => {
+                self.fold.pages_written(lane, &mut self.device);
+            }
             Purpose::Flush
             | Purpose::JournalWrite
             | Purpose::SweepWrite { .. }
@@ -320,7 +322,7 @@ impl Persistence {
             }
             Purpose::FoldRead { lane } => {
                 if let Some(buffer) = &buffer {
-                    self.fold.page_read(lane, buffer, succeeded, &mut self.device);
+                    self.fold.pages_read(lane, buffer, succeeded, &mut self.device);
                 }
             }
             Purpose::ChecksumRead { slot } => {

@@ -18,7 +18,7 @@
 //!
 //! Absent: time. A run that pauses is still one when it goes on.
 
-use block_io::Extent;
+use block_io::{Extent, processor};
 
 use super::super::config::VolumeId;
 
@@ -31,8 +31,6 @@ const AHEAD: u64 = 16;
 /// Units before the frontier at which it does; the bits of a bitmap.
 const BEHIND: u64 = 64;
 const REGION_SHIFT: u32 = 7;
-/// Tags that are compared before the first branch: two CPU vectors.
-const GROUP: usize = 16;
 /// Holes that a run may have beside a quarter of its length: what a queue may reorder.
 const HOLES: u64 = 16;
 
@@ -116,21 +114,13 @@ impl Streams {
             return Some(self.newest);
         }
         let wanted = [first.saturating_sub(AHEAD), first + BEHIND].map(|at| tag_of(owner, at));
-        let is_wanted = |tag: u16| (tag == wanted[0]) | (tag == wanted[1]);
-        let any = |tags: &[u16]| tags.iter().fold(false, |any, tag| any | is_wanted(*tag));
-        if !any(&self.tags) {
-            return None;
-        }
-        for (group, tags) in self.tags.chunks_exact(GROUP).enumerate() {
-            if !any(tags) {
-                continue;
+        let mut found = processor::either_of(&self.tags, wanted);
+        while found != 0 {
+            let name = found.trailing_zeros() as u8;
+            if self.goes_on(name, owner, first) {
+                return Some(name);
             }
-            for (at, tag) in tags.iter().enumerate() {
-                let name = (group * GROUP + at) as u8;
-                if is_wanted(*tag) && self.goes_on(name, owner, first) {
-                    return Some(name);
-                }
-            }
+            found &= found - 1;
         }
         None
     }

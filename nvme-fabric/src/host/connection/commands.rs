@@ -181,6 +181,11 @@ impl Connection {
         self.is_open() && self.commands.has_room()
     }
 
+    /// How many commands [`submit`](Self::submit) would take now.
+    pub fn room(&self) -> usize {
+        if self.is_open() { self.commands.free.len() } else { 0 }
+    }
+
     /// Sends a command. Its name and data descriptor are filled in here. `timeout` runs from now;
     /// without one the command may wait for ever, as an Asynchronous Event Request does.
     ///

@@ -3,7 +3,7 @@
 //! ```text
 //!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
 //!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
-//!     ▶ Descriptors ▶ Up
+//!     ▶ CommandSet ▶ Descriptors ▶ Up
 //! ```
 //! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
 //! controller is up after it has been identified. Whatever is refused ends the association with
@@ -50,6 +50,7 @@ pub(super) enum Step {
     NumberOfQueues,
     ActiveNamespaces,
     Namespace,
+    CommandSet,
     Descriptors,
     Up,
     Shutdown,
@@ -77,6 +78,7 @@ impl Step {
             Self::NumberOfQueues => "Set Features (number of queues)",
             Self::ActiveNamespaces => "Identify (active namespaces)",
             Self::Namespace => "Identify (namespace)",
+            Self::CommandSet => "Identify (controller, NVM command set)",
             Self::Descriptors => "Identify (namespace descriptors)",
             Self::Up => "a request",
             Self::Shutdown | Self::ShutdownPause(_) => "shutting down",
@@ -227,7 +229,7 @@ impl Controller {
                 return Err(self.connect_refused(queue, completion));
             }
             // Events are a convenience; and old controllers have no descriptors.
-            Step::Events | Step::Descriptors => {}
+            Step::Events | Step::Descriptors | Step::CommandSet => {}
             _ if !status.is_success() => return Err(self.refusal(&status.to_string())),
             _ => {}
         }
@@ -262,6 +264,7 @@ impl Controller {
             }
             Step::ActiveNamespaces => self.take_active_namespaces()?,
             Step::Namespace => self.take_namespace()?,
+            Step::CommandSet => self.take_command_set(status.is_success()),
             Step::Descriptors => {
                 if status.is_success() {
                     self.take_descriptors()?;

@@ -78,9 +78,7 @@ impl Controller {
         let namespace = IdentifyNamespace::parse(&self.page_bytes());
         self.identity.geometry = Some(self.geometry_of(&namespace)?);
         self.identity.namespace = namespace;
-        if let Purpose::Namespace(id) = self.purpose {
-            self.identify(Step::Descriptors, identify::NAMESPACE_DESCRIPTORS, id);
-        }
+        self.identify(Step::CommandSet, identify::CONTROLLER_OF_COMMAND_SET, 0);
         Ok(())
     }
 
@@ -149,13 +147,30 @@ impl Controller {
     }
 
     pub(super) fn limits(&self, geometry: &Geometry) -> Limits {
+        let block_shift = geometry.block_size.trailing_zeros();
+        let page_shift =
+            12 + self.identity.capabilities.map_or(0, |it| u32::from(it.page_size_min));
+        let set = &self.identity.command_set;
+        let blocks = |count: u64| match count {
+            0 => u64::MAX,
+            count => count.checked_shl(block_shift).unwrap_or(u64::MAX),
+        };
         Limits {
             namespace_id: match self.purpose {
                 Purpose::Namespace(id) => id,
                 Purpose::Discovery => 0,
             },
-            block_shift: geometry.block_size.trailing_zeros(),
+            block_shift,
             data_max: self.data_max(),
+            // Both at least a block, for a page is. Zero is no limit. NVM §4.1.5.4
+            zeroes_max: match u32::from(set.write_zeroes_size_max) {
+                0 => u64::MAX,
+                power => 1_u64.checked_shl(power + page_shift).unwrap_or(u64::MAX),
+            }
+            .max(1 << block_shift),
+            discard_max: blocks(set.discard_range_blocks_max.into())
+                .min(blocks(set.discard_blocks_max)),
+            boundary: u64::from(self.identity.namespace.optimal_boundary) << block_shift,
             timeout: self.options.command_timeout,
         }
     }

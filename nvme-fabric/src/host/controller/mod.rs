@@ -13,6 +13,7 @@
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
 mod bring_up;
+mod commands;
 mod events;
 mod identity;
 mod keep_alive;
@@ -27,11 +28,14 @@ use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
 use super::HostOptions;
+use super::commands::{self as owner_commands, Commands};
 use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
 use super::requests::Requests;
 use crate::error::ConnectionError;
 use crate::spec::command::SubmissionEntry;
-use crate::spec::identify::{self, IdentifyController, IdentifyNamespace, NamespaceDescriptors};
+use crate::spec::identify::{
+    self, IdentifyController, IdentifyControllerNvm, IdentifyNamespace, NamespaceDescriptors,
+};
 use crate::spec::property::Capabilities;
 
 /// A queue's identifier: 0 is the admin queue.
@@ -73,6 +77,8 @@ pub struct Identity {
     pub version: u32,
     /// Identify Controller.
     pub controller: IdentifyController,
+    /// Identify Controller of the NVM command set; all zero when the controller has none.
+    pub command_set: IdentifyControllerNvm,
     /// I/O queues granted.
     pub io_queues: u16,
     /// Identifiers of the active namespaces, the first 1024.
@@ -100,6 +106,8 @@ struct Queue {
     connection: Option<Connection>,
     /// Requests of whoever has opened this queue.
     requests: Option<Requests>,
+    /// Commands beside requests.
+    commands: Option<Commands>,
     /// Whoever opened it has gone.
     is_abandoned: bool,
 }
@@ -107,7 +115,7 @@ struct Queue {
 impl Queue {
     const fn new() -> Self {
         let stream = Stream::NotWanted;
-        Self { stream, connection: None, requests: None, is_abandoned: false }
+        Self { stream, connection: None, requests: None, commands: None, is_abandoned: false }
     }
 
     fn forget_abandoned(&mut self) {
@@ -377,6 +385,11 @@ impl Controller {
                 Finished { outcome, .. } if self.step == Step::Connect(queue) => {
                     self.take_bring_up(outcome);
                 }
+                finished if finished.token & owner_commands::TOKEN != 0 => {
+                    if let Some(commands) = &mut self.queues[usize::from(queue)].commands {
+                        commands.finish(finished);
+                    }
+                }
                 finished => {
                     if let Some(requests) = self.requests(queue) {
                         requests.finish(finished);
@@ -406,6 +419,10 @@ impl Controller {
             if let (Some(connection), Some(requests)) = (&mut queue.connection, &mut queue.requests)
             {
                 progress |= requests.send(connection, &self.pool);
+            }
+            if let (Some(connection), Some(commands)) = (&mut queue.connection, &mut queue.commands)
+            {
+                progress |= commands.send(connection, &self.pool);
             }
             if queue.is_abandoned {
                 queue.forget_abandoned();
@@ -439,6 +456,9 @@ impl Controller {
             }
             if let Some(requests) = &mut queue.requests {
                 requests.lose();
+            }
+            if let Some(commands) = &mut queue.commands {
+                commands.lose();
             }
         }
     }

@@ -7,10 +7,12 @@
 pub mod admin;
 pub mod fabrics;
 pub mod nvm;
+pub mod reservation;
 
 pub use admin::AdminCommand;
 pub use fabrics::FabricsCommand;
-pub use nvm::{NvmCommand, Range};
+pub use nvm::{CopyFormat, CopySource, NvmCommand, Range};
+pub use reservation::ReservationCommand;
 
 use super::field::{put_u16, put_u32, u16_at, u32_at};
 use super::sgl::Descriptor;
@@ -40,6 +42,17 @@ pub const fn fuse(entry: &SubmissionEntry) -> u8 {
 /// Byte 1 bits 7:6: how the data is described; over fabrics only 01b is allowed.
 pub const fn data_transfer(entry: &SubmissionEntry) -> u8 {
     entry[1] >> 6
+}
+
+/// FUSE 01b: the first command of a fused pair. Base §3.4.2.
+pub const FUSE_FIRST: u8 = 0b01;
+
+/// FUSE 10b: the second command of a fused pair, which follows the first at once on its queue.
+pub const FUSE_SECOND: u8 = 0b10;
+
+/// Makes a finished entry a half of a fused pair.
+pub const fn set_fuse(entry: &mut SubmissionEntry, fuse: u8) {
+    entry[1] = entry[1] & !0b11 | fuse & 0b11;
 }
 
 /// Bytes 2-3: the host's name for the command.

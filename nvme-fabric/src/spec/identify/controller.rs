@@ -1,14 +1,32 @@
 //! The Identify Controller structure (CNS 01h). Base §5.17.2.1, and NVM §4.1.5.2.
 
 use super::{LENGTH, Structure};
-use crate::spec::field::{put, put_text, put_u16, put_u32, text_at, u16_at, u32_at};
+use crate::spec::field::{
+    put, put_text, put_u16, put_u32, put_u64, text_at, u16_at, u32_at, u64_at,
+};
 
 /// Bits of ONCS, OAES, CTRATT and their like.
 pub mod optional {
+    /// ONCS bit 0: compare.
+    pub const COMMAND_COMPARE: u16 = 1 << 0;
+    /// ONCS bit 1: write uncorrectable.
+    pub const COMMAND_WRITE_UNCORRECTABLE: u16 = 1 << 1;
     /// ONCS bit 2: dataset management.
     pub const COMMAND_DATASET_MANAGEMENT: u16 = 1 << 2;
     /// ONCS bit 3: write zeroes.
     pub const COMMAND_WRITE_ZEROES: u16 = 1 << 3;
+    /// ONCS bit 5: reservations.
+    pub const COMMAND_RESERVATIONS: u16 = 1 << 5;
+    /// ONCS bit 7: verify.
+    pub const COMMAND_VERIFY: u16 = 1 << 7;
+    /// ONCS bit 8: copy.
+    pub const COMMAND_COPY: u16 = 1 << 8;
+    /// FUSES bit 0: compare and write.
+    pub const FUSED_COMPARE_AND_WRITE: u16 = 1 << 0;
+    /// OCFS bit 0: copy format 0h.
+    pub const COPY_FORMAT_SHORT: u16 = 1 << 0;
+    /// OCFS bit 1: copy format 1h.
+    pub const COPY_FORMAT_LONG: u16 = 1 << 1;
     /// OAES bit 8: namespace attribute notices.
     pub const EVENT_NAMESPACE_ATTRIBUTE: u32 = 1 << 8;
     /// OAES bit 31: discovery log change notices.
@@ -152,12 +170,18 @@ pub struct IdentifyController {
     pub namespaces: u32,
     /// ONCS, bytes 520-521.
     pub nvm_commands: u16,
+    /// FUSES, bytes 522-523: fused operations.
+    pub fused_operations: u16,
     /// VWC, byte 525.
     pub volatile_write_cache: u8,
     /// AWUN, bytes 526-527: atomic write unit, blocks, 0's based.
     pub atomic_write_unit: u16,
     /// AWUPF, bytes 528-529: atomic write unit in a power failure, blocks, 0's based.
     pub atomic_write_unit_power_fail: u16,
+    /// ACWU, bytes 532-533: the most blocks of a compare and write that is atomic, 0's based.
+    pub atomic_compare_write_unit: u16,
+    /// OCFS, bytes 534-535: formats of copy, a bit each.
+    pub copy_formats: u16,
     /// SGLS, bytes 536-539.
     pub sgl_support: SglSupport,
     /// MNAN, bytes 540-543: the most namespaces that may be allowed.
@@ -206,9 +230,12 @@ impl IdentifyController {
             commands_max: u16_at(bytes, 514),
             namespaces: u32_at(bytes, 516),
             nvm_commands: u16_at(bytes, 520),
+            fused_operations: u16_at(bytes, 522),
             volatile_write_cache: bytes[525],
             atomic_write_unit: u16_at(bytes, 526),
             atomic_write_unit_power_fail: u16_at(bytes, 528),
+            atomic_compare_write_unit: u16_at(bytes, 532),
+            copy_formats: u16_at(bytes, 534),
             sgl_support: SglSupport(u32_at(bytes, 536)),
             namespaces_allowed_max: u32_at(bytes, 540),
             subsystem: text_at(bytes, 768, 256),
@@ -259,9 +286,12 @@ impl IdentifyController {
         put_u16(bytes, 514, self.commands_max);
         put_u32(bytes, 516, self.namespaces);
         put_u16(bytes, 520, self.nvm_commands);
+        put_u16(bytes, 522, self.fused_operations);
         bytes[525] = self.volatile_write_cache;
         put_u16(bytes, 526, self.atomic_write_unit);
         put_u16(bytes, 528, self.atomic_write_unit_power_fail);
+        put_u16(bytes, 532, self.atomic_compare_write_unit);
+        put_u16(bytes, 534, self.copy_formats);
         put_u32(bytes, 536, self.sgl_support.0);
         put_u32(bytes, 540, self.namespaces_allowed_max);
     }
@@ -273,25 +303,47 @@ impl IdentifyController {
     }
 }
 
-/// What a controller says of the NVM command set: CNS 06h with CSI 00h. NVM §4.1.5.4. Other fields
-/// of it stay zero, which is no limit.
+/// What a controller says of the NVM command set: CNS 06h with CSI 00h. NVM §4.1.5.4. Zero is no
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct IdentifyControllerNvm {
+    /// VSL, byte 0: the most that one verify covers is 2^this smallest pages.
+    pub verify_size_max: u8,
     /// WZSL, byte 1: the most that one write zeroes covers is 2^this smallest pages; 0 for no limit
     /// (which Linux takes to be MDTS).
     pub write_zeroes_size_max: u8,
+    /// WUSL, byte 2: the most that one write uncorrectable covers is 2^this smallest pages.
+    pub write_uncorrectable_size_max: u8,
+    /// DMRL, byte 3: ranges of one dataset management command.
+    pub discard_ranges_max: u8,
+    /// DMRSL, bytes 4-7: blocks of one range of it.
+    pub discard_range_blocks_max: u32,
+    /// DMSL, bytes 8-15: blocks of all ranges of it.
+    pub discard_blocks_max: u64,
 }
 
 impl IdentifyControllerNvm {
     /// The typed form.
     pub const fn parse(bytes: &Structure) -> Self {
-        Self { write_zeroes_size_max: bytes[1] }
+        Self {
+            verify_size_max: bytes[0],
+            write_zeroes_size_max: bytes[1],
+            write_uncorrectable_size_max: bytes[2],
+            discard_ranges_max: bytes[3],
+            discard_range_blocks_max: u32_at(bytes, 4),
+            discard_blocks_max: u64_at(bytes, 8),
+        }
     }
 
     /// Writes the structure into `bytes`, all of it.
     pub fn encode(&self, bytes: &mut Structure) {
         *bytes = [0; LENGTH];
+        bytes[0] = self.verify_size_max;
         bytes[1] = self.write_zeroes_size_max;
+        bytes[2] = self.write_uncorrectable_size_max;
+        bytes[3] = self.discard_ranges_max;
+        put_u32(bytes, 4, self.discard_range_blocks_max);
+        put_u64(bytes, 8, self.discard_blocks_max);
     }
 }
 
@@ -315,7 +367,9 @@ mod tests {
         bytes[512..514].copy_from_slice(&[0x66, 0x44]);
         bytes[516] = 9;
         bytes[520] = 0x0c;
+        bytes[522] = 1;
         bytes[525] = 7;
+        bytes[532..536].copy_from_slice(&[15, 0, 3, 0]);
         bytes[538] = 0x30;
         bytes[768..772].copy_from_slice(b"nqn.");
         bytes[1793] = 2;
@@ -332,6 +386,8 @@ mod tests {
         assert_eq!((controller.access_transition_time, controller.access_capabilities), (10, 0x5f));
         assert_eq!((controller.access_group_max, controller.access_groups), (128, 127));
         assert_eq!(controller.sgl_support.0, SglSupport::OFFSET | SglSupport::TRANSPORT);
+        assert_eq!((controller.fused_operations, controller.volatile_write_cache), (1, 7));
+        assert_eq!((controller.atomic_compare_write_unit, controller.copy_formats), (15, 3));
         assert_eq!(controller.command_capsule_size, 512);
         assert_eq!(controller.in_capsule_data_max(), Some(8192 - 64));
         let mut again = [0xff; LENGTH];
@@ -349,5 +405,20 @@ mod tests {
                 IdentifyController { command_capsule_size, ..IdentifyController::default() };
             assert_eq!(controller.in_capsule_data_max(), None);
         }
+    }
+
+    #[test]
+    fn limits_of_the_command_set() {
+        let mut bytes = [0; LENGTH];
+        bytes[..4].copy_from_slice(&[5, 6, 7, 8]);
+        bytes[5] = 1;
+        bytes[15] = 2;
+        let limits = IdentifyControllerNvm::parse(&bytes);
+        assert_eq!((limits.verify_size_max, limits.write_zeroes_size_max), (5, 6));
+        assert_eq!((limits.write_uncorrectable_size_max, limits.discard_ranges_max), (7, 8));
+        assert_eq!((limits.discard_range_blocks_max, limits.discard_blocks_max), (256, 2 << 56));
+        let mut again = [0xff; LENGTH];
+        limits.encode(&mut again);
+        assert_eq!(again, bytes);
     }
 }

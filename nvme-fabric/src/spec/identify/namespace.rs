@@ -28,9 +28,14 @@ pub struct IdentifyNamespace {
     pub features: u8,
     /// NMIC, byte 30: bit 0 several controllers may have it attached.
     pub multi_path: u8,
+    /// RESCAP, byte 31: see [`crate::spec::reservation::capability`].
+    pub reservations: u8,
     /// DLFEAT, byte 33: bits 2:0 what deallocated blocks read as (001b zeroes), bit 3 write
     /// zeroes deallocates.
     pub deallocate_features: u8,
+    /// NOIOB, bytes 46-47: commands work best when they do not cross multiples of this many blocks;
+    /// 0 when that is not said.
+    pub optimal_boundary: u16,
     /// NPWG, bytes 64-65: preferred write granularity, blocks, 0's based.
     pub write_granularity: u16,
     /// NPWA, bytes 66-67: preferred write alignment, blocks, 0's based.
@@ -41,6 +46,12 @@ pub struct IdentifyNamespace {
     pub deallocate_alignment: u16,
     /// NOWS, bytes 72-73: optimal write size, blocks, 0's based.
     pub write_size: u16,
+    /// MSSRL, bytes 74-75: the most blocks of one source range of a copy.
+    pub copy_range_blocks_max: u16,
+    /// MCL, bytes 76-79: the most blocks of one copy.
+    pub copy_blocks_max: u32,
+    /// MSRC, byte 80: source ranges of one copy, 0's based.
+    pub copy_ranges_max: u8,
     /// ANAGRPID, bytes 92-95.
     pub access_group: u32,
     /// NSATTR, byte 99: bit 0 write protected.
@@ -77,12 +88,17 @@ impl IdentifyNamespace {
             used: u64_at(bytes, 16),
             features: bytes[24],
             multi_path: bytes[30],
+            reservations: bytes[31],
             deallocate_features: bytes[33],
+            optimal_boundary: u16_at(bytes, 46),
             write_granularity: u16_at(bytes, 64),
             write_alignment: u16_at(bytes, 66),
             deallocate_granularity: u16_at(bytes, 68),
             deallocate_alignment: u16_at(bytes, 70),
             write_size: u16_at(bytes, 72),
+            copy_range_blocks_max: u16_at(bytes, 74),
+            copy_blocks_max: u32_at(bytes, 76),
+            copy_ranges_max: bytes[80],
             access_group: u32_at(bytes, 92),
             attributes: bytes[99],
             nguid: crate::spec::field::bytes16_at(bytes, 104),
@@ -103,12 +119,17 @@ impl IdentifyNamespace {
         put_u64(bytes, 16, self.used);
         bytes[24] = self.features;
         bytes[30] = self.multi_path;
+        bytes[31] = self.reservations;
         bytes[33] = self.deallocate_features;
+        put_u16(bytes, 46, self.optimal_boundary);
         put_u16(bytes, 64, self.write_granularity);
         put_u16(bytes, 66, self.write_alignment);
         put_u16(bytes, 68, self.deallocate_granularity);
         put_u16(bytes, 70, self.deallocate_alignment);
         put_u16(bytes, 72, self.write_size);
+        put_u16(bytes, 74, self.copy_range_blocks_max);
+        put_u32(bytes, 76, self.copy_blocks_max);
+        bytes[80] = self.copy_ranges_max;
         put_u32(bytes, 92, self.access_group);
         bytes[99] = self.attributes;
         put(bytes, 104, &self.nguid);
@@ -130,6 +151,8 @@ impl IdentifyNamespace {
 pub struct IndependentNamespace {
     /// NMIC, byte 1.
     pub multi_path: u8,
+    /// RESCAP, byte 2.
+    pub reservations: u8,
     /// ANAGRPID, bytes 4-7.
     pub access_group: u32,
     /// NSATTR, byte 8.
@@ -143,6 +166,7 @@ impl IndependentNamespace {
     pub fn parse(bytes: &Structure) -> Self {
         Self {
             multi_path: bytes[1],
+            reservations: bytes[2],
             access_group: u32_at(bytes, 4),
             attributes: bytes[8],
             ready: bytes[14] & 1 != 0,
@@ -153,6 +177,7 @@ impl IndependentNamespace {
     pub fn encode(&self, bytes: &mut Structure) {
         *bytes = [0; LENGTH];
         bytes[1] = self.multi_path;
+        bytes[2] = self.reservations;
         put_u32(bytes, 4, self.access_group);
         bytes[8] = self.attributes;
         bytes[14] = u8::from(self.ready);
@@ -171,8 +196,11 @@ mod tests {
         bytes[17] = 6;
         bytes[24] = 0x10;
         bytes[30] = 1;
+        bytes[31] = 0xff;
         bytes[33] = 9;
+        bytes[46] = 8;
         bytes[64..74].copy_from_slice(&[7, 0, 7, 0, 7, 0, 7, 0, 255, 1]);
+        bytes[74..81].copy_from_slice(&[0, 1, 0, 2, 0, 0, 127]);
         bytes[92] = 1;
         bytes[99] = 1;
         bytes[104..120].fill(3);
@@ -182,6 +210,9 @@ mod tests {
         assert_eq!((namespace.size, namespace.capacity, namespace.used), (2048, 1792, 1536));
         assert_eq!(namespace.write_size, 511);
         assert_eq!(namespace.deallocate_alignment, 7);
+        assert_eq!((namespace.reservations, namespace.optimal_boundary), (0xff, 8));
+        assert_eq!((namespace.copy_range_blocks_max, namespace.copy_blocks_max), (256, 512));
+        assert_eq!(namespace.copy_ranges_max, 127);
         assert_eq!(namespace.nguid, [3; 16]);
         assert_eq!(namespace.eui64, [4; 8]);
         assert_eq!(namespace.format.data_size_log2, 12);
@@ -204,11 +235,16 @@ mod tests {
 
     #[test]
     fn independent_of_the_command_set() {
-        let namespace =
-            IndependentNamespace { multi_path: 1, access_group: 2, attributes: 1, ready: true };
+        let namespace = IndependentNamespace {
+            multi_path: 1,
+            reservations: 0xff,
+            access_group: 2,
+            attributes: 1,
+            ready: true,
+        };
         let mut bytes = [0xff; LENGTH];
         namespace.encode(&mut bytes);
-        assert_eq!(bytes[..16], [0, 1, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
+        assert_eq!(bytes[..16], [0, 1, 0xff, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
         assert_eq!(IndependentNamespace::parse(&bytes), namespace);
     }
 }

@@ -27,6 +27,8 @@ pub const CHANGED_NAMESPACES: u8 = 0x04;
 pub const ASYMMETRIC_ACCESS: u8 = 0x0c;
 /// LID 70h: discovery.
 pub const DISCOVERY: u8 = 0x70;
+/// LID 80h: reservation notification, see [`crate::spec::reservation::ReservationNotification`].
+pub const RESERVATION_NOTIFICATION: u8 = 0x80;
 
 /// Bytes of the changed namespace list.
 pub const CHANGED_NAMESPACES_LENGTH: usize = 4096;

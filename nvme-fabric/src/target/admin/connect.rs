@@ -9,6 +9,7 @@ use crate::spec::connect::{
     OFFSET_CONTROLLER_ID, OFFSET_HOST_NQN, OFFSET_QUEUE_ID, OFFSET_QUEUE_SIZE,
     OFFSET_SUBSYSTEM_NQN,
 };
+use crate::spec::nqn::HostId;
 use crate::spec::status::Status;
 use crate::target::Target;
 use crate::target::controller::{Controller, ControllerKey, Service};
@@ -21,6 +22,8 @@ const DISCOVERY_KEEP_ALIVE_MS: u32 = 120_000;
 pub(in crate::target) struct Queue {
     pub(in crate::target) controller: ControllerKey,
     pub(in crate::target) service: Service,
+    /// Whose queue it is.
+    pub(in crate::target) host: HostId,
     /// The controller's epoch; an I/O queue does not outlive it.
     pub(in crate::target) epoch: u32,
     /// QID: 0 for the admin queue.
@@ -87,6 +90,7 @@ pub(in crate::target) fn connect(
     let queue = Queue {
         controller,
         service,
+        host: data.host_id,
         epoch,
         id: queue_id,
         entries: queue_size + 1,

@@ -1,11 +1,14 @@
 //! Set Features and Get Features.
 
 use super::{Answer, INVALID_FIELD, check_data};
-use crate::spec::command::SubmissionEntry;
-use crate::spec::feature::{self, NumberOfQueues, event};
+use crate::spec::command::{self, NSID_BROADCAST, SubmissionEntry};
+use crate::spec::feature::{
+    self, NumberOfQueues, RESERVATION_NOTIFICATION_MASK, RESERVATION_PERSISTENCE, event,
+};
 use crate::spec::status::Status;
-use crate::target::Target;
 use crate::target::controller::{Controller, ControllerKey, Service};
+use crate::target::reservation::Reservation;
+use crate::target::{NamespaceKey, Target};
 
 /// EXHID, dword 11 bit 0 of the host identifier feature: the identifier has 128 bits.
 const HOST_IDENTIFIER_EXTENDED: u32 = 1;
@@ -16,9 +19,13 @@ const ARBITRATION_BURST: u32 = 0b111;
 pub(super) fn set(
     target: &mut Target,
     key: ControllerKey,
+    namespace_id: u32,
     feature: u8,
     value: u32,
 ) -> Result<Answer, Status> {
+    if matches!(feature, RESERVATION_NOTIFICATION_MASK | RESERVATION_PERSISTENCE) {
+        return set_reservation(target, key, namespace_id, feature, value);
+    }
     let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
     let is_discovery = controller.service == Service::Discovery;
     match feature {
@@ -63,6 +70,7 @@ pub(super) fn get(
     value: u32,
 ) -> Result<Answer, Status> {
     let controller = target.controller(key).ok_or(Status::INTERNAL_ERROR)?;
+    let namespace_id = command::namespace_id(entry);
     // Only the current value; saving and the like is not supported (ONCS bit 4).
     if select != 0 {
         return Err(INVALID_FIELD);
@@ -80,6 +88,12 @@ pub(super) fn get(
             return Ok(Answer::Data(controller.host_id.0.to_vec()));
         }
         _ if controller.service == Service::Discovery => return Err(INVALID_FIELD),
+        feature::RESERVATION_NOTIFICATION_MASK => {
+            reservation(target, controller.service, namespace_id)?.mask()
+        }
+        feature::RESERVATION_PERSISTENCE => {
+            reservation(target, controller.service, namespace_id)?.persists().into()
+        }
         feature::NUMBER_OF_QUEUES => queues(controller).encode(),
         feature::ARBITRATION => controller.arbitration,
         feature::POWER_MANAGEMENT | feature::ERROR_RECOVERY | feature::WRITE_ATOMICITY => 0,
@@ -87,6 +101,52 @@ pub(super) fn get(
         _ => return Err(INVALID_FIELD),
     };
     Ok(Answer::Done(current.into()))
+}
+
+/// The features of a namespace's reservation.
+fn set_reservation(
+    target: &mut Target,
+    key: ControllerKey,
+    namespace_id: u32,
+    feature: u8,
+    value: u32,
+) -> Result<Answer, Status> {
+    let service = target.controller(key).ok_or(Status::INTERNAL_ERROR)?.service;
+    let Service::Subsystem(subsystem) = service else { return Err(INVALID_FIELD) };
+    if feature == feature::RESERVATION_PERSISTENCE {
+        // Changing it takes as long as keeping an image does: CPTPL of Register changes it.
+        let current = reservation(target, service, namespace_id)?.persists();
+        return if value == u32::from(current) {
+            Ok(Answer::Done(0))
+        } else {
+            Err(Status::FEATURE_NOT_CHANGEABLE.do_not_retry())
+        };
+    }
+    if namespace_id == NSID_BROADCAST {
+        if let Some(found) = target.subsystems.get_mut(subsystem) {
+            for (_, namespace) in found.namespaces.iter_mut() {
+                namespace.reservation.set_mask(value)?;
+            }
+        }
+        return Ok(Answer::Done(0));
+    }
+    let (place, _) = target.subsystems[subsystem]
+        .find(namespace_id)
+        .ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+    let namespace = target.namespace_mut(NamespaceKey { subsystem, namespace: place });
+    namespace.ok_or(Status::INVALID_NAMESPACE)?.reservation.set_mask(value)?;
+    Ok(Answer::Done(0))
+}
+
+fn reservation(
+    target: &Target,
+    service: Service,
+    namespace_id: u32,
+) -> Result<&Reservation, Status> {
+    let Service::Subsystem(subsystem) = service else { return Err(INVALID_FIELD) };
+    let found = target.subsystems[subsystem].find(namespace_id);
+    let (_, namespace) = found.ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+    Ok(&namespace.reservation)
 }
 
 fn set_events(target: &mut Target, key: ControllerKey, value: u32) -> Result<Answer, Status> {

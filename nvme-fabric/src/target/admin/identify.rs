@@ -18,6 +18,9 @@ use crate::target::{
 /// AERL, 0's based: four Asynchronous Event Requests at a time.
 pub(in crate::target) const EVENT_REQUEST_LIMIT: u8 = 3;
 
+/// ACL, 0's based: four Abort commands at a time.
+pub(in crate::target) const ABORT_LIMIT: u8 = 3;
+
 /// FR: this crate's version, at most 8 characters of it.
 pub(super) const FIRMWARE_REVISION: &str = env!("CARGO_PKG_VERSION");
 
@@ -82,8 +85,12 @@ fn of_subsystem(
             namespace(subsystem, namespace_id)?;
         }
         identify::CONTROLLER_OF_COMMAND_SET => {
-            let write_zeroes_size_max = subsystem.write_zeroes_size_max();
-            IdentifyControllerNvm { write_zeroes_size_max }.encode(bytes);
+            let limits = IdentifyControllerNvm {
+                verify_size_max: subsystem.verify_size_max(),
+                write_zeroes_size_max: subsystem.write_zeroes_size_max(),
+                ..IdentifyControllerNvm::default()
+            };
+            limits.encode(bytes);
         }
         identify::ACTIVE_NAMESPACES_OF_COMMAND_SET => active(subsystem, namespace_id, bytes)?,
         _ => return Err(INVALID_FIELD),
@@ -172,8 +179,17 @@ fn io_controller(target: &Target, subsystem: &Subsystem, key: ControllerKey) -> 
         completion_entry_size: 0x44,
         namespaces: NAMESPACE_ID_MAX,
         namespaces_allowed_max: NAMESPACES_MAX as u32,
+        abort_limit: ABORT_LIMIT,
+        // Write uncorrectable is not offered: see `crate::target::io`.
         nvm_commands: bit(zeroes, optional::COMMAND_WRITE_ZEROES)
-            | bit(deallocate, optional::COMMAND_DATASET_MANAGEMENT),
+            | bit(deallocate, optional::COMMAND_DATASET_MANAGEMENT)
+            | optional::COMMAND_COMPARE
+            | optional::COMMAND_VERIFY
+            | optional::COMMAND_COPY
+            | optional::COMMAND_RESERVATIONS,
+        fused_operations: optional::FUSED_COMPARE_AND_WRITE,
+        atomic_compare_write_unit: subsystem.atomic_compare_write_unit(),
+        copy_formats: optional::COPY_FORMAT_SHORT | optional::COPY_FORMAT_LONG,
         volatile_write_cache: optional::CACHE_FLUSH_SINGLE
             | if cached { optional::CACHE_PRESENT } else { 0 },
         subsystem: subsystem.nqn().as_str().to_owned(),

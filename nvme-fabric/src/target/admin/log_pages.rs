@@ -57,6 +57,12 @@ pub(super) fn read(
             let log = target.subsystems[place].access_log(groups_only);
             (log.encode(), event::ASYMMETRIC_ACCESS)
         }
+        (Service::Subsystem(_), log_page::RESERVATION_NOTIFICATION) => {
+            let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
+            // A read of the whole page takes the notification away, other reads look at it.
+            let retain = request.retain_event || request.offset != 0;
+            (controller.notices.page(retain).encode().to_vec(), 0)
+        }
         _ => return Err(Status::INVALID_LOG_PAGE.do_not_retry()),
     };
     // Reading from behind the end is an error, reading past it gives zeroes. Base §5.16.

@@ -15,7 +15,7 @@ use block_io::Timestamp;
 
 use super::Target;
 use super::controller::ControllerKey;
-pub(super) use identify::EVENT_REQUEST_LIMIT;
+pub(super) use identify::{ABORT_LIMIT, EVENT_REQUEST_LIMIT};
 
 use crate::spec::command::{self, AdminCommand, FabricsCommand, SubmissionEntry};
 use crate::spec::sgl::Descriptor;
@@ -30,6 +30,8 @@ pub(super) enum Answer {
     Data(Vec<u8>),
     /// When there is an event.
     Park,
+    /// When this command has ended or cannot be made to.
+    Abort { queue_id: u16, command_id: u16 },
 }
 
 /// A failed command: its status and dword 0.
@@ -104,11 +106,11 @@ pub(super) fn execute(
                 log_pages::Request { namespace_id, page, specific, retain_event, length, offset };
             log_pages::read(target, key, local, &request)
         }
-        AdminCommand::SetFeatures { feature, save, value, .. } => {
+        AdminCommand::SetFeatures { namespace_id, feature, save, value } => {
             if save {
                 return Err(Status::FEATURE_NOT_SAVEABLE.do_not_retry());
             }
-            features::set(target, key, feature, value)
+            features::set(target, key, namespace_id, feature, value)
         }
         AdminCommand::GetFeatures { feature, select, value, .. } => {
             features::get(target, key, entry, feature, select, value)
@@ -116,8 +118,7 @@ pub(super) fn execute(
         AdminCommand::AsynchronousEventRequest => Ok(Answer::Park),
         // The connection has already noted that it heard something.
         AdminCommand::KeepAlive => Ok(Answer::Done(0)),
-        // Bit 0: not aborted. Commands here end soon, or with their device. Base §5.1.
-        AdminCommand::Abort { .. } => Ok(Answer::Done(1)),
+        AdminCommand::Abort { queue_id, command_id } => Ok(Answer::Abort { queue_id, command_id }),
         AdminCommand::Other(_) => Err(Status::INVALID_OPCODE.do_not_retry()),
     }
 }

@@ -2,7 +2,7 @@
 
 use block_io::Timestamp;
 
-use super::{Connection, Phase};
+use super::{Command, Connection, Phase, Stage};
 use crate::error::ConnectionError;
 use crate::target::Target;
 
@@ -50,7 +50,9 @@ impl Connection {
                 usage.waiting -= 1;
             }
         }
-        let taken = self.taken();
+        // What came in capsules of commands that wait is not theirs to wait for: it is bounded by
+        // itself, and would keep them all waiting.
+        let taken = self.taken() - if is_waiting { self.waiting_capsules() } else { 0 };
         let before = std::mem::replace(&mut self.charged, taken);
         usage.memory = usage.memory - before + taken;
         taken < before && usage.waiting > usize::from(is_waiting)
@@ -61,13 +63,30 @@ impl Connection {
         self.held + self.encoder.queued_bytes()
     }
 
-    /// Whether `bytes` more of payload memory may be taken. A single command of the connection may
-    /// always, if the others leave room.
+    /// Whether `bytes` more of payload memory may be taken. A command that would be the only one
+    /// with memory, but for what came in the capsules of those that wait, always may: of the
+    /// connection if the others leave room, and of all.
     pub(super) fn has_memory(&self, target: &Target, bytes: usize) -> bool {
-        let taken = self.taken();
+        let (taken, most) = (self.taken(), target.settings.memory_max);
         let others = target.usage.memory - self.charged;
-        (taken == 0 || taken + bytes <= self.bytes_in_flight_max)
-            && others + taken + bytes <= target.settings.memory_max
+        if taken + bytes <= self.bytes_in_flight_max && others + taken + bytes <= most {
+            return true;
+        }
+        let busy = taken.saturating_sub(self.waiting_capsules());
+        let fits = busy == 0 || taken + bytes <= self.bytes_in_flight_max;
+        fits && (others + busy == 0 || others + busy + bytes <= most)
+    }
+
+    /// Bytes that came in capsules of commands that wait for more memory.
+    fn waiting_capsules(&self) -> usize {
+        let waits = |command: &&Command| matches!(command.stage, Stage::Waiting(_) | Stage::Half);
+        let waiting = self.commands.iter().flatten().filter(waits);
+        // The one that asks is itself between stages.
+        let asking =
+            self.waiting.front().and_then(|place| self.commands[usize::from(*place)].as_ref());
+        let asking = asking.filter(|command| !waits(command));
+        let capsules = waiting.chain(asking).map(Command::capsule_length);
+        capsules.map(|length| length as usize).sum()
     }
 
     /// Ends a connection whose host is to send or to receive and does neither.

@@ -1,21 +1,21 @@
 //! A command's way: decoded, executed or handed to a device, completed.
 
-use block_io::{Buffer, Completion, Extent, Request, RequestId, Timestamp};
+use block_io::{Buffer, Completion, Request, RequestId, Timestamp};
 
+use super::admission::{Entry, Job};
 use super::{Command, Connection, Incoming, Phase, Stage};
 use crate::error::ConnectionError;
 use crate::pdu::{CommandCapsule, Decoded, Pdu, PduError};
 use crate::spec::command::nvm::{RANGE_LENGTH, RANGES_MAX};
-use crate::spec::command::{self, OPCODE_FABRICS};
+use crate::spec::command::{self, NvmCommand, OPCODE_FABRICS};
 use crate::spec::completion;
 use crate::spec::status::Status;
 use crate::target::admin::{self, Answer};
 use crate::target::controller::Service;
-use crate::target::io::{self, Pieces, Plan, Task};
+use crate::target::io::{self, Claim, Pieces, Plan, Sequence, Task};
 use crate::target::limits::RESPONSES_BYTES_MAX;
+use crate::target::reservation::Access;
 use crate::target::{NamespaceKey, Target};
-
-use super::transfer::memory_length;
 
 /// Requests of one command at the device at a time, where it makes several.
 const PIECES_IN_FLIGHT_MAX: usize = 16;
@@ -100,6 +100,12 @@ impl Connection {
             buffer: None,
             transferred: 0,
             digest_failed: false,
+            piece_length: 0,
+            ticket: None,
+            at_device: 0,
+            partner: None,
+            doomed: None,
+            is_aborted: false,
         });
         if capsule.data_length > 0 {
             self.receive_capsule_data(place, capsule.data_length);
@@ -114,12 +120,19 @@ impl Connection {
         let Some(queue) = self.queue else {
             return self.connect(target, place, now);
         };
+        let fuse = command::fuse(&self.command_mut(place).entry);
+        if queue.id != 0
+            && (fuse != 0 || self.first_half.is_some())
+            && !self.is_single(target, place)
+        {
+            return;
+        }
         let command = self.command_mut(place);
         if command.digest_failed {
             return self.fail(place, Status::TRANSIENT_TRANSPORT_ERROR);
         }
         let entry = command.entry;
-        let capsule_data = command.buffer.as_ref().map_or(0, |buffer| buffer.len() as u32);
+        let capsule_data = command.capsule_length();
         if command::opcode(&entry) == OPCODE_FABRICS {
             // Properties are the admin queue's. Base §6.5, §6.6.
             if queue.id != 0 {
@@ -130,43 +143,45 @@ impl Connection {
         }
         if queue.id == 0 {
             let answer = admin::execute(target, queue.controller, self.local, &entry);
-            return self.answer(place, answer);
+            return match answer {
+                Ok(Answer::Abort { queue_id, command_id }) => {
+                    self.order_abort(target, place, queue_id, command_id);
+                }
+                answer => self.answer(place, answer),
+            };
         }
         let Service::Subsystem(subsystem) = queue.service else {
             return self.fail(place, Status::INVALID_OPCODE.do_not_retry());
         };
         match io::plan(&target.subsystems[subsystem], &entry, capsule_data) {
-            Ok(plan) => self.start_io(target, subsystem, place, plan, capsule_data > 0),
+            Ok(plan) => self.start_io(target, subsystem, place, plan),
             Err(status) => self.fail(place, status),
         }
     }
 
-    fn start_io(
+    pub(super) fn start_io(
         &mut self,
         target: &mut Target,
         subsystem: usize,
         place: u16,
         plan: Plan,
-        has_data: bool,
     ) {
         let Some(subsystem) = target.subsystems.get_mut(subsystem) else { return };
         let traffic = &mut subsystem.traffic;
         match &plan.task {
-            Task::Read(extent) => {
+            Task::Read(extent) | Task::Compare { extent, .. } => {
                 traffic.reads += 1;
                 traffic.bytes_read += extent.length;
             }
-            Task::Write { extent, .. } => {
+            Task::Write { extent, .. } | Task::CompareAndWrite { extent, .. } => {
                 traffic.writes += 1;
                 traffic.bytes_written += extent.length;
             }
-            Task::Flush | Task::Pieces(_) | Task::Ranges { .. } => {}
+            _ => {}
         }
-        let needed = memory_length(&plan.task);
-        if has_data || needed == 0 {
-            self.run(target, place, plan);
-        } else if self.waiting.is_empty() && self.has_memory(target, needed) {
-            self.start_transfer(place, plan);
+        let needed = self.memory_needed(place, &plan.task);
+        if needed == 0 || self.waiting.is_empty() && self.has_memory(target, needed) {
+            self.start_transfer(target, place, plan);
         } else {
             self.command_mut(place).stage = Stage::Waiting(plan);
             self.waiting.push_back(place);
@@ -175,74 +190,111 @@ impl Connection {
 
     /// All of a command's H2CData have arrived.
     fn transferred(&mut self, target: &mut Target, place: u16) {
+        let command = self.command_mut(place);
+        let stage = std::mem::replace(&mut command.stage, Stage::Device);
         self.transferring = self.transferring.saturating_sub(1);
         let command = self.command_mut(place);
-        if command.digest_failed {
-            return self.fail(place, Status::TRANSIENT_TRANSPORT_ERROR);
+        if let Some(status) = command.doomed {
+            return self.refuse(place, status);
         }
-        if let Stage::Transferring(plan, _) = std::mem::replace(&mut command.stage, Stage::Device) {
-            self.run(target, place, plan);
+        if command.digest_failed {
+            return self.refuse(place, Status::TRANSIENT_TRANSPORT_ERROR);
+        }
+        let Stage::Transferring(plan, _) = stage else { return };
+        match plan.task {
+            Task::FirstHalf { .. } | Task::CompareAndWrite { .. } => {
+                self.half_transferred(target, place, plan);
+            }
+            _ => self.run(target, place, plan),
         }
     }
 
-    /// Asks the device for a command that has the host's data.
-    fn run(&mut self, target: &mut Target, place: u16, plan: Plan) {
-        let Some(namespace) = self.namespace_key(&plan) else { return };
+    /// Does what a command asks, for which it has all data and memory.
+    pub(super) fn run(&mut self, target: &mut Target, place: u16, plan: Plan) {
+        let Some(namespace) = self.namespace_key(plan.namespace) else { return };
         if let Err(status) = io::check_again(&target.subsystems[namespace.subsystem], &plan) {
-            return self.fail(place, status);
+            return self.refuse(place, status);
         }
         let id = RequestId(place.into());
-        self.command_mut(place).stage = Stage::Device;
-        let request = match plan.task {
-            // A read has memory of its own and comes by `submit_read`.
-            Task::Read(_) => return,
-            Task::Flush => Request::flush(id),
-            Task::Write { extent, force_unit_access } => {
-                let Some(buffer) = self.command_mut(place).buffer.clone() else { return };
-                Request::write(id, extent.offset, buffer).with_force_unit_access(force_unit_access)
-            }
-            Task::Pieces(pieces) => return self.start_pieces(place, namespace, pieces),
-            Task::Ranges { count, deallocate, .. } => {
-                return self.start_ranges(target, place, namespace, count, deallocate);
-            }
-        };
-        self.outbox.push_back(super::Submission { namespace, request });
-    }
-
-    pub(super) fn submit_read(&mut self, place: u16, plan: &Plan, extent: Extent) {
-        let Some(namespace) = self.namespace_key(plan) else { return };
         let command = self.command_mut(place);
-        command.stage = Stage::Device;
-        let Some(buffer) = command.buffer.clone() else { return };
-        let request = Request::read(RequestId(place.into()), extent.offset, buffer);
-        self.outbox.push_back(super::Submission { namespace, request });
+        let access = Access::of(&NvmCommand::parse(&command.entry));
+        let buffer = command.buffer.clone();
+        let (claim, job) = match (plan.task, buffer) {
+            (Task::Read(extent), Some(buffer)) => {
+                let request = Request::read(id, extent.offset, buffer);
+                (Some(Claim::One(extent)), Job::Request(request))
+            }
+            (Task::Write { extent, force_unit_access }, Some(buffer)) => {
+                let request = Request::write(id, extent.offset, buffer);
+                let request = request.with_force_unit_access(force_unit_access);
+                (Some(Claim::One(extent)), Job::Request(request))
+            }
+            (Task::Flush, _) => (None, Job::Request(Request::flush(id))),
+            (Task::Pieces(pieces), _) => (Some(pieces.claim()), Job::Pieces(pieces)),
+            (Task::Reservation { command, .. }, _) => {
+                return self.reserve(target, place, namespace, command);
+            }
+            (task, buffer) => match self.compose(target, namespace, task, buffer) {
+                Ok(composed) => composed,
+                Err(status) => return self.fail(place, status),
+            },
+        };
+        let entry = Entry { namespace, access, claim, is_alone: false };
+        self.admit(target, place, entry, job);
     }
 
-    fn start_ranges(
+    /// The job of a command of several requests.
+    fn compose(
         &mut self,
         target: &Target,
-        place: u16,
         key: NamespaceKey,
-        count: usize,
-        deallocate: bool,
-    ) {
-        if !deallocate {
-            return self.succeed(place, 0);
-        }
-        let mut bytes = [0; RANGES_MAX * RANGE_LENGTH];
-        let bytes = &mut bytes[..count * RANGE_LENGTH];
-        if let Some(buffer) = &self.command_mut(place).buffer {
-            // The plan has checked that the data are at least this long.
-            buffer.slice(0, bytes.len()).copy_to_slice(bytes);
-        }
-        let namespace = &target.subsystems[key.subsystem].namespaces[key.namespace];
-        match io::discards(namespace, bytes) {
-            Ok(pieces) => self.start_pieces(place, key, pieces),
-            Err(status) => self.fail(place, status),
+        task: Task,
+        buffer: Option<Buffer>,
+    ) -> Result<(Option<Claim>, Job), Status> {
+        let Some(namespace) = target.namespace(key) else {
+            return Err(Status::INVALID_NAMESPACE.do_not_retry());
+        };
+        let piece = |length: u32| self.pool.allocate(length as usize);
+        match (task, buffer) {
+            (Task::Compare { extent, piece: length }, Some(data)) => {
+                let sequence = Sequence::compare(extent, data, piece(length));
+                let job = Job::Sequence(Box::new(sequence));
+                Ok((Some(Claim::One(extent)), job))
+            }
+            (Task::Verify { extent, piece: length }, _) => {
+                let sequence = Sequence::verify(extent, piece(length));
+                let job = Job::Sequence(Box::new(sequence));
+                Ok((Some(Claim::One(extent)), job))
+            }
+            (
+                Task::Copy { destination, count, format, force_unit_access, piece: length, .. },
+                Some(data),
+            ) => {
+                // The plan has checked that the data are at least this long.
+                let bytes = data.slice(0, count * format.range_length()).to_vec();
+                io::copy_sources(namespace, destination, format, &bytes).map(|(sources, to)| {
+                    let claim = Claim::Many([&sources[..], &[to]].concat().into());
+                    let piece = piece(length);
+                    let sequence = Sequence::copy(sources, to.offset, force_unit_access, piece);
+                    (Some(claim), Job::Sequence(Box::new(sequence)))
+                })
+            }
+            (Task::Ranges { count, deallocate, .. }, Some(data)) => {
+                // What is only advice is not followed, but may be forbidden.
+                let count = if deallocate { count } else { 0 };
+                let mut bytes = [0; RANGES_MAX * RANGE_LENGTH];
+                let bytes = &mut bytes[..count * RANGE_LENGTH];
+                // The plan has checked that the data are at least this long.
+                data.slice(0, bytes.len()).copy_to_slice(bytes);
+                io::discards(namespace, bytes)
+                    .map(|pieces| (Some(pieces.claim()), Job::Pieces(pieces)))
+            }
+            // Every task that brings data has a buffer by now.
+            _ => Err(Status::INTERNAL_ERROR),
         }
     }
 
-    fn start_pieces(&mut self, place: u16, namespace: NamespaceKey, pieces: Pieces) {
+    pub(super) fn start_pieces(&mut self, place: u16, namespace: NamespaceKey, pieces: Pieces) {
         self.command_mut(place).stage =
             Stage::Pieces { namespace, pieces, in_flight: 0, failed: None };
         self.continue_pieces(place);
@@ -250,35 +302,41 @@ impl Connection {
 
     /// Asks for more pieces; completes the command when there are none and none is out.
     fn continue_pieces(&mut self, place: u16) {
-        let Some(Some(command)) = self.commands.get_mut(usize::from(place)) else { return };
-        let Stage::Pieces { namespace, pieces, in_flight, failed } = &mut command.stage else {
-            return;
-        };
-        while failed.is_none() && *in_flight < PIECES_IN_FLIGHT_MAX {
+        let doomed = self.command_mut(place).doomed;
+        loop {
+            let Stage::Pieces { namespace, pieces, in_flight, failed } =
+                &mut self.command_mut(place).stage
+            else {
+                return;
+            };
+            if failed.is_some() || doomed.is_some() || *in_flight >= PIECES_IN_FLIGHT_MAX {
+                break;
+            }
             let Some(extent) = pieces.next() else { break };
             let request = Request {
                 operation: pieces.operation,
                 ..Request::discard(RequestId(place.into()), extent)
             }
             .with_force_unit_access(pieces.force_unit_access);
-            self.outbox.push_back(super::Submission { namespace: *namespace, request });
             *in_flight += 1;
+            let namespace = *namespace;
+            self.ask(place, namespace, request);
         }
-        if *in_flight > 0 {
-            return;
-        }
-        match *failed {
-            None => self.succeed(place, 0),
-            Some(error) => {
+        let command = self.command_mut(place);
+        let Stage::Pieces { in_flight: 0, failed, .. } = &command.stage else { return };
+        match (*failed, doomed) {
+            (None, None) => self.succeed(place, 0),
+            (Some(error), _) => {
                 let status = io::status(error, &command.entry);
                 self.fail(place, status);
             }
+            (None, Some(status)) => self.fail(place, status),
         }
     }
 
     /// A device has answered.
     pub(super) fn complete_request(&mut self, completion: Completion) {
-        let Completion { id: RequestId(id), result, buffer } = completion;
+        let RequestId(id) = completion.id;
         if id >= SHUTDOWN_ID {
             if let Some(flushes) = &mut self.shutdown_flushes {
                 *flushes = flushes.saturating_sub(1);
@@ -290,6 +348,11 @@ impl Connection {
             return;
         };
         let place = id as u16;
+        command.at_device = command.at_device.saturating_sub(1);
+        if let Stage::Sequence(..) = command.stage {
+            return self.complete_step(place, completion);
+        }
+        let Completion { result, buffer, .. } = completion;
         if let Stage::Pieces { in_flight, failed, .. } = &mut command.stage {
             *in_flight -= 1;
             *failed = failed.or(result.err());
@@ -313,6 +376,8 @@ impl Connection {
         match answer {
             Err(status) => self.fail(place, status),
             Ok(Answer::Done(result)) => self.succeed(place, result),
+            // The caller sees to it.
+            Ok(Answer::Abort { .. }) => self.succeed(place, 1),
             Ok(Answer::Data(bytes)) => {
                 let buffer = self.pool.allocate(bytes.len());
                 buffer.copy_from_slice(&bytes);
@@ -353,7 +418,7 @@ impl Connection {
     }
 
     /// Completes a command with data.
-    fn deliver(&mut self, place: u16, data: &Buffer) {
+    pub(super) fn deliver(&mut self, place: u16, data: &Buffer) {
         let command_id = command::command_id(&self.command_mut(place).entry);
         if self.send_data(command_id, data) {
             self.retire(place);
@@ -370,7 +435,7 @@ impl Connection {
         self.respond(place, 0, status);
     }
 
-    fn respond(&mut self, place: u16, result: u64, status: Status) {
+    pub(super) fn respond(&mut self, place: u16, result: u64, status: Status) {
         let command_id = command::command_id(&self.command_mut(place).entry);
         self.retire(place);
         let flow_control = self.queue.is_some_and(|queue| queue.flow_control);
@@ -390,7 +455,11 @@ impl Connection {
     /// Takes the command at `place` out.
     pub(super) fn release(&mut self, place: u16) -> Command {
         let command = self.commands[usize::from(place)].take().expect("its place is taken");
-        self.held -= command.buffer.as_ref().map_or(0, Buffer::len);
+        self.held -= command.buffer.as_ref().map_or(0, Buffer::len) + command.piece_length as usize;
+        self.released.extend(command.ticket);
+        if let Stage::Transferring(..) = command.stage {
+            self.transferring = self.transferring.saturating_sub(1);
+        }
         self.free.push(place);
         command
     }
@@ -399,11 +468,10 @@ impl Connection {
         self.commands[usize::from(place)].as_mut().expect("its place is taken")
     }
 
-    fn namespace_key(&self, plan: &Plan) -> Option<NamespaceKey> {
+    /// The key of the namespace at this place of the queue's subsystem.
+    pub(super) fn namespace_key(&self, namespace: usize) -> Option<NamespaceKey> {
         match self.queue?.service {
-            Service::Subsystem(subsystem) => {
-                Some(NamespaceKey { subsystem, namespace: plan.namespace })
-            }
+            Service::Subsystem(subsystem) => Some(NamespaceKey { subsystem, namespace }),
             Service::Discovery => None,
         }
     }

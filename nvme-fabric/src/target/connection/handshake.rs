@@ -47,7 +47,9 @@ impl Connection {
                 completion.queue_head =
                     if queue.flow_control { self.queue_head } else { QUEUE_HEAD_DISABLED };
             }
-            Ok((_, Answer::Data(_) | Answer::Park)) => completion.status = Status::INTERNAL_ERROR,
+            Ok((_, Answer::Data(_) | Answer::Park | Answer::Abort { .. })) => {
+                completion.status = Status::INTERNAL_ERROR
+            }
             Err(refusal) => {
                 completion.status = refusal.status;
                 completion.result = refusal.result.into();

@@ -6,16 +6,21 @@
 //!       └────────────────────┴──────────────────────┴─┴─ fault ─▶ Terminating ─▶ Finished
 //! ```
 //! By phase: `handshake` (ICReq, Connect), `commands` (from an entry to its completion),
-//! `transfer` (payload), `accounts` (what it takes of the target's limits), `shutdown` (faults,
-//! deadlines, the controller's shutdown).
+//! `transfer` (payload), `accounts` (what it takes of the target's limits), `admission` (whether and
+//! when a command may go to the device), `fused` (pairs), `reservations`, `abort`, `shutdown`
+//! (faults, deadlines, the controller's shutdown).
 //!
 //! A command has a place in `commands` from its capsule to its completion, and the place's number
 //! is its transfer tag and its requests' id. There are as many places as the queue has entries;
 //! a host that sends more commands than that has lost count, and the connection ends.
 
+mod abort;
 mod accounts;
+mod admission;
 mod commands;
+mod fused;
 mod handshake;
+mod reservations;
 mod shutdown;
 mod transfer;
 
@@ -25,13 +30,18 @@ use std::time::Duration;
 
 use block_io::{Buffer, BufferPool, Completion, IoError, Request, Timestamp};
 
+pub(super) use self::abort::AbortOrder;
+use self::admission::Blocked;
+use self::fused::FirstHalf;
 use super::admin::connect::Queue;
-use super::io::{Pieces, Plan};
+use super::io::{Pieces, Plan, Sequence, Ticket};
 use super::limits::STAGING_LENGTH;
+use super::reservation::Pending;
 use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
 use crate::error::ConnectionError;
 use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
+use crate::spec::status::Status;
 
 /// A request for a namespace's device.
 #[derive(Debug)]
@@ -65,6 +75,14 @@ pub struct Connection {
     waiting: VecDeque<u16>,
     /// Asynchronous Event Requests.
     parked: VecDeque<u16>,
+    /// Commands that wait for others to leave their blocks, in order.
+    blocked: VecDeque<u16>,
+    /// Reservation commands that wait for what they entail.
+    pending: VecDeque<u16>,
+    /// The last command, when it was the first half of a fused pair.
+    first_half: Option<FirstHalf>,
+    /// Extents of commands that have ended, to be given back at the next poll.
+    released: Vec<(NamespaceKey, Ticket)>,
     /// Bytes of payload memory that commands hold.
     held: usize,
     /// Payload memory as the target has it in its accounts.
@@ -124,6 +142,25 @@ struct Command {
     transferred: u32,
     /// A data digest did not match.
     digest_failed: bool,
+    /// Bytes of memory beside the buffer.
+    piece_length: u32,
+    /// Its extents in the namespace's table.
+    ticket: Option<(NamespaceKey, Ticket)>,
+    /// Requests at the device, or in the outbox.
+    at_device: u16,
+    /// The other half's place, once both halves of a fused pair are there.
+    partner: Option<u16>,
+    /// What it fails with as soon as it can.
+    doomed: Option<Status>,
+    /// Abort asked for its end.
+    is_aborted: bool,
+}
+
+impl Command {
+    /// Bytes of data that came in its capsule.
+    fn capsule_length(&self) -> u32 {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.len() as u32)
+    }
 }
 
 #[derive(Debug)]
@@ -138,6 +175,18 @@ enum Stage {
     Device,
     /// Several requests, at the device and still to come.
     Pieces { namespace: NamespaceKey, pieces: Pieces, in_flight: usize, failed: Option<IoError> },
+    /// Several requests, one after the other.
+    Sequence(NamespaceKey, Box<Sequence>),
+    /// For other commands to leave its blocks.
+    Blocked(Box<Blocked>),
+    /// The first half of a fused pair: for the second one, then for its end.
+    Half,
+    /// The second half of a fused pair, which has its data.
+    SecondHalf(Plan),
+    /// A reservation command: for what it entails.
+    Reserving(Box<Pending>),
+    /// An Abort command.
+    Aborting,
     /// An Asynchronous Event Request.
     Parked,
 }
@@ -162,6 +211,10 @@ impl Connection {
             free: vec![0],
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
+            blocked: VecDeque::new(),
+            pending: VecDeque::new(),
+            first_half: None,
+            released: Vec::new(),
             held: 0,
             charged: 0,
             counted_waiting: false,
@@ -182,7 +235,8 @@ impl Connection {
     /// [`deadline`](Self::deadline) has come, and when another connection of the target finished or
     /// the target was changed.
     pub fn poll(&mut self, target: &mut Target, now: Timestamp) -> bool {
-        let mut progress = self.enter(target);
+        let mut progress = self.enter(target) | !self.released.is_empty();
+        self.release_extents(target);
         if self.is_open() {
             progress |= self.check_association(target);
         }
@@ -190,7 +244,10 @@ impl Connection {
             progress |= self.decode(target, now);
         }
         if self.is_open() {
+            progress |= self.advance_aborts(target);
+            progress |= self.begin_blocked(target);
             progress |= self.start_waiting(target);
+            progress |= self.complete_reservations(target);
             progress |= self.tell_events(target);
             progress |= self.advance_shutdown(target);
         }
@@ -213,6 +270,8 @@ impl Connection {
     pub fn return_submission(&mut self, submission: Submission) {
         if self.is_open() {
             self.outbox.push_front(submission);
+        } else {
+            self.returned(submission.request.id.0 as u16);
         }
     }
 
@@ -220,6 +279,8 @@ impl Connection {
     pub fn complete(&mut self, completion: Completion) {
         if self.is_open() {
             self.complete_request(completion);
+        } else if completion.id.0 < commands::SHUTDOWN_ID {
+            self.returned(completion.id.0 as u16);
         }
     }
 
@@ -229,10 +290,17 @@ impl Connection {
         self.finish(target, reason);
     }
 
-    /// Whether the stream is to be closed. Requests still at a device may be forgotten; their
-    /// completions are ignored.
+    /// Whether the stream is to be closed. The connection is still to be given the completions of
+    /// its requests, and polled, until it [`is_idle`](Self::is_idle): only then do others know that
+    /// its commands touch no block any more.
     pub fn is_finished(&self) -> bool {
         self.phase == Phase::Finished
+    }
+
+    /// Whether no request of its commands is at a device, and the target knows it.
+    pub fn is_idle(&self) -> bool {
+        self.released.is_empty()
+            && self.commands.iter().flatten().all(|command| command.ticket.is_none())
     }
 
     /// Why the connection ended, once it is terminating or finished.

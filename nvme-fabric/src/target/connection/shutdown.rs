@@ -47,7 +47,7 @@ impl Connection {
 
     /// Gives up the queue: an admin queue takes its controller along.
     fn leave(&mut self, target: &mut Target) {
-        self.outbox.clear();
+        self.abandon(target);
         self.waiting.clear();
         self.parked.clear();
         self.keep_alive_deadline = None;

@@ -27,16 +27,44 @@ impl Connection {
         self.incoming = Some(Incoming::Capsule(place));
     }
 
-    /// Starts a command for which there is memory, with a request or an R2T.
-    pub(super) fn start_transfer(&mut self, place: u16, plan: Plan) {
-        let length = plan.task.host_data_length();
-        if length == 0 {
-            let Task::Read(extent) = plan.task else { return };
+    /// Bytes of memory that the command at `place` still needs before it starts.
+    pub(super) fn memory_needed(&mut self, place: u16, task: &Task) -> usize {
+        let mut missing = |place: u16, length: u32| {
+            if self.command_mut(place).buffer.is_some() { 0 } else { length as usize }
+        };
+        let data = match task {
+            Task::Read(extent) => extent.length as u32,
+            other => other.host_data_length(),
+        };
+        let mut needed = missing(place, data) + task.piece_length() as usize;
+        if let Task::CompareAndWrite { first, .. } = task {
+            needed += missing(*first, data);
+        }
+        needed
+    }
+
+    /// Starts a command for which there is memory, with its requests or an R2T.
+    pub(super) fn start_transfer(&mut self, target: &mut Target, place: u16, plan: Plan) {
+        let piece = plan.task.piece_length();
+        self.command_mut(place).piece_length = piece;
+        self.held += piece as usize;
+        if let Task::CompareAndWrite { .. } = plan.task {
+            return self.start_pair_transfer(target, place, plan);
+        }
+        if let Task::Read(extent) = plan.task {
             // Checked against the largest transfer.
             self.allocate(place, extent.length as u32);
-            self.submit_read(place, &plan, extent);
-            return;
+            return self.run(target, place, plan);
         }
+        let length = plan.task.host_data_length();
+        if length == 0 || self.command_mut(place).buffer.is_some() {
+            return self.run(target, place, plan);
+        }
+        self.ask_for_data(place, plan, length);
+    }
+
+    /// Takes memory for a command's data, and tells the host to send them.
+    pub(super) fn ask_for_data(&mut self, place: u16, plan: Plan, length: u32) {
         self.allocate(place, length);
         let command = self.command_mut(place);
         let command_id = command::command_id(&command.entry);
@@ -52,24 +80,24 @@ impl Connection {
     }
 
     /// Starts commands that waited for memory, as far as there is.
-    pub(super) fn start_waiting(&mut self, target: &Target) -> bool {
+    pub(super) fn start_waiting(&mut self, target: &mut Target) -> bool {
         let mut progress = false;
         while let Some(place) = self.waiting.front().copied() {
-            let length = match &self.command_mut(place).stage {
-                Stage::Waiting(plan) => memory_length(&plan.task),
-                _ => 0,
+            let stage = std::mem::replace(&mut self.command_mut(place).stage, Stage::Device);
+            let Stage::Waiting(plan) = stage else {
+                self.waiting.pop_front();
+                continue;
             };
-            if !self.has_memory(target, length) {
+            let needed = self.memory_needed(place, &plan.task);
+            if !self.has_memory(target, needed) {
+                self.command_mut(place).stage = Stage::Waiting(plan);
                 break;
             }
             self.waiting.pop_front();
             progress = true;
-            let stage = std::mem::replace(&mut self.command_mut(place).stage, Stage::Device);
-            if let Stage::Waiting(plan) = stage {
-                match self.check_waiter(target, &plan) {
-                    Ok(()) => self.start_transfer(place, plan),
-                    Err(status) => self.fail(place, status),
-                }
+            match self.check_waiter(target, &plan) {
+                Ok(()) => self.start_transfer(target, place, plan),
+                Err(status) => self.refuse(place, status),
             }
         }
         progress
@@ -162,13 +190,5 @@ impl Connection {
         };
         self.encoder.push_controller_data(&header, buffer);
         success
-    }
-}
-
-/// Payload memory that a task needs before it starts.
-pub(super) fn memory_length(task: &Task) -> usize {
-    match task {
-        Task::Read(extent) => extent.length as usize,
-        other => other.host_data_length() as usize,
     }
 }

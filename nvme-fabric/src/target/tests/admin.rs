@@ -94,7 +94,10 @@ fn a_controller_describes_itself() {
     assert_eq!(controller.keep_alive_granularity, 10);
     assert_eq!((controller.submission_entry_size, controller.completion_entry_size), (0x66, 0x44));
     assert_eq!(controller.commands_max, 128);
-    assert_eq!(controller.nvm_commands, 0b1100);
+    assert_eq!(controller.nvm_commands, 0b1_1010_1101, "all but write uncorrectable");
+    assert_eq!((controller.fused_operations, controller.copy_formats), (1, 0b11));
+    assert_eq!(controller.atomic_compare_write_unit, 15, "64 KiB of the largest block");
+    assert_eq!(controller.abort_limit, 3);
     assert_eq!(controller.volatile_write_cache, 0b101);
     assert!(controller.sgl_support.is_supported());
     assert_eq!(controller.in_capsule_data_offset, 0);

@@ -148,7 +148,7 @@ fn what_a_namespace_does_not_do_is_refused() {
         (0, NvmCommand::Flush, None, Status::INVALID_NAMESPACE),
         (3, NvmCommand::Flush, None, Status::INVALID_NAMESPACE),
         (u32::MAX, NvmCommand::Flush, None, Status::INVALID_NAMESPACE),
-        (1, NvmCommand::Other(0x05), None, Status::INVALID_OPCODE),
+        (1, NvmCommand::WriteUncorrectable { start: 0, blocks: 1 }, None, Status::INVALID_OPCODE),
         (1, NvmCommand::Other(0xff), None, Status::INVALID_OPCODE),
     ] {
         let completion = io.io(&mut world, nsid, command, data);

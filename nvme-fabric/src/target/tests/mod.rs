@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod changes;
+mod commands;
 mod handshake;
 mod hostile;
 mod io;
