@@ -32,6 +32,9 @@ pub enum ConnectionError {
     TimedOut(String, Duration),
     /// The peer refused what was offered; the text names the offer and the refusal.
     Refused(String),
+    /// One end did not prove to the other who it is. Trying again with the same secrets is of no
+    /// use.
+    Unauthenticated(String),
     /// The peer offers something that this end cannot work with; names the field and the value.
     Incompatible(String),
     /// This end closed it.
@@ -49,7 +52,9 @@ impl fmt::Display for ConnectionError {
             Self::Unreachable(address, error) => write!(f, "connecting to {address}: {error}"),
             Self::Network(operation, error) => write!(f, "{operation} failed: {error}"),
             Self::TimedOut(what, after) => write!(f, "no answer to {what} within {after:?}"),
-            Self::Refused(what) | Self::Incompatible(what) => f.write_str(what),
+            Self::Refused(what) | Self::Unauthenticated(what) | Self::Incompatible(what) => {
+                f.write_str(what)
+            }
             Self::ShutDown => f.write_str("the connection was shut down"),
         }
     }

@@ -6,18 +6,25 @@
 //!    ▲
 //!   pdu       the stream: PDUs decoded in place, encoded as gather lists, digests
 //!    ▲
+//!   auth              DH-HMAC-CHAP: secrets, arithmetic, the exchange of either end
+//!    ▲
 //!   host | target     what to say next, given what was heard and what time it is
 //!    ▲
 //!   driver    sockets, timers, names: the only I/O; a remote namespace as a block device
 //! ```
-//! `spec`, `pdu`, `host` and `target` name no socket, file, thread, clock or random source. Time
-//! comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
+//! `spec`, `pdu`, `auth`, `host` and `target` name no socket, file, thread, clock or random
+//! source. Time comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
 //!
-//! Absent: authentication, TLS, multipath and reconnecting.
+//! With the cargo feature `tls`, `tls` encrypts the stream of each queue below its PDUs.
+//!
+//! Absent: multipath and reconnecting.
 
+pub mod auth;
 pub mod driver;
 pub mod error;
 pub mod host;
 pub mod pdu;
 pub mod spec;
 pub mod target;
+#[cfg(feature = "tls")]
+pub mod tls;

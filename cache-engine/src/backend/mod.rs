@@ -13,7 +13,10 @@ mod delayed;
 mod elsewhere;
 pub mod identity;
 pub mod key_source;
+pub mod nvme_secret;
 pub mod origin_identity;
+#[cfg(feature = "tls")]
+pub mod tls_keys;
 
 pub use delayed::{DelayedDevice, DelayedQueue};
 pub use elsewhere::ReadableDevice;
@@ -29,6 +32,7 @@ use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 use identity::Machine;
 use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use nvme_fabric::host::HostAuthentication;
 
 /// A device of any kind. Cheap to clone; clones are the same device.
 #[derive(Clone, Debug)]
@@ -59,7 +63,7 @@ impl Backend {
             OriginAddress::Memory(size) => MemoryDevice::new(size.bytes()).map(Self::Memory),
             OriginAddress::Null(size) => Ok(Self::Null(NullDevice::new(size.bytes()))),
             OriginAddress::NvmeTcp(address) => {
-                let device = NvmeTcpDevice::connect(reactor, &connect_options(address))?;
+                let device = NvmeTcpDevice::connect(reactor, &connect_options(address)?)?;
                 Ok(Self::NvmeTcp(device))
             }
         }
@@ -134,17 +138,39 @@ impl Backend {
 }
 
 /// How this machine connects to the namespace at `address`: as the host that the address says or
-/// that the machine is, with everything else as the driver has it.
-pub fn connect_options(address: &NvmeTcpAddress) -> ConnectOptions {
+/// that the machine is, with everything else as the driver has it. Reads the files with the TLS key
+/// and with secrets, where there are any.
+///
+/// # Errors
+/// When such a file cannot be used.
+pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, DeviceError> {
     let (host_nqn, host_id) = Machine::this().host(address.host.as_ref());
+    #[cfg(feature = "tls")]
+    let tls = match &address.psk_file {
+        Some(file) => Some(tls_keys::host_tls(file, address.psk_identity, &host_nqn)?),
+        None => None,
+    };
+    #[cfg(not(feature = "tls"))]
+    if address.psk_file.is_some() {
+        return Err(DeviceError::new(format!("{address}: pskfile: this was built without TLS")));
+    }
     let host = address.endpoint.host.clone();
-    ConnectOptions {
+    let authentication = address.secret_file.as_deref().map(|path| {
+        let keys = nvme_secret::keys_of(path, address.controller_secret_file.as_deref())?;
+        let repeat_every =
+            address.authentication_seconds.map(|every| Duration::from_secs(every.into()));
+        Ok::<_, DeviceError>(HostAuthentication { keys, repeat_every })
+    });
+    Ok(ConnectOptions {
         port: address.endpoint.port.unwrap_or(NVME_TCP_PORT),
         namespace_id: address.namespace,
         header_digest: address.header_digest,
         data_digest: address.data_digest,
+        #[cfg(feature = "tls")]
+        tls,
+        authentication: authentication.transpose()?,
         ..ConnectOptions::new(host, address.subsystem.clone(), host_nqn, host_id)
-    }
+    })
 }
 
 impl BlockDevice<Reactor> for Backend {

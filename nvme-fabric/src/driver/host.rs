@@ -9,6 +9,7 @@ use block_io::{DeviceError, IoError, Timestamp};
 
 use super::alarm::Alarm;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
+use crate::error::ConnectionError;
 use crate::host::discovery::Discovery;
 use crate::host::{Controller, QueueIndex};
 
@@ -53,6 +54,9 @@ pub(super) struct HostDriver<Machine> {
     address: usize,
     ways: Vec<Way>,
     alarm: Alarm,
+    /// What every stream begins with, and whose memory it uses.
+    #[cfg(feature = "tls")]
+    tls: Option<(crate::tls::Offer, block_io::BufferPool)>,
 }
 
 /// The addresses of a name. Blocks for as long as the resolver does.
@@ -69,7 +73,22 @@ impl<Machine: Association> HostDriver<Machine> {
     /// A driver for `machine`, whose controller is at the first of `addresses` that answers.
     pub(super) fn new(reactor: &Reactor, machine: Machine, addresses: Vec<SocketAddr>) -> Self {
         let port = reactor.open_port();
-        Self { port, machine, addresses, address: 0, ways: Vec::new(), alarm: Alarm::default() }
+        Self {
+            port,
+            machine,
+            addresses,
+            address: 0,
+            ways: Vec::new(),
+            alarm: Alarm::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Has every stream begin with a TLS handshake that offers these keys.
+    #[cfg(feature = "tls")]
+    pub(super) fn offer(&mut self, reactor: &Reactor, offer: crate::tls::Offer) {
+        self.tls = Some((offer, reactor.pool().clone()));
     }
 
     /// Moves what can be moved; whether anything happened.
@@ -153,15 +172,14 @@ impl<Machine: Association> HostDriver<Machine> {
                 self.connected(queue, socket, event.result);
             }
             Way::Open(stream) => {
-                let Some(connection) = self.machine.controller().connection(queue) else {
+                let controller = self.machine.controller();
+                let Some(connection) = controller.connection(queue) else {
                     return;
                 };
                 match stream.ended(operation, event.result, connection) {
                     Outcome::Fine => {}
                     Outcome::EndOfStream => connection.end_of_stream(),
-                    Outcome::Failed(operation, error) => {
-                        connection.network_failed(operation, error);
-                    }
+                    Outcome::Failed(error) => end(controller, queue, error),
                 }
             }
             Way::None | Way::Connecting(..) => {}
@@ -171,10 +189,16 @@ impl<Machine: Association> HostDriver<Machine> {
     fn connected(&mut self, queue: QueueIndex, socket: Descriptor, result: Result<u32, IoError>) {
         let index = usize::from(queue);
         match result {
-            Ok(_) => {
-                self.ways[index] = Way::Open(Stream::new(index, socket));
-                self.machine.controller().stream_established(queue);
-            }
+            Ok(_) => match self.stream(index, socket) {
+                Some(stream) => {
+                    self.ways[index] = Way::Open(stream);
+                    self.machine.controller().stream_established(queue);
+                }
+                None => {
+                    self.ways[index] = Way::None;
+                    self.machine.controller().stream_failed(queue, IoError::OutOfMemory);
+                }
+            },
             Err(_) if queue == 0 && self.address + 1 < self.addresses.len() => {
                 self.address += 1;
                 self.connect(queue);
@@ -184,6 +208,18 @@ impl<Machine: Association> HostDriver<Machine> {
                 self.machine.controller().stream_failed(queue, error);
             }
         }
+    }
+
+    /// A stream over a connected socket; none when the TLS library has no memory for its part.
+    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, clippy::unnecessary_wraps))]
+    fn stream(&self, index: usize, socket: Descriptor) -> Option<Stream> {
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut stream = Stream::new(index, socket);
+        #[cfg(feature = "tls")]
+        if let Some((offer, pool)) = &self.tls {
+            stream.secure(crate::tls::Layer::client(offer, pool).ok()?);
+        }
+        Some(stream)
     }
 
     fn move_bytes(&mut self, index: usize) -> bool {
@@ -212,8 +248,25 @@ impl<Machine: Association> HostDriver<Machine> {
                     self.ways[index] = Way::None;
                     return true;
                 }
-                stream.start(&self.port, connection)
+                let progress = stream.start(&self.port, connection);
+                if let Some(error) = stream.take_failure() {
+                    end(controller, queue, error);
+                }
+                progress
             }
         }
+    }
+}
+
+/// Ends a queue's connection for what its stream has failed of.
+fn end(controller: &mut Controller, queue: QueueIndex, error: ConnectionError) {
+    let error = match error {
+        ConnectionError::Refused(what) => {
+            ConnectionError::Refused(format!("{}: {what}", controller.options().address))
+        }
+        error => error,
+    };
+    if let Some(connection) = controller.connection(queue) {
+        connection.end(error);
     }
 }

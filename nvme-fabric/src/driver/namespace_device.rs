@@ -14,9 +14,10 @@ use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 
 use super::host::{HostDriver, resolve};
+use super::random_seed;
 use crate::error::ConnectionError;
 use crate::host::controller::Purpose;
-use crate::host::{Controller, HostOptions, Identity, QueueIndex};
+use crate::host::{Controller, HostAuthentication, HostOptions, Identity, QueueIndex};
 use crate::pdu::Digests;
 use crate::spec::nqn::{HostId, Nqn};
 
@@ -52,6 +53,11 @@ pub struct ConnectOptions {
     pub connect_timeout: Duration,
     /// How long a command may take before the association is given up.
     pub command_timeout: Duration,
+    /// The key with which every queue's stream is encrypted; plain without.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::HostTls>,
+    /// What this host proves itself with, where the controller asks for that.
+    pub authentication: Option<HostAuthentication>,
 }
 
 impl ConnectOptions {
@@ -69,9 +75,12 @@ impl ConnectOptions {
             keep_alive: options.keep_alive,
             connect_timeout: options.connect_timeout,
             command_timeout: options.command_timeout,
+            authentication: options.authentication,
             subsystem: options.subsystem,
             host_nqn: options.host,
             host_id: options.host_id,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -88,6 +97,7 @@ impl ConnectOptions {
             keep_alive: self.keep_alive,
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
+            authentication: self.authentication.clone(),
         }
     }
 }
@@ -143,13 +153,19 @@ impl NvmeTcpDevice {
         mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
     ) -> Result<Self, DeviceError> {
         turn(Wait::No)?;
-        let controller = Controller::new(
+        let mut controller = Controller::new(
             reactor.pool(),
             options.host_options(),
             Purpose::Namespace(options.namespace_id),
             reactor.now(),
         )?;
+        controller.seed_random(&*random_seed()?);
         let mut driver = HostDriver::new(reactor, controller, addresses);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &options.tls {
+            let offer = crate::tls::Offer::new(tls, &options.host_nqn, &options.subsystem)?;
+            driver.offer(reactor, offer);
+        }
         driver.run_with(turn, |controller| controller.is_up())?;
         let controller = &driver.machine;
         match controller.identity().geometry {

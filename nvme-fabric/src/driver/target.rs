@@ -21,12 +21,17 @@ use super::reservation_files::ReservationFiles;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
 use super::target_devices::{Devices, OpenQueues};
 use crate::error::ConnectionError;
-use crate::target::{Connection, Listener, Namespace, NamespaceKey, Subsystem, Target};
+use crate::target::{
+    Connection, Listener, Namespace, NamespaceKey, SecureChannel, Subsystem, Target,
+};
+#[cfg(feature = "tls")]
+use crate::tls::{Keyring, Layer};
 
 /// How long to wait before accepting again when the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a listener is for; hosts may ask for either on both.
+/// What a listener is for; hosts may ask for either on both, except that a discovery listener does
+/// not let hosts without TLS at subsystems whose own listeners require it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// Subsystems: discovery lists the address for each of them.
@@ -56,9 +61,13 @@ pub struct TargetTask<Queue> {
 struct Door {
     socket: Descriptor,
     address: SocketAddr,
+    service: Service,
     accepting: Option<OperationId>,
     /// No longer listened at; it is let go of when no accept is out.
     is_closing: bool,
+    /// The keys, and whether hosts may do without.
+    #[cfg(feature = "tls")]
+    keyring: Option<(std::rc::Rc<Keyring>, SecureChannel)>,
 }
 
 struct Peer<Queue> {
@@ -86,6 +95,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
                 "queues by subsystem are {given:?}: must be as many as namespaces, {needed:?}"
             )));
         }
+        let mut target = target;
+        target.seed_random(&*super::random_seed()?);
         let mut devices = Devices::new();
         for ((subsystem, found), queues) in target.subsystems().iter().zip(queues) {
             for ((namespace, _), queue) in found.namespaces().iter().zip(queues) {
@@ -123,13 +134,61 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         address: SocketAddr,
         service: Service,
     ) -> Result<SocketAddr, DeviceError> {
+        self.open_door(address, service, SecureChannel::None)
+    }
+
+    /// As [`listen`](Self::listen), with TLS by the keys of `keyring`. Where `channel` requires it,
+    /// a host that begins without is refused by closing.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    #[cfg(feature = "tls")]
+    pub fn listen_with_tls(
+        &mut self,
+        address: SocketAddr,
+        service: Service,
+        channel: SecureChannel,
+        keyring: &std::rc::Rc<Keyring>,
+    ) -> Result<SocketAddr, DeviceError> {
+        let address = self.open_door(address, service, channel)?;
+        let mut doors = self.listeners.iter_mut().flatten();
+        let door = doors.find(|door| door.address == address && !door.is_closing);
+        if let Some(door) = door.filter(|_| channel != SecureChannel::None) {
+            door.keyring = Some((std::rc::Rc::clone(keyring), channel));
+        }
+        Ok(address)
+    }
+
+    /// Has every listener with TLS take new connections by these keys; those that are there stay.
+    #[cfg(feature = "tls")]
+    pub fn replace_keyring(&mut self, keyring: &std::rc::Rc<Keyring>) {
+        for (old, _) in self.listeners.iter_mut().flatten().filter_map(|door| door.keyring.as_mut())
+        {
+            *old = std::rc::Rc::clone(keyring);
+        }
+    }
+
+    fn open_door(
+        &mut self,
+        address: SocketAddr,
+        service: Service,
+        channel: SecureChannel,
+    ) -> Result<SocketAddr, DeviceError> {
         let (socket, address) = socket::listen_tcp(address)?;
-        let listener = Listener { address: address.ip(), port: address.port() };
+        let listener = Listener { address: address.ip(), port: address.port(), channel };
         match service {
             Service::Subsystems => self.target.add_listener(listener),
             Service::Discovery => self.target.add_discovery_listener(listener),
         }
-        let door = Door { socket, address, accepting: None, is_closing: false };
+        let door = Door {
+            socket,
+            address,
+            service,
+            accepting: None,
+            is_closing: false,
+            #[cfg(feature = "tls")]
+            keyring: None,
+        };
         match self.listeners.iter().position(Option::is_none) {
             Some(free) => self.listeners[free] = Some(door),
             None => self.listeners.push(Some(door)),
@@ -262,10 +321,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
                 Outcome::EndOfStream => {
                     peer.connection.disconnect(&mut self.target, ConnectionError::Closed);
                 }
-                Outcome::Failed(operation, error) => {
-                    let reason = ConnectionError::Network(operation, error);
-                    peer.connection.disconnect(&mut self.target, reason);
-                }
+                Outcome::Failed(reason) => peer.connection.disconnect(&mut self.target, reason),
             }
         }
     }
@@ -289,11 +345,25 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             return;
         };
         let local = local_address(&socket).unwrap_or(door.address.ip());
-        let connection = Connection::new(self.target.settings(), &self.pool, local, now);
+        let mut connection = Connection::new(self.target.settings(), &self.pool, local, now);
+        if door.service == Service::Discovery && self.target.requires_tls() {
+            connection.expect_discovery();
+        }
         let free = self.peers.iter().position(Option::is_none);
         let place = free.unwrap_or(self.peers.len());
-        let queues = OpenQueues::new();
-        let peer = Peer { stream: Stream::new(place, socket), connection, queues };
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut stream = Stream::new(place, socket);
+        #[cfg(feature = "tls")]
+        if let Some((keyring, channel)) = &door.keyring {
+            let Ok(layer) = Layer::server(keyring, &self.pool) else {
+                // The TLS library has no memory for another session.
+                self.accept_after = now + ACCEPT_PAUSE;
+                return;
+            };
+            let may_be_plain = *channel == SecureChannel::Offered;
+            stream.secure(if may_be_plain { layer.allowing_plain() } else { layer });
+        }
+        let peer = Peer { stream, connection, queues: OpenQueues::new() };
         match self.peers.get_mut(place) {
             Some(free) => *free = Some(peer),
             None => self.peers.push(Some(peer)),
@@ -333,7 +403,17 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         progress |= queues.submit(&self.devices, connection);
         progress |= queues.poll(&self.devices, connection, now, &mut self.completions);
         if !peer.connection.is_finished() {
-            return progress | peer.stream.start(&self.port, &mut peer.connection);
+            progress |= peer.stream.start(&self.port, &mut peer.connection);
+            #[cfg(feature = "tls")]
+            if let Some(key) = peer.stream.peer() {
+                // Before the next poll decodes anything: Connect must come from whom the key is.
+                peer.connection.expect_names(&key.host, &key.subsystem);
+            }
+            if let Some(reason) = peer.stream.take_failure() {
+                peer.connection.disconnect(&mut self.target, reason);
+                progress = true;
+            }
+            return progress;
         }
         peer.stream.close(&self.port);
         // The last completions give back what other connections' commands may wait for.

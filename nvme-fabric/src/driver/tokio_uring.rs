@@ -9,7 +9,7 @@
 //!
 //! Differences to the reactor's driver: a receive fills one piece, as the runtime's streams have
 //! no scatter read, and each request and each send allocates, which an `async` face pays anyway.
-//! Not for the data path of Forebay itself.
+//! Not for the data path of Forebay itself. Absent: TLS; options that ask for it are refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -106,10 +106,16 @@ impl NvmeTcpClient {
     /// # Errors
     /// Why the association did not come up within the connect timeout.
     pub async fn connect(pool: &BufferPool, options: &ConnectOptions) -> Result<Self, DeviceError> {
+        #[cfg(feature = "tls")]
+        if options.tls.is_some() {
+            let what = "a TLS key was given: this runtime's host connects without TLS only";
+            return Err(DeviceError::new(what));
+        }
         let addresses = resolve(&options.host, options.port)?;
         let purpose = Purpose::Namespace(options.namespace_id);
-        let controller =
+        let mut controller =
             Controller::new(pool, options.host_options(), purpose, Timestamp::default())?;
+        controller.seed_random(&*super::random_seed()?);
         let shared = Rc::new(Shared {
             controller: RefCell::new(controller),
             pool: pool.clone(),

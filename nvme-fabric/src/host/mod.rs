@@ -22,6 +22,9 @@ pub use status::io_error;
 
 use std::time::Duration;
 
+use block_io::DeviceError;
+
+use crate::auth::Keys;
 use crate::pdu::Digests;
 use crate::spec::nqn::{HostId, Nqn};
 
@@ -48,13 +51,40 @@ pub struct HostOptions {
     pub connect_timeout: Duration,
     /// How long a command may take before the association is given up.
     pub command_timeout: Duration,
+    /// What this host proves itself with, where a controller asks for that.
+    pub authentication: Option<HostAuthentication>,
+}
+
+/// Secrets for DH-HMAC-CHAP. `Debug` does not show them.
+#[derive(Clone, Debug)]
+pub struct HostAuthentication {
+    /// The host's secret, and the controller's where it must prove itself too: then a controller
+    /// that does not ask for authentication, or leaves its own proof out, is refused.
+    pub keys: Keys,
+    /// How often every queue is authenticated again while requests go on; absent for never.
+    pub repeat_every: Option<Duration>,
+}
+
+impl HostAuthentication {
+    /// Authentication with these keys, not repeated.
+    pub fn new(keys: Keys) -> Self {
+        Self { keys, repeat_every: None }
+    }
+
+    fn check(&self) -> Result<(), DeviceError> {
+        if self.repeat_every.is_some_and(|every| every < Duration::from_secs(1)) {
+            return Err(DeviceError::new("authentication again: must be 1 s apart at least"));
+        }
+        self.keys.choices.check()
+    }
 }
 
 impl HostOptions {
     /// Entries of an I/O queue when nothing else is asked for.
     pub const QUEUE_DEPTH: u16 = 128;
 
-    /// No digests, 128 entries, one I/O queue, 5 s keep alive, 10 s to connect, 30 s a command.
+    /// No digests, 128 entries, one I/O queue, 5 s keep alive, 10 s to connect, 30 s a command,
+    /// no secret.
     pub fn new(address: impl Into<String>, subsystem: Nqn, host: Nqn, host_id: HostId) -> Self {
         Self {
             address: address.into(),
@@ -67,6 +97,7 @@ impl HostOptions {
             keep_alive: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(30),
+            authentication: None,
         }
     }
 }

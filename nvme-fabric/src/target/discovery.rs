@@ -7,12 +7,44 @@ use block_io::DeviceError;
 use super::controller::ControllerKey;
 use super::{Numbered, Subsystem, Target};
 use crate::spec::log_page::{
-    AddressFamily, DiscoveryEntry, DiscoveryHeader, SubsystemKind, TRANSPORT_TCP, entry_flag,
+    AddressFamily, DiscoveryEntry, DiscoveryHeader, SECURITY_NONE, SECURITY_TLS_1_3, SubsystemKind,
+    TRANSPORT_TCP, entry_flag,
 };
 use crate::spec::nqn::{DISCOVERY_NQN, Nqn};
 
 /// CNTLID of an entry for controllers made as hosts connect. Base §5.16.1.24.
 const CONTROLLER_DYNAMIC: u16 = 0xffff;
+
+/// Whether hosts may or must use TLS at an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecureChannel {
+    /// There is none.
+    #[default]
+    None,
+    /// TLS 1.3 is offered; a host may do without.
+    Offered,
+    /// TLS 1.3, and nothing without it.
+    Required,
+}
+
+impl SecureChannel {
+    /// Bits 1:0 of TREQ. Base §5.16.1.24, with the values of the NVMe/TCP Transport's TREQ.
+    const fn requirement(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Required => 1,
+            Self::Offered => 2,
+        }
+    }
+
+    /// SECTYPE.
+    const fn security(self) -> u8 {
+        match self {
+            Self::None => SECURITY_NONE,
+            Self::Offered | Self::Required => SECURITY_TLS_1_3,
+        }
+    }
+}
 
 /// Where hosts reach something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +54,8 @@ pub struct Listener {
     pub address: IpAddr,
     /// The TCP port.
     pub port: u16,
+    /// Whether TLS is spoken there.
+    pub channel: SecureChannel,
 }
 
 /// Referrals that there may be.
@@ -30,13 +64,6 @@ const REFERRALS_MAX: usize = 256;
 /// ASQSZ of a referral: what the other service has is not known here, and 32 is the least that each
 /// must have. Base §5.16.1.24.
 const REFERRAL_QUEUE_SIZE: u16 = 32;
-
-/// TREQ, bits 1:0 = 10b: a secure channel is not required; bit 2: flow control may be disabled.
-/// Base §5.16.1.24.
-const REQUIREMENTS: u8 = 0b10 | 1 << 2;
-
-/// SECTYPE 0: no security. NVMe/TCP Transport, "TSAS".
-const SECURITY_NONE: u8 = 0;
 
 #[derive(Debug)]
 pub(super) struct Discovery {
@@ -124,7 +151,7 @@ impl Discovery {
         Ok(())
     }
 
-    fn places(&self, is_service: bool) -> impl Iterator<Item = (u16, Listener)> {
+    pub(super) fn places(&self, is_service: bool) -> impl Iterator<Item = (u16, Listener)> {
         let places = self.listeners.iter();
         places.filter(move |(_, place)| place.is_service == is_service).map(|(number, place)| {
             // A port's number is its own for as long as 65536 listeners last.
@@ -191,7 +218,7 @@ fn entry(
         transport: TRANSPORT_TCP,
         family: if address.is_ipv4() { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 },
         kind: SubsystemKind::Nvm,
-        requirements: REQUIREMENTS,
+        requirements: listener.channel.requirement(),
         port_id,
         controller_id: CONTROLLER_DYNAMIC,
         admin_queue_size: queue_size,
@@ -199,6 +226,6 @@ fn entry(
         service: listener.port.to_string(),
         subsystem: subsystem.to_owned(),
         address: address.to_string(),
-        security: SECURITY_NONE,
+        security: listener.channel.security(),
     }
 }

@@ -17,8 +17,6 @@
 //! [`Settings::stall_timeout`] it is let go.
 //!
 //! A target changes while hosts are connected (`changes`): what hosts asked to be told they are.
-//!
-//! Absent: authentication.
 
 mod access;
 mod admin;
@@ -37,7 +35,7 @@ mod tests;
 
 pub use access::{ACCESS_GROUPS_MAX, HOSTS_MAX, Hosts};
 pub use connection::{Connection, Submission};
-pub use discovery::Listener;
+pub use discovery::{Listener, SecureChannel};
 pub use namespace::Namespace;
 pub use numbered::Numbered;
 pub use reservation::ReservationImage;
@@ -47,6 +45,7 @@ use std::time::Duration;
 
 use block_io::{DeviceError, Timestamp};
 
+use crate::auth::{Keys, Random, SEED_LENGTH};
 use crate::spec::nqn::Nqn;
 use crate::spec::status::Status;
 use controller::{Controller, ControllerKey, Service};
@@ -155,6 +154,7 @@ pub struct Target {
     /// Distinguishes controllers that had the same id one after the other.
     controllers_made: u64,
     discovery: Discovery,
+    random: Option<Random>,
 }
 
 impl Target {
@@ -187,12 +187,43 @@ impl Target {
             controllers: Vec::new(),
             controllers_made: 0,
             discovery: Discovery::new(settings.port_id_first),
+            random: None,
         })
     }
 
     /// The limits.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Hands in random bytes, never the same twice, which hosts with secrets need: until then they
+    /// are refused.
+    pub fn seed_random(&mut self, seed: &[u8; SEED_LENGTH]) {
+        self.random = Some(Random::new(seed));
+    }
+
+    /// Gives a host keys with the subsystem at this place, while it is served:
+    /// [`Subsystem::set_host_keys`].
+    ///
+    /// # Errors
+    /// When there is no such subsystem, or as there.
+    pub fn set_host_keys(
+        &mut self,
+        subsystem: usize,
+        host: Nqn,
+        keys: Keys,
+    ) -> Result<(), DeviceError> {
+        let place = self
+            .subsystems
+            .get_mut(subsystem)
+            .ok_or_else(|| DeviceError::new(format!("there is no subsystem {subsystem}")))?;
+        place.set_host_keys(host, keys)
+    }
+
+    /// Whether an address of the subsystems requires TLS.
+    pub fn requires_tls(&self) -> bool {
+        let mut listeners = self.discovery.places(false);
+        listeners.any(|(_, listener)| listener.channel == SecureChannel::Required)
     }
 
     /// The subsystems, by their places.

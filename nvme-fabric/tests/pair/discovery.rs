@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nvme_fabric::host::discovery::Discovery;
 use nvme_fabric::spec::log_page::SubsystemKind;
-use nvme_fabric::target::{Listener, Subsystem};
+use nvme_fabric::target::{Listener, SecureChannel, Subsystem};
 
 use crate::harness::{Pair, SUBSYSTEM, Setup, nqn};
 
@@ -18,8 +18,12 @@ fn every_subsystem_is_told_with_its_address() {
     for seed in 0..8 {
         let mut pair = discover(seed);
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        pair.target.add_listener(Listener { address, port: 4420 });
-        pair.target.add_discovery_listener(Listener { address, port: 8009 });
+        pair.target.add_listener(Listener { address, port: 4420, channel: SecureChannel::None });
+        pair.target.add_discovery_listener(Listener {
+            address,
+            port: 8009,
+            channel: SecureChannel::None,
+        });
         for number in 0..9 {
             let name = nqn(&format!("nqn.2014-08.com.example:other-{number}"));
             let subsystem = Subsystem::new(name, "1").expect("a serial number");
@@ -41,7 +45,7 @@ fn every_subsystem_is_told_with_its_address() {
 fn a_log_that_changes_while_it_is_read_is_read_again() {
     let mut pair = discover(0);
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    pair.target.add_listener(Listener { address, port: 4420 });
+    pair.target.add_listener(Listener { address, port: 4420, channel: SecureChannel::None });
     let mut added = 0;
     pair.run_until(|pair| {
         // While the log is being read, as the admin queue has a connection that is up.

@@ -10,6 +10,7 @@ use block_io::{
     BlockDevice, BlockQueue, Buffer, BufferPool, Completion, Geometry, IoError, Operation, Request,
     Timestamp,
 };
+use nvme_fabric::auth::Keys;
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::controller::Purpose;
 use nvme_fabric::host::discovery::Discovery;
@@ -94,6 +95,10 @@ pub(crate) struct Setup {
     pub(crate) faults: NetworkFaults,
     pub(crate) geometry: Geometry,
     pub(crate) options: HostOptions,
+    /// What the target knows of the host.
+    pub(crate) keys: Option<Keys>,
+    /// Hosts without keys are refused.
+    pub(crate) requires_authentication: bool,
 }
 
 impl Setup {
@@ -104,7 +109,8 @@ impl Setup {
         let faults = if seed & 4 != 0 { fragmented } else { NetworkFaults::default() };
         let geometry =
             Geometry { transfer_max, volatile_cache: seed & 8 != 0, ..Geometry::new(16 << 20) };
-        Self { seed, digests, faults, geometry, options: options() }
+        let (keys, requires_authentication) = (None, false);
+        Self { seed, digests, faults, geometry, options: options(), keys, requires_authentication }
     }
 
     pub(crate) fn connect(&self) -> Pair<Controller> {
@@ -127,11 +133,18 @@ impl Setup {
         let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "0123").expect("a serial number");
         let namespace = Namespace::new(self.geometry, HostId([9; 16])).expect("a namespace");
         subsystem.add_namespace(namespace).expect("room");
+        subsystem.require_authentication(self.requires_authentication);
+        if let Some(keys) = self.keys.clone() {
+            subsystem.set_host_keys(self.options.host.clone(), keys).expect("there are choices");
+        }
+        target.seed_random(&[self.seed as u8; 32]);
         target.add_subsystem(subsystem).expect("the name is free");
         let listener = network.listen(TARGET).expect("the name is free");
         let options = HostOptions { digests: self.digests, ..self.options.clone() };
+        let mut host = make(&pool, options, world.now());
+        host.controller().seed_random(&[!self.seed as u8; 32]);
         Pair {
-            host: make(&pool, options, world.now()),
+            host,
             world,
             network,
             pool,

@@ -9,7 +9,7 @@ mod percent;
 mod size;
 
 pub use endpoint::Endpoint;
-pub use nvme_tcp::{DISCOVERY_PORT, NVME_TCP_PORT, NvmeTcpAddress};
+pub use nvme_tcp::{DISCOVERY_PORT, NVME_TCP_PORT, NvmeTcpAddress, PskIdentity};
 pub use size::Size;
 
 use std::ffi::OsString;

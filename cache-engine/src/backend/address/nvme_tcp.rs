@@ -1,8 +1,11 @@
 //! `nvme+tcp://HOST[:4420]/SUBNQN?nsid=1`: a namespace of a subsystem reached over TCP.
 //!
+//! Secrets are named by their files, never written here.
+//!
 //! The scheme is our own; NVMe itself gives transports and names but no URI.
 
 use std::fmt;
+use std::path::PathBuf;
 
 pub use nvme_fabric::driver::discover::DISCOVERY_PORT;
 pub use nvme_fabric::driver::namespace_device::PORT as NVME_TCP_PORT;
@@ -11,7 +14,20 @@ use nvme_fabric::spec::nqn::Nqn;
 use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
-const KEYS: &str = "nsid, hdgst, ddgst, hostnqn";
+const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, pskfile, pskid, dhchap-secret-file, \
+                    dhchap-ctrl-secret-file, dhchap-repeat";
+
+/// Which identity a TLS key goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PskIdentity {
+    /// Both versions, the target chooses.
+    #[default]
+    Both,
+    /// Version 0 only.
+    Zero,
+    /// Version 1 only.
+    One,
+}
 
 /// A namespace of a remote subsystem, and how to connect to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +44,16 @@ pub struct NvmeTcpAddress {
     pub data_digest: bool,
     /// The name that this host gives itself, where it should not be the standard one.
     pub host: Option<Nqn>,
+    /// The file with the TLS key; connections are plain without.
+    pub psk_file: Option<PathBuf>,
+    /// Which identity the key goes by.
+    pub psk_identity: PskIdentity,
+    /// The file with the secret by which this host proves itself (DH-HMAC-CHAP).
+    pub secret_file: Option<PathBuf>,
+    /// The file with the secret by which the controller must prove itself.
+    pub controller_secret_file: Option<PathBuf>,
+    /// Seconds after which every queue is authenticated again; absent for never.
+    pub authentication_seconds: Option<u32>,
 }
 
 impl NvmeTcpAddress {
@@ -64,6 +90,11 @@ impl NvmeTcpAddress {
             header_digest: false,
             data_digest: false,
             host: None,
+            psk_file: None,
+            psk_identity: PskIdentity::Both,
+            secret_file: None,
+            controller_secret_file: None,
+            authentication_seconds: None,
         }
     }
 
@@ -84,6 +115,15 @@ impl NvmeTcpAddress {
                 "hdgst" => self.header_digest = switch_of(key, &value, whole)?,
                 "ddgst" => self.data_digest = switch_of(key, &value, whole)?,
                 "hostnqn" => self.host = Some(nqn_of(key, &value, whole)?),
+                "pskfile" => self.psk_file = Some(file_of(&value, whole)?),
+                "pskid" => self.psk_identity = identity_of(&value, whole)?,
+                "dhchap-secret-file" => self.secret_file = Some(path_of(key, value, whole)?),
+                "dhchap-ctrl-secret-file" => {
+                    self.controller_secret_file = Some(path_of(key, value, whole)?);
+                }
+                "dhchap-repeat" => {
+                    self.authentication_seconds = Some(seconds_of(&value, whole)?);
+                }
                 _ => {
                     return Err(AddressError::new(format!(
                         "`{whole}`: unknown query key `{key}`; known are {KEYS}"
@@ -91,8 +131,62 @@ impl NvmeTcpAddress {
                 }
             }
         }
+        if self.psk_file.is_none() && seen.contains(&"pskid") {
+            return Err(AddressError::new(format!(
+                "`{whole}`: pskid says how a key is named, and pskfile, which holds it, is missing"
+            )));
+        }
+        if self.secret_file.is_none()
+            && (self.controller_secret_file.is_some() || self.authentication_seconds.is_some())
+        {
+            return Err(AddressError::new(format!(
+                "`{whole}`: authentication needs `dhchap-secret-file`, the host's secret"
+            )));
+        }
         Ok(())
     }
+}
+
+fn file_of(value: &str, whole: &str) -> Result<PathBuf, AddressError> {
+    if value.starts_with('/') {
+        return Ok(PathBuf::from(value));
+    }
+    // What was given may be the key itself, put there by mistake: it is not repeated.
+    let (before, _) = whole.split_once('?').unwrap_or((whole, ""));
+    Err(AddressError::new(format!(
+        "`{before}`: pskfile must be the absolute path of a file with the key, never the key"
+    )))
+}
+
+fn identity_of(value: &str, whole: &str) -> Result<PskIdentity, AddressError> {
+    match value {
+        "both" => Ok(PskIdentity::Both),
+        "0" => Ok(PskIdentity::Zero),
+        "1" => Ok(PskIdentity::One),
+        _ => Err(AddressError::new(format!("`{whole}`: pskid `{value}` must be 0, 1 or both"))),
+    }
+}
+
+/// A file's path. What was given may be a secret itself, put there by mistake: it is not repeated.
+fn path_of(key: &str, value: String, whole: &str) -> Result<PathBuf, AddressError> {
+    if value.starts_with("DHHC-1") {
+        return Err(AddressError::new(format!(
+            "{key}: must be the path of a file with the secret; everybody on this machine can see \
+             what is written here"
+        )));
+    }
+    if value.is_empty() {
+        return Err(AddressError::new(format!("`{whole}`: {key} is empty: must be a path")));
+    }
+    Ok(PathBuf::from(value))
+}
+
+fn seconds_of(value: &str, whole: &str) -> Result<u32, AddressError> {
+    value.parse().ok().filter(|seconds| *seconds > 0).ok_or_else(|| {
+        AddressError::new(format!(
+            "`{whole}`: dhchap-repeat `{value}` must be a number of seconds, from 1"
+        ))
+    })
 }
 
 fn nqn_of(field: &str, value: &str, whole: &str) -> Result<Nqn, AddressError> {
@@ -133,6 +227,27 @@ impl fmt::Display for NvmeTcpAddress {
         if self.data_digest {
             f.write_str("&ddgst=on")?;
         }
-        self.host.as_ref().map_or(Ok(()), |host| write!(f, "&hostnqn={}", name(host)))
+        if let Some(host) = &self.host {
+            write!(f, "&hostnqn={}", name(host))?;
+        }
+        if let Some(file) = &self.psk_file {
+            let file = percent::encode(file.as_os_str().as_encoded_bytes(), b"-._~:@!$'()*,;/");
+            write!(f, "&pskfile={file}")?;
+        }
+        match self.psk_identity {
+            PskIdentity::Both => {}
+            PskIdentity::Zero => f.write_str("&pskid=0")?,
+            PskIdentity::One => f.write_str("&pskid=1")?,
+        }
+        for (key, path) in [
+            ("dhchap-secret-file", &self.secret_file),
+            ("dhchap-ctrl-secret-file", &self.controller_secret_file),
+        ] {
+            if let Some(path) = path {
+                let path = percent::encode(path.as_os_str().as_encoded_bytes(), b"-._~:@/");
+                write!(f, "&{key}={path}")?;
+            }
+        }
+        self.authentication_seconds.map_or(Ok(()), |every| write!(f, "&dhchap-repeat={every}"))
     }
 }

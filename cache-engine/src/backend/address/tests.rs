@@ -56,6 +56,10 @@ fn good_nvme_addresses_and_back() {
             "nvme+tcp://h/nqn.2014-08.x?ddgst=1&hdgst=true&hostnqn=nqn.2014-08.me&nsid=2",
             "nvme+tcp://h/nqn.2014-08.x?nsid=2&hdgst=on&ddgst=on&hostnqn=nqn.2014-08.me",
         ),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?pskid=0&pskfile=%2Fetc/a%20key",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=1&pskfile=/etc/a%20key&pskid=0",
+        ),
         ("nvme+tcp://h/nqn.2014-08.a%2Fb?hdgst=off", "nvme+tcp://h/nqn.2014-08.a%2Fb?nsid=1"),
     ] {
         let address = nvme(text);
@@ -97,9 +101,15 @@ fn bad_origins_are_told_what_would_be_right() {
         ("nvme+tcp://h/nqn.2014-08.x?nsid=4294967295", "from 1 to 4294967294"),
         ("nvme+tcp://h/nqn.2014-08.x?nsid", "must be KEY=VALUE"),
         ("nvme+tcp://h/nqn.2014-08.x?nsid=1&nsid=1", "given twice"),
-        ("nvme+tcp://h/nqn.2014-08.x?queue=4", "known are nsid, hdgst, ddgst, hostnqn"),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?queue=4",
+            "known are nsid, hdgst, ddgst, hostnqn, pskfile, pskid",
+        ),
         ("nvme+tcp://h/nqn.2014-08.x?hdgst=maybe", "must be on or off"),
         ("nvme+tcp://h/nqn.2014-08.x?hostnqn=me", "hostnqn \"me\""),
+        ("nvme+tcp://h/nqn.2014-08.x?pskfile=key", "never the key"),
+        ("nvme+tcp://h/nqn.2014-08.x?pskfile=/k&pskid=2", "must be 0, 1 or both"),
+        ("nvme+tcp://h/nqn.2014-08.x?pskid=1", "pskfile, which holds it, is missing"),
         ("nvme+tcp://h/nqn.2014-08.%FF", "must be UTF-8"),
         ("nvme+tcp://h/nqn.2014-08.a%20b", "no spaces"),
         (&long, "at most 223 bytes"),
@@ -124,4 +134,11 @@ fn caches_are_files_or_memory() {
         let error = text.parse::<CacheAddress>().expect_err(text).to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_key_put_where_its_file_belongs_is_not_repeated() {
+    let text = "nvme+tcp://h/nqn.2014-08.x?pskfile=NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3:";
+    let error = text.parse::<OriginAddress>().expect_err("refused").to_string();
+    assert!(!error.contains("VRL"), "{error}");
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cache_engine::backend::address::{CacheAddress, Endpoint, NvmeTcpAddress, OriginAddress, Size};
 use cache_engine::cache::LineSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nvme_fabric::auth::HashFunction;
 use nvme_fabric::spec::nqn::Nqn;
 
 /// A cached block volume in user space: local SSD speed for storage behind a network.
@@ -105,6 +106,83 @@ pub(crate) struct TargetArguments {
     /// Address to serve discovery on; port 8009 where none is given
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) discovery: Option<Endpoint>,
+
+    /// File with the TLS keys of the hosts that may connect, `HOSTNQN NVMeTLSkey-1:…` a line; only
+    /// its owner may read it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_keys: Option<PathBuf>,
+
+    /// Whether hosts must use TLS, or may do without; discovery may always be asked without
+    #[arg(long, value_name = "HOW", default_value = "required", requires = "tls_keys")]
+    pub(crate) tls: TlsUse,
+
+    /// Who must prove himself.
+    #[command(flatten)]
+    pub(crate) secrets: SecretArguments,
+}
+
+/// Whether hosts must use TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TlsUse {
+    /// A host without TLS is refused.
+    Required,
+    /// A host with a key may use it, others connect without.
+    Offered,
+}
+
+/// Secrets of hosts that a target serves.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SecretArguments {
+    /// A host that must prove itself, and the file with its secret (`forebay nvme key`); may be
+    /// repeated
+    #[arg(long = "host-secret", value_name = "HOSTNQN=PATH", value_parser = host_file)]
+    pub(crate) hosts: Vec<(Nqn, PathBuf)>,
+
+    /// A host to which this target proves itself when asked, and the file with the secret for
+    /// that; may be repeated
+    #[arg(long = "controller-secret", value_name = "HOSTNQN=PATH", value_parser = host_file)]
+    pub(crate) controllers: Vec<(Nqn, PathBuf)>,
+
+    /// Refuse hosts that no --host-secret names
+    #[arg(long)]
+    pub(crate) require_authentication: bool,
+}
+
+/// A host's name and a path.
+fn host_file(text: &str) -> Result<(Nqn, PathBuf), String> {
+    // What was given may be a secret, put there by mistake: it is not repeated.
+    let wrong = || "must be HOSTNQN=PATH, the path of a file with the secret".to_owned();
+    let (host, path) = text.split_once('=').ok_or_else(wrong)?;
+    if path.is_empty() || path.starts_with("DHHC-1") {
+        return Err(wrong());
+    }
+    let host = Nqn::new(host).map_err(|error| format!("the host's NQN {error}"))?;
+    Ok((host, PathBuf::from(path)))
+}
+
+/// What a secret goes through.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SecretHash {
+    /// Nothing: the secret is used as it is, 32 bytes
+    None,
+    /// HMAC with SHA-256, 32 bytes
+    Sha256,
+    /// HMAC with SHA-384, 48 bytes
+    Sha384,
+    /// HMAC with SHA-512, 64 bytes
+    Sha512,
+}
+
+impl SecretHash {
+    /// The hash function, absent for none.
+    pub(crate) const fn function(self) -> Option<HashFunction> {
+        match self {
+            Self::None => None,
+            Self::Sha256 => Some(HashFunction::Sha256),
+            Self::Sha384 => Some(HashFunction::Sha384),
+            Self::Sha512 => Some(HashFunction::Sha512),
+        }
+    }
 }
 
 /// The verbs of `forebay nvme`.
@@ -123,6 +201,22 @@ Examples:
         /// Form of the answer
         #[arg(long, default_value = "table")]
         format: Format,
+    },
+    /// Make a secret for authentication (DH-HMAC-CHAP), in a new file that only its owner may read
+    #[command(after_long_help = "\
+The secret is in the form DHHC-1:hh:BASE64: that nvme-cli, Linux and SPDK read too.
+
+Examples:
+  forebay nvme key --output /etc/forebay/host.secret
+  forebay nvme key --output /etc/forebay/controller.secret --hash sha384")]
+    Key {
+        /// The file; there must be none yet
+        #[arg(long, value_name = "PATH")]
+        output: PathBuf,
+
+        /// What the secret goes through with its owner's name before it is used; decides its length
+        #[arg(long, default_value = "sha256")]
+        hash: SecretHash,
     },
     /// Show a controller and a namespace of a subsystem
     #[command(after_long_help = "\

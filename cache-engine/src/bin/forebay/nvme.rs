@@ -1,19 +1,22 @@
-//! `forebay nvme`: what subsystems there are, and what one says of itself.
+//! `forebay nvme`: what subsystems there are, what one says of itself, and secrets for them.
 //!
 //! JSON uses the specification's field names in lower case, as nvme-cli does.
+
+use std::path::Path;
 
 use block_io::Geometry;
 use block_io::reactor::{Reactor, ReactorConfig};
 use cache_engine::backend::address::{DISCOVERY_PORT, Endpoint, NvmeTcpAddress};
-use cache_engine::backend::connect_options;
 use cache_engine::backend::identity::Machine;
-use nvme_fabric::driver::{NvmeTcpDevice, discover as ask};
+use cache_engine::backend::{connect_options, nvme_secret};
+use nvme_fabric::auth::Secret;
+use nvme_fabric::driver::{self, NvmeTcpDevice, discover as ask};
 use nvme_fabric::host::Identity;
 use nvme_fabric::spec::identify::ControllerKind;
 use nvme_fabric::spec::log_page::{AddressFamily, DiscoveryEntry, SubsystemKind, TRANSPORT_TCP};
 use serde_json::Value;
 
-use crate::arguments::{Format, NvmeVerb};
+use crate::arguments::{Format, NvmeVerb, SecretHash};
 use crate::failure::Failure;
 use crate::output::{self, json, table};
 
@@ -25,7 +28,13 @@ pub(crate) fn run(verb: &NvmeVerb) -> Result<(), Failure> {
     match verb {
         NvmeVerb::Discover { endpoint, format } => discover(endpoint, *format),
         NvmeVerb::Identify { address, format } => identify(address, *format),
+        NvmeVerb::Key { output, hash } => make_key(output, *hash),
     }
+}
+
+fn make_key(path: &Path, hash: SecretHash) -> Result<(), Failure> {
+    let secret = Secret::generate(hash.function(), &mut driver::random()?);
+    Ok(nvme_secret::write_new(path, &secret)?)
 }
 
 fn discover(endpoint: &Endpoint, format: Format) -> Result<(), Failure> {
@@ -103,7 +112,7 @@ fn security_of(security: u8) -> String {
 
 fn identify(address: &NvmeTcpAddress, format: Format) -> Result<(), Failure> {
     let reactor = Reactor::new(ReactorConfig::default())?;
-    let device = NvmeTcpDevice::connect(&reactor, &connect_options(address))?;
+    let device = NvmeTcpDevice::connect(&reactor, &connect_options(address)?)?;
     let identity = device.identity();
     device.shut_down(&reactor)?;
     let geometry = identity

@@ -234,3 +234,79 @@ impl Fold {
         Some(buffer.slice((page - lane.first) as usize * PAGE_SIZE, PAGE_SIZE))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::blocks::BlockSet;
+    use crate::cache::config::LineSize;
+    use crate::cache::entry::Entry;
+    use crate::cache::index::Slot;
+    use crate::cache::metadata::journal_block::Record;
+    use block_io::{IoError, Operation, Request};
+
+    /// Answers the only request, and tells what it was.
+    fn answer(device: &mut Device, fold: &mut Fold, result: Result<(), IoError>) -> Request {
+        let request = device.requests.pop().expect("a request");
+        assert!(device.requests.is_empty());
+        let crate::cache::outbox::Token::Metadata { index } =
+            crate::cache::outbox::Token::of(request.id)
+        else {
+            panic!("not of the records")
+        };
+        let Some(finished) = device.complete(index, result) else {
+            return answer(device, fold, result);
+        };
+        match finished.purpose {
+            Purpose::FoldRead { lane } => {
+                let buffer = finished.buffer.expect("a read has one");
+                fold.pages_read(lane, &buffer, result.is_ok(), device);
+            }
+            Purpose::FoldWrite { lane } => fold.pages_written(lane, device),
+            purpose => panic!("{purpose:?}"),
+        }
+        request
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_read_is_read_page_by_page_and_only_what_fails_is_lost() {
+        let layout = Layout::for_device(64 << 20, LineSize::default()).expect("fits");
+        let (format_id, pool) = (FormatId([3; 16]), BufferPool::heap());
+        let mut fold = Fold::new(layout, format_id, 1 << 20);
+        let mut part = Part::new(&layout, usize::MAX);
+        let slots = fold.shape.slots() as u32;
+        let (all, entry) = (BlockSet::all(layout.line_size), Entry::new(5, false));
+        for page in 2..5 {
+            let slot = Slot(page * slots + 1);
+            part.add(&Record { slot, entry, valid: all, changed: all, ..Record::EMPTY });
+        }
+        let mut device = Device::new();
+        fold.begin(Reader::new(layout, format_id, 1 << 20, 0..0), part, 0);
+        assert!(matches!(fold.step(&mut device, &pool), Next::Sent));
+        let run = answer(&mut device, &mut fold, Err(IoError::Media));
+        assert_eq!((run.operation, run.extent.length), (Operation::Read, 3 * PAGE_SIZE as u64));
+
+        // What stood in the pages: another slot's line.
+        let mut before = [0; PAGE_SIZE];
+        let kept = Record { slot: Slot(0), entry, valid: all, changed: all, ..Record::EMPTY };
+        fold.shape.apply(&mut before, 0, &kept);
+        for page in 2..5 {
+            line_page::seal(&mut before, format_id, page);
+            let read = device.requests.last().expect("the page's read");
+            let place = read.extent.offset;
+            assert_eq!((place, read.extent.length), (layout.table_page_offset(page), 4096));
+            read.buffer.as_ref().expect("a read has one").copy_from_slice(&before);
+            let is_read = if page == 3 { Err(IoError::Media) } else { Ok(()) };
+            answer(&mut device, &mut fold, is_read);
+            let in_flight = fold.page_in_flight(page).expect("it is being written");
+            let written = answer(&mut device, &mut fold, Ok(()));
+            assert_eq!((written.operation, written.extent.offset), (Operation::Write, place));
+            let mut after = [0; PAGE_SIZE];
+            in_flight.copy_to_slice(&mut after);
+            assert_eq!(line_page::check(&after, format_id, page), Verdict::Valid);
+            assert_eq!(fold.shape.get(&after, 1), (entry, all));
+            assert_eq!(fold.shape.get(&after, 0).0.is_occupied(), page != 3);
+        }
+        assert!(matches!(fold.step(&mut device, &pool), Next::Flush));
+    }
+}

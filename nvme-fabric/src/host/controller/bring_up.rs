@@ -3,7 +3,7 @@
 //! ```text
 //!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
 //!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
-//!     ▶ CommandSet ▶ Descriptors ▶ Up
+//!     ▶ CommandSet ▶ Descriptors ▶ Up         Connect ▶ Authenticate, where the controller asks for it
 //! ```
 //! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
 //! controller is up after it has been identified. Whatever is refused ends the association with
@@ -39,6 +39,8 @@ pub(super) enum Step {
     Open(QueueIndex),
     /// The queue's Connect.
     Connect(QueueIndex),
+    /// The end of a transaction on the queue, see `authentication`.
+    Authenticate(QueueIndex),
     Capabilities,
     Version,
     Enable,
@@ -69,6 +71,7 @@ impl Step {
         match self {
             Self::Open(_) => "ICReq",
             Self::Connect(_) => "Connect",
+            Self::Authenticate(_) => "authentication",
             Self::Capabilities => "Property Get (CAP)",
             Self::Version => "Property Get (VS)",
             Self::Enable => "Property Set (CC)",
@@ -304,14 +307,19 @@ impl Controller {
 
     fn take_connect(&mut self, queue: QueueIndex, dword_0: u32) -> Result<(), ConnectionError> {
         let result = ConnectResult::parse(dword_0);
-        if result.authentication_required || result.secure_channel_required {
-            let subsystem = &self.options.subsystem;
-            return Err(self.incompatible(format!(
-                "subsystem {subsystem} requires authentication, which is not supported"
-            )));
-        }
         if queue == 0 {
             self.identity.controller_id = result.controller_id;
+        }
+        if self.must_authenticate(queue, result)? {
+            self.step = Step::Authenticate(queue);
+            return self.authenticate(queue);
+        }
+        self.queue_connected(queue)
+    }
+
+    /// The queue takes commands.
+    pub(super) fn queue_connected(&mut self, queue: QueueIndex) -> Result<(), ConnectionError> {
+        if queue == 0 {
             self.keep_alive.start(self.now);
             self.get_property(Step::Capabilities, SIZE_8, OFFSET_CAPABILITIES);
             return Ok(());

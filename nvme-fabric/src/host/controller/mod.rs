@@ -12,6 +12,7 @@
 //! When any connection ends, all do: a queue cannot come back on its own, as the controller's
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
+mod authentication;
 mod bring_up;
 mod commands;
 mod events;
@@ -24,6 +25,7 @@ use block_io::{
     Timestamp,
 };
 
+use self::authentication::Authenticator;
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
@@ -55,6 +57,8 @@ mod token {
     pub(super) const EVENT_NAMESPACE: u64 = 5;
     pub(super) const SHUTDOWN: u64 = 6;
     pub(super) const OWNER: u64 = 7;
+    /// On any queue, where requests' names are below.
+    pub(super) const AUTHENTICATE: u64 = 1 << 32;
 }
 
 /// What the association is for.
@@ -146,6 +150,7 @@ pub struct Controller {
     identity: Identity,
     keep_alive: KeepAlive,
     events: Events,
+    authenticator: Authenticator,
     /// The answer to the owner's own admin command.
     answer: Option<Outcome>,
     /// When the controller was first seen not to be ready.
@@ -184,6 +189,7 @@ impl Controller {
             identity: Identity::default(),
             keep_alive,
             events: Events::default(),
+            authenticator: Authenticator::default(),
             answer: None,
             ready_since: None,
             error: None,
@@ -281,6 +287,7 @@ impl Controller {
         }
         self.notice_ended_connections();
         progress |= self.advance();
+        progress |= self.advance_authentication();
         progress |= self.send_keep_alive();
         progress | self.send_requests()
     }
@@ -292,7 +299,11 @@ impl Controller {
             .iter()
             .filter_map(|queue| queue.connection.as_ref())
             .filter_map(Connection::next_deadline);
-        connections.chain(self.step_deadline()).chain(self.keep_alive.next()).min()
+        connections
+            .chain(self.step_deadline())
+            .chain(self.authentication_deadline())
+            .chain(self.keep_alive.next())
+            .min()
     }
 
     /// Takes the use of an I/O queue that nobody uses, for at most `depth` requests at a time.
@@ -381,6 +392,9 @@ impl Controller {
         while let Some(finished) = self.connection(queue).and_then(Connection::next_finished) {
             progress = true;
             match finished {
+                Finished { token: token::AUTHENTICATE, outcome } => {
+                    self.take_authentication(outcome);
+                }
                 _ if queue == 0 => self.take_admin(finished),
                 Finished { outcome, .. } if self.step == Step::Connect(queue) => {
                     self.take_bring_up(outcome);
@@ -476,6 +490,9 @@ fn check(options: &HostOptions, purpose: Purpose) -> Result<(), DeviceError> {
         return Err(DeviceError::new(format!(
             "namespace identifier {id:#x}: must be 1 to 0xfffffffe"
         )));
+    }
+    if let Some(authentication) = &options.authentication {
+        authentication.check()?;
     }
     if options.keep_alive.as_millis() > u128::from(u32::MAX) {
         return Err(DeviceError::new("keep alive: must be under 2^32 ms"));

@@ -1,9 +1,8 @@
-//! Fabrics commands: Connect, Property Get and Set, Disconnect.
-//!
-//! Absent: Authentication Send and Receive, which come with in-band authentication.
+//! Fabrics commands: Connect, Property Get and Set, Authentication Send and Receive, Disconnect.
 
 use super::{OPCODE_FABRICS, SubmissionEntry, entry};
-use crate::spec::field::{put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
+use crate::spec::auth::{PROTOCOL_SPECIFIC, SECURITY_PROTOCOL};
+use crate::spec::field::{put, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
 use crate::spec::sgl::Descriptor;
 
 /// FCTYPE, byte 4. Base §6.
@@ -13,10 +12,38 @@ pub const TYPE_CONNECT: u8 = 0x01;
 /// Base §6.
 pub const TYPE_PROPERTY_GET: u8 = 0x04;
 /// Base §6.
+pub const TYPE_AUTHENTICATION_SEND: u8 = 0x05;
+/// Base §6.
+pub const TYPE_AUTHENTICATION_RECEIVE: u8 = 0x06;
+/// Base §6.
 pub const TYPE_DISCONNECT: u8 = 0x08;
 
 /// CATTR bit 2: the host does without SQ flow control. Base §6.3.
 const CONNECT_DISABLE_FLOW_CONTROL: u8 = 1 << 2;
+
+/// Bytes 41-43 of Authentication Send and Receive. Base §6.1, §6.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecurityProtocol {
+    /// SPSP0, byte 41, and SPSP1, byte 42.
+    pub specific: [u8; 2],
+    /// SECP, byte 43.
+    pub id: u8,
+}
+
+impl SecurityProtocol {
+    /// NVMe's own authentication protocols.
+    pub const NVME: Self = Self { specific: [PROTOCOL_SPECIFIC; 2], id: SECURITY_PROTOCOL };
+
+    fn parse(bytes: &SubmissionEntry) -> Self {
+        Self { specific: [bytes[41], bytes[42]], id: bytes[43] }
+    }
+
+    fn put(self, bytes: &mut SubmissionEntry, kind: u8, length: u32) {
+        bytes[4] = kind;
+        put(bytes, 41, &[self.specific[0], self.specific[1], self.id]);
+        put_u32(bytes, 44, length);
+    }
+}
 
 /// A Fabrics command with its operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +78,20 @@ pub enum FabricsCommand {
         /// OFST, bytes 44-47.
         offset: u32,
     },
+    /// A message of the host's, as data. Its contents are [`crate::spec::auth`]. Base §6.2.
+    AuthenticationSend {
+        /// What protocol the message is of.
+        protocol: SecurityProtocol,
+        /// TL, bytes 44-47: bytes of data.
+        length: u32,
+    },
+    /// Asks for a message of the controller's, as data. Base §6.1.
+    AuthenticationReceive {
+        /// What protocol the message is of.
+        protocol: SecurityProtocol,
+        /// AL, bytes 44-47: bytes of data, zeros after the message.
+        length: u32,
+    },
     /// Give up this I/O queue. Base §6.4.
     Disconnect,
     /// A type that is none of these.
@@ -76,6 +117,14 @@ impl FabricsCommand {
             TYPE_PROPERTY_GET => {
                 Self::PropertyGet { size: bytes[40] & 0b111, offset: u32_at(bytes, 44) }
             }
+            TYPE_AUTHENTICATION_SEND => Self::AuthenticationSend {
+                protocol: SecurityProtocol::parse(bytes),
+                length: u32_at(bytes, 44),
+            },
+            TYPE_AUTHENTICATION_RECEIVE => Self::AuthenticationReceive {
+                protocol: SecurityProtocol::parse(bytes),
+                length: u32_at(bytes, 44),
+            },
             TYPE_DISCONNECT => Self::Disconnect,
             other => Self::Other(other),
         }
@@ -110,6 +159,12 @@ impl FabricsCommand {
                 bytes[40] = size;
                 put_u32(&mut bytes, 44, offset);
             }
+            Self::AuthenticationSend { protocol, length } => {
+                protocol.put(&mut bytes, TYPE_AUTHENTICATION_SEND, length);
+            }
+            Self::AuthenticationReceive { protocol, length } => {
+                protocol.put(&mut bytes, TYPE_AUTHENTICATION_RECEIVE, length);
+            }
             Self::Disconnect => bytes[4] = TYPE_DISCONNECT,
             Self::Other(kind) => bytes[4] = kind,
         }
@@ -134,10 +189,24 @@ mod tests {
             FabricsCommand::PropertySet { size: 0, offset: 0x14, value: 0x0046_0001 },
             FabricsCommand::PropertyGet { size: 1, offset: 0 },
             FabricsCommand::Disconnect,
-            FabricsCommand::Other(0x05),
+            FabricsCommand::AuthenticationSend { protocol: SecurityProtocol::NVME, length: 72 },
+            FabricsCommand::AuthenticationReceive {
+                protocol: SecurityProtocol { specific: [1, 2], id: 3 },
+                length: 4096,
+            },
+            FabricsCommand::Other(0x0c),
         ] {
             assert_eq!(FabricsCommand::parse(&command.encode(1, Descriptor::NONE)), command);
         }
+    }
+
+    #[test]
+    fn authentication_as_it_lies_on_the_wire() {
+        let protocol = SecurityProtocol::NVME;
+        let send = FabricsCommand::AuthenticationSend { protocol, length: 0x0102 };
+        let bytes = send.encode(1, Descriptor::in_capsule(0x0102));
+        assert_eq!(bytes[..5], [0x7f, 0x40, 0x01, 0x00, 0x05]);
+        assert_eq!(bytes[40..48], [0, 1, 1, 0xe9, 2, 1, 0, 0]);
     }
 
     #[test]

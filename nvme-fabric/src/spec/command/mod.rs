@@ -10,7 +10,7 @@ pub mod nvm;
 pub mod reservation;
 
 pub use admin::AdminCommand;
-pub use fabrics::FabricsCommand;
+pub use fabrics::{FabricsCommand, SecurityProtocol};
 pub use nvm::{CopyFormat, CopySource, NvmCommand, Range};
 pub use reservation::ReservationCommand;
 

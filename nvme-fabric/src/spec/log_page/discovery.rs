@@ -9,6 +9,10 @@ pub const HEADER_LENGTH: usize = 1024;
 pub const ENTRY_LENGTH: usize = 1024;
 /// TRTYPE 3: TCP.
 pub const TRANSPORT_TCP: u8 = 3;
+/// SECTYPE 0: no transport security. NVMe/TCP Transport 1.1 §3.2.1 (TSAS)
+pub const SECURITY_NONE: u8 = 0;
+/// SECTYPE 2: TLS 1.3 or later.
+pub const SECURITY_TLS_1_3: u8 = 2;
 
 /// Bits of EFLAGS.
 pub mod entry_flag {

@@ -9,8 +9,8 @@ pub use ana::{
     AccessLogCut, AccessState,
 };
 pub use discovery::{
-    AddressFamily, DiscoveryEntry, DiscoveryHeader, ENTRY_LENGTH, HEADER_LENGTH, SubsystemKind,
-    TRANSPORT_TCP, entry_flag,
+    AddressFamily, DiscoveryEntry, DiscoveryHeader, ENTRY_LENGTH, HEADER_LENGTH, SECURITY_NONE,
+    SECURITY_TLS_1_3, SubsystemKind, TRANSPORT_TCP, entry_flag,
 };
 pub use health::{ERROR_ENTRY_LENGTH, FIRMWARE_LENGTH, HealthLog, encode_firmware_log};
 

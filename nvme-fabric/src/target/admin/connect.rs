@@ -9,7 +9,7 @@ use crate::spec::connect::{
     OFFSET_CONTROLLER_ID, OFFSET_HOST_NQN, OFFSET_QUEUE_ID, OFFSET_QUEUE_SIZE,
     OFFSET_SUBSYSTEM_NQN,
 };
-use crate::spec::nqn::HostId;
+use crate::spec::nqn::{HostId, Nqn};
 use crate::spec::status::Status;
 use crate::target::Target;
 use crate::target::controller::{Controller, ControllerKey, Service};
@@ -31,6 +31,8 @@ pub(in crate::target) struct Queue {
     /// Entries, at least 2.
     pub(in crate::target) entries: u16,
     pub(in crate::target) flow_control: bool,
+    /// ATR: the host has a secret and proves it first.
+    pub(in crate::target) must_authenticate: bool,
 }
 
 /// A parameter of Connect that cannot be right. Base §6.3.
@@ -81,6 +83,7 @@ pub(in crate::target) fn connect(
             result: InvalidParameter { offset: OFFSET_HOST_NQN, in_data: true }.encode(),
         });
     }
+    let must_authenticate = check_host(target, service, &data.host)?;
     check_room(target, &data)?;
     let (controller, epoch) = if queue_id == 0 {
         (connect_admin(target, &data, service, keep_alive_ms, now)?, 0)
@@ -95,11 +98,12 @@ pub(in crate::target) fn connect(
         id: queue_id,
         entries: queue_size + 1,
         flow_control: !flow_control_disabled,
+        must_authenticate,
     };
     target.usage.queues += 1;
     let result = ConnectResult {
         controller_id: controller.id,
-        authentication_required: false,
+        authentication_required: must_authenticate,
         secure_channel_required: false,
     };
     Ok((queue, Answer::Done(result.encode().into())))
@@ -117,6 +121,21 @@ fn check_room(target: &Target, data: &ConnectData) -> Result<(), Refusal> {
         return Err(Status::CONNECT_CONTROLLER_BUSY.into());
     }
     Ok(())
+}
+
+/// Whether a host by this name must prove itself.
+fn check_host(target: &Target, service: Service, host: &Nqn) -> Result<bool, Refusal> {
+    let Service::Subsystem(place) = service else { return Ok(false) };
+    let subsystem = &target.subsystems[place];
+    match (subsystem.keys_of(host), &target.random) {
+        (Some(_), Some(_)) => Ok(true),
+        // Without random bytes nobody can be asked for a proof, so nobody gets in.
+        (Some(_), None) => Err(Status::INTERNAL_ERROR.do_not_retry().into()),
+        (None, _) if subsystem.requires_authentication() => {
+            Err(Status::CONNECT_INVALID_HOST.do_not_retry().into())
+        }
+        (None, _) => Ok(false),
+    }
 }
 
 fn connect_admin(

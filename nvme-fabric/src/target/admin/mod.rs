@@ -60,7 +60,7 @@ pub(super) fn check_common(entry: &SubmissionEntry) -> Result<(), Status> {
 }
 
 /// Checks that a command takes exactly `length` bytes, in data PDUs.
-fn check_data(entry: &SubmissionEntry, length: u64) -> Result<(), Status> {
+pub(super) fn check_data(entry: &SubmissionEntry, length: u64) -> Result<(), Status> {
     let data = command::data(entry);
     if data.kind != Descriptor::KIND_TRANSPORT {
         return Err(Status::SGL_TYPE_INVALID.do_not_retry());
@@ -143,8 +143,10 @@ pub(super) fn execute_fabrics(
         }
         // One Connect a connection. Base §6.3.
         FabricsCommand::Connect { .. } => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
-        FabricsCommand::Disconnect | FabricsCommand::Other(_) => {
-            Err(Status::INVALID_OPCODE.do_not_retry())
-        }
+        // The connection has taken those of hosts that have a secret.
+        FabricsCommand::AuthenticationSend { .. }
+        | FabricsCommand::AuthenticationReceive { .. }
+        | FabricsCommand::Disconnect
+        | FabricsCommand::Other(_) => Err(Status::INVALID_OPCODE.do_not_retry()),
     }
 }

@@ -120,7 +120,13 @@ impl Connection {
         let Some(queue) = self.queue else {
             return self.connect(target, place, now);
         };
-        let fuse = command::fuse(&self.command_mut(place).entry);
+        let entry = self.command_mut(place).entry;
+        let is_fabrics = command::opcode(&entry) == OPCODE_FABRICS;
+        if !is_fabrics && !self.is_authenticated() {
+            // Base §3.3.3.2.1, Authentication Required; a half of a pair no less than a whole.
+            return self.fail(place, Status::AUTHENTICATION_REQUIRED.do_not_retry());
+        }
+        let fuse = command::fuse(&entry);
         if queue.id != 0
             && (fuse != 0 || self.first_half.is_some())
             && !self.is_single(target, place)
@@ -131,9 +137,15 @@ impl Connection {
         if command.digest_failed {
             return self.fail(place, Status::TRANSIENT_TRANSPORT_ERROR);
         }
-        let entry = command.entry;
         let capsule_data = command.capsule_length();
-        if command::opcode(&entry) == OPCODE_FABRICS {
+        if is_fabrics && self.authenticate(target, place, &entry, now) {
+            return;
+        }
+        if !self.is_authenticated() {
+            // Base §3.3.3.2.1, Authentication Required.
+            return self.fail(place, Status::AUTHENTICATION_REQUIRED.do_not_retry());
+        }
+        if is_fabrics {
             // Properties are the admin queue's. Base §6.5, §6.6.
             if queue.id != 0 {
                 return self.fail(place, admin::INVALID_FIELD);

@@ -6,7 +6,7 @@ use super::{Connection, Phase};
 use crate::pdu::{InitializeRequest, InitializeResponse};
 use crate::spec::command::{self, FabricsCommand, OPCODE_FABRICS, SubmissionEntry};
 use crate::spec::completion::Completion;
-use crate::spec::connect::DATA_LENGTH;
+use crate::spec::connect::{ConnectData, DATA_LENGTH};
 use crate::spec::sgl::Descriptor;
 use crate::spec::status::Status;
 use crate::target::admin::connect::{Queue, connect};
@@ -34,7 +34,9 @@ impl Connection {
         let (entry, data) = self.take_connect(place);
         let command_id = command::command_id(&entry);
         let outcome = match data {
-            Ok(data) => connect(target, &FabricsCommand::parse(&entry), &data, now),
+            Ok(data) => self
+                .check_names(&data)
+                .and_then(|()| connect(target, &FabricsCommand::parse(&entry), &data, now)),
             Err(status) => Err(Refusal::from(status)),
         };
         let mut completion =
@@ -44,6 +46,9 @@ impl Connection {
                 completion.result = result;
                 self.leave_unconnected(target);
                 self.become_queue(queue);
+                if queue.must_authenticate {
+                    self.demand_authentication(target, now);
+                }
                 completion.queue_head =
                     if queue.flow_control { self.queue_head } else { QUEUE_HEAD_DISABLED };
             }
@@ -56,6 +61,20 @@ impl Connection {
             }
         }
         self.encoder.push_response(&completion.encode());
+    }
+
+    /// A host that has proved by its key who it is connects as nobody else, and only to what the
+    /// key is for; one that has proved nothing, only to what is open to all.
+    fn check_names(&self, data: &[u8; DATA_LENGTH]) -> Result<(), Refusal> {
+        let Ok(data) = ConnectData::parse(data) else {
+            // Without names Connect itself is refused.
+            return Ok(());
+        };
+        let is_allowed = match &self.expected_names {
+            Some((host, subsystem)) => data.host == *host && data.subsystem == *subsystem,
+            None => !self.is_for_discovery || data.subsystem.is_discovery(),
+        };
+        if is_allowed { Ok(()) } else { Err(Status::CONNECT_INVALID_HOST.do_not_retry().into()) }
     }
 
     /// Takes the command at `place` out: its entry, and the data of a proper Connect.

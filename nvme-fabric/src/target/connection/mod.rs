@@ -6,9 +6,10 @@
 //!       └────────────────────┴──────────────────────┴─┴─ fault ─▶ Terminating ─▶ Finished
 //! ```
 //! By phase: `handshake` (ICReq, Connect), `commands` (from an entry to its completion),
-//! `transfer` (payload), `accounts` (what it takes of the target's limits), `admission` (whether and
-//! when a command may go to the device), `fused` (pairs), `reservations`, `abort`, `shutdown`
-//! (faults, deadlines, the controller's shutdown).
+//! `transfer` (payload), `accounts` (what it takes of the target's limits), `admission` (whether
+//! and when a command may go to the device), `fused` (pairs), `reservations`, `abort`,
+//! `authentication` (before anything else), `shutdown` (faults, deadlines, the controller's
+//! shutdown).
 //!
 //! A command has a place in `commands` from its capsule to its completion, and the place's number
 //! is its transfer tag and its requests' id. There are as many places as the queue has entries;
@@ -17,6 +18,7 @@
 mod abort;
 mod accounts;
 mod admission;
+mod authentication;
 mod commands;
 mod fused;
 mod handshake;
@@ -38,9 +40,11 @@ use super::io::{Pieces, Plan, Sequence, Ticket};
 use super::limits::STAGING_LENGTH;
 use super::reservation::Pending;
 use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
+use crate::auth::target::Authentication;
 use crate::error::ConnectionError;
 use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
+use crate::spec::nqn::Nqn;
 use crate::spec::status::Status;
 
 /// A request for a namespace's device.
@@ -67,6 +71,12 @@ pub struct Connection {
     /// The controller's keep alive deadline as of the last poll.
     keep_alive_deadline: Option<Timestamp>,
     queue: Option<Queue>,
+    /// Host and subsystem that Connect must name, as their key has encrypted the stream.
+    expected_names: Option<(Nqn, Nqn)>,
+    /// Without such names, only the discovery service may be connected to.
+    is_for_discovery: bool,
+    /// Absent where the host has no secret.
+    authentication: Option<Authentication>,
     /// Commands completed, modulo the queue's entries.
     queue_head: u16,
     commands: Vec<Option<Command>>,
@@ -205,6 +215,9 @@ impl Connection {
             phase_deadline: Some(now + settings.handshake_timeout),
             keep_alive_deadline: None,
             queue: None,
+            expected_names: None,
+            is_for_discovery: false,
+            authentication: None,
             queue_head: 0,
             // Until Connect has said how many: Connect itself.
             commands: vec![None],
@@ -301,6 +314,19 @@ impl Connection {
     pub fn is_idle(&self) -> bool {
         self.released.is_empty()
             && self.commands.iter().flatten().all(|command| command.ticket.is_none())
+    }
+
+    /// The stream is encrypted with a key of this host's for this subsystem: Connect must name just
+    /// them. To be said before anything is decoded; later it changes nothing.
+    pub fn expect_names(&mut self, host: &Nqn, subsystem: &Nqn) {
+        if self.expected_names.is_none() {
+            self.expected_names = Some((host.clone(), subsystem.clone()));
+        }
+    }
+
+    /// A host that proves nothing about itself may connect to the discovery service only.
+    pub fn expect_discovery(&mut self) {
+        self.is_for_discovery = true;
     }
 
     /// Why the connection ended, once it is terminating or finished.

@@ -22,10 +22,15 @@ impl Connection {
         self.leave(target);
         // From a queue it becomes one that is none, of which there may be so many.
         self.count_unconnected(target);
-        self.discarded = Some(self.pool.allocate(DISCARD_LENGTH));
+        self.discard();
         self.phase = Phase::Terminating;
         self.phase_deadline = Some(now + TERMINATION_TIMEOUT);
         self.ended = Some(ConnectionError::Protocol(error));
+    }
+
+    /// What the host still sends goes nowhere.
+    pub(super) fn discard(&mut self) {
+        self.discarded = Some(self.pool.allocate(DISCARD_LENGTH));
     }
 
     /// Ends at once.
@@ -46,7 +51,7 @@ impl Connection {
     }
 
     /// Gives up the queue: an admin queue takes its controller along.
-    fn leave(&mut self, target: &mut Target) {
+    pub(super) fn leave(&mut self, target: &mut Target) {
         self.abandon(target);
         self.waiting.clear();
         self.parked.clear();
@@ -83,6 +88,7 @@ impl Connection {
         {
             let what = match self.phase {
                 Phase::Initialize => "the connection, which awaits ICReq,",
+                Phase::Queue => "Connect, after which authentication comes,",
                 _ => "ICResp, after which Connect comes,",
             };
             let timeout = target.settings.handshake_timeout;

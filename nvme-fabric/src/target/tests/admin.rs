@@ -14,7 +14,7 @@ use crate::spec::property::{
     Capabilities, ControllerStatus, OFFSET_CAPABILITIES, OFFSET_STATUS, OFFSET_VERSION, SIZE_8,
     ShutdownStatus,
 };
-use crate::target::Listener;
+use crate::target::{Listener, SecureChannel};
 
 fn identify(host: &mut Host, world: &mut World, structure: u8, nsid: u32) -> identify::Structure {
     let (completion, bytes) = host.ask(world, &command(structure, nsid, 0), 4096);
@@ -295,9 +295,17 @@ fn an_abort_aborts_nothing() {
 #[test]
 fn discovery_lists_every_way_to_every_subsystem() {
     let mut world = world();
-    let any = Listener { address: "0.0.0.0".parse().expect("an address"), port: 4420 };
+    let any = Listener {
+        address: "0.0.0.0".parse().expect("an address"),
+        port: 4420,
+        channel: SecureChannel::None,
+    };
     world.target.add_listener(any);
-    world.target.add_listener(Listener { address: "::1".parse().expect("an address"), port: 44 });
+    world.target.add_listener(Listener {
+        address: "::1".parse().expect("an address"),
+        port: 44,
+        channel: SecureChannel::None,
+    });
     world.target.add_discovery_listener(Listener { port: 8009, ..any });
     let mut host = Host::admin(&mut world, DISCOVERY_NQN);
     let bytes = identify(&mut host, &mut world, identify::CONTROLLER, 0);
@@ -352,7 +360,7 @@ fn a_change_of_the_discovery_log_is_told() {
     host.ask(&mut world, &set(feature::ASYNCHRONOUS_EVENTS, event::DISCOVERY_LOG), 0);
     host.send(&AdminCommand::AsynchronousEventRequest.encode(9, Descriptor::NONE), None, &world);
     host.pump(&mut world);
-    world.target.add_listener(Listener { address: LOCAL, port: 1 });
+    world.target.add_listener(Listener { address: LOCAL, port: 1, channel: SecureChannel::None });
     host.pump(&mut world);
     let told = host.completion().expect("an event");
     assert_eq!(Event::parse(told.dword_0()), Event::DISCOVERY_CHANGED);

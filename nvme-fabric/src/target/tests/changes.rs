@@ -7,7 +7,7 @@ use crate::spec::log_page::{
     self, DiscoveryEntry, DiscoveryHeader, ENTRY_LENGTH, HEADER_LENGTH, SubsystemKind,
 };
 use crate::spec::nqn::DISCOVERY_NQN;
-use crate::target::{Hosts, Listener};
+use crate::target::{Hosts, Listener, SecureChannel};
 
 pub(super) fn admin_command(structure: u8, namespace_id: u32) -> AdminCommand {
     AdminCommand::Identify { namespace_id, structure, controller_id: 0, command_set: 0 }
@@ -218,21 +218,26 @@ fn the_discovery_log_follows_every_change_and_tells_of_it_once() {
     let mut world = world_of(settings, Geometry::new(CAPACITY));
     let mut host = Host::admin(&mut world, DISCOVERY_NQN);
     listen_for(&mut host, &mut world, event::DISCOVERY_LOG, 4);
-    let (first, second) =
-        (Listener { address: LOCAL, port: 4420 }, Listener { address: LOCAL, port: 4421 });
+    let (first, second) = (
+        Listener { address: LOCAL, port: 4420, channel: SecureChannel::None },
+        Listener { address: LOCAL, port: 4421, channel: SecureChannel::None },
+    );
     world.target.add_listener(first);
     world.target.add_listener(second);
     assert_eq!(events(&mut host, &mut world), [Event::DISCOVERY_CHANGED], "once until it is read");
     let (before, entries) = discovery_log(&mut host, &mut world);
     let ports: Vec<u16> = entries.iter().map(|entry| entry.port_id).collect();
     assert_eq!(ports, [40, 41]);
-    assert_eq!((entries[0].requirements, entries[0].security), (0b110, 0));
+    assert_eq!((entries[0].requirements, entries[0].security), (0, 0));
     events(&mut host, &mut world);
     discovery_log(&mut host, &mut world);
 
     world.target.remove_listener(LOCAL, 4420).expect("told");
     assert_eq!(events(&mut host, &mut world), [Event::DISCOVERY_CHANGED]);
-    world.target.add_referral(Listener { address: LOCAL, port: 8010 }).expect("an address");
+    world
+        .target
+        .add_referral(Listener { address: LOCAL, port: 8010, channel: SecureChannel::None })
+        .expect("an address");
     let (after, entries) = discovery_log(&mut host, &mut world);
     assert!(after.generation > before.generation);
     let ways: Vec<_> = entries
@@ -244,10 +249,14 @@ fn the_discovery_log_follows_every_change_and_tells_of_it_once() {
         (SubsystemKind::Referral, "8010", DISCOVERY_NQN, 0),
     ];
     assert_eq!(ways, expected, "a listener keeps its port's number");
-    let referral = Listener { address: LOCAL, port: 8010 };
+    let referral = Listener { address: LOCAL, port: 8010, channel: SecureChannel::None };
     assert!(world.target.add_referral(referral).is_err(), "twice");
     world.target.remove_referral(referral).expect("there");
-    let nowhere = Listener { address: "0.0.0.0".parse().expect("an address"), port: 8009 };
+    let nowhere = Listener {
+        address: "0.0.0.0".parse().expect("an address"),
+        port: 8009,
+        channel: SecureChannel::None,
+    };
     let error = world.target.add_referral(nowhere).expect_err("nowhere").to_string();
     assert!(error.contains("0.0.0.0:8009"), "{error}");
 
@@ -260,7 +269,11 @@ fn a_discovery_service_with_a_name_of_its_own_answers_to_both() {
     let mut world = world();
     let own = "nqn.2014-08.com.example:discovery";
     world.target.set_discovery_name(nqn(own)).expect("a free name");
-    world.target.add_discovery_listener(Listener { address: LOCAL, port: 8009 });
+    world.target.add_discovery_listener(Listener {
+        address: LOCAL,
+        port: 8009,
+        channel: SecureChannel::None,
+    });
     for name in [DISCOVERY_NQN, own] {
         let mut host = Host::admin(&mut world, name);
         let (_, bytes) = host.ask(&mut world, &admin_command(identify::CONTROLLER, 0), 4096);

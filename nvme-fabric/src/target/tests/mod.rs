@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod authentication;
 mod changes;
 mod commands;
 mod handshake;

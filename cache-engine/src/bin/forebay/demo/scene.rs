@@ -20,6 +20,7 @@ use cache_engine::frontend::nbd::ExportAddress;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
 
+use crate::arguments::SecretArguments;
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::run::plan::{CachePlan, VolumePlan};
@@ -158,7 +159,8 @@ fn target(
 ) -> Result<(TargetService, SocketAddr), Failure> {
     let file = Backend::open(&OriginAddress::File(settings.namespace.clone()), reactor)?;
     let namespaces = vec![("demo".to_owned(), file.delayed(settings.latency))];
-    let mut target = TargetService::open(reactor, subsystem, namespaces, control)?;
+    let secrets = SecretArguments::default();
+    let mut target = TargetService::open(reactor, subsystem, namespaces, &secrets, control)?;
     let address = target.listen((Ipv4Addr::LOCALHOST, 0).into(), Service::Subsystems)?;
     Ok((target, address))
 }

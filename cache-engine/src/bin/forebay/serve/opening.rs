@@ -17,7 +17,7 @@ use cache_engine::cache::cipher::VolumeKey;
 use cache_engine::frontend::nbd::Transport;
 use cache_engine::frontend::nbd::server::resolve;
 use cache_engine::volume::attach::Turn;
-use nvme_fabric::driver::NvmeTcpDevice;
+use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
 
 /// Opens devices. See the module.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Opener {
 /// What a thread finds out.
 enum Found {
     File(FileDevice),
-    Addresses(Vec<SocketAddr>),
+    Controller(Box<ConnectOptions>, Vec<SocketAddr>),
     /// It is made in this process.
     Nothing,
 }
@@ -97,7 +97,9 @@ impl super::NbdService {
                     Found::File(FileDevice::open(path, OpenOptions::default())?)
                 }
                 OriginAddress::NvmeTcp(address) => {
-                    Found::Addresses(NvmeTcpDevice::resolve(&connect_options(address))?)
+                    let options = connect_options(address)?;
+                    let addresses = NvmeTcpDevice::resolve(&options)?;
+                    Found::Controller(Box::new(options), addresses)
                 }
                 OriginAddress::Memory(_) | OriginAddress::Null(_) => Found::Nothing,
             };
@@ -108,8 +110,7 @@ impl super::NbdService {
         let (found, key) = wait_for(&mailbox, &mut |deadline| self.serve_until(deadline))??;
         let origin = match (found, address) {
             (Found::File(device), _) => Backend::File(device),
-            (Found::Addresses(addresses), OriginAddress::NvmeTcp(address)) => {
-                let options = connect_options(address);
+            (Found::Controller(options, addresses), _) => {
                 let turn = |wait| self.serve_for(wait);
                 let device = NvmeTcpDevice::connect_with(&reactor, &options, addresses, turn)?;
                 Backend::NvmeTcp(device)

@@ -26,7 +26,9 @@ use nvme_fabric::driver::TargetTask;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::log_page::AccessState;
 use nvme_fabric::spec::nqn::{HostId, Nqn};
-use nvme_fabric::target::{Hosts, Listener, Namespace, NamespaceKey, Subsystem, Target};
+use nvme_fabric::target::{
+    Hosts, Listener, Namespace, NamespaceKey, SecureChannel, Subsystem, Target,
+};
 
 use super::configuration::{NamespacePlan, SubsystemPlan, TargetPlan, VolumesPlan, access_of_word};
 use super::files;
@@ -113,7 +115,8 @@ impl ManagedTarget {
         }
         for referral in &plan.referrals {
             let address = referral.resolve(DISCOVERY_PORT)?;
-            target.add_referral(Listener { address: address.ip(), port: address.port() })?;
+            let (address, port) = (address.ip(), address.port());
+            target.add_referral(Listener { address, port, channel: SecureChannel::None })?;
         }
         let store = plan.volumes.map(Store::open).transpose()?;
         let (job_done, jobs_done) = reactor.mailbox(1)?;

@@ -1,18 +1,21 @@
 //! Block devices as the namespaces of one NVMe/TCP subsystem, as the arguments name them.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
 
 use block_io::reactor::{Reactor, ReactorConfig, Task};
 use block_io::{BlockDevice, Timestamp};
 use cache_engine::backend::address::{DISCOVERY_PORT, NVME_TCP_PORT, OriginAddress};
 use cache_engine::backend::identity::Machine;
-use cache_engine::backend::{Backend, BackendQueue, origin_identity};
+use cache_engine::backend::{Backend, BackendQueue, nvme_secret, origin_identity, tls_keys};
 use nvme_fabric::driver::TargetTask;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
-use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
+use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
+use nvme_fabric::tls::{KeyError, Keyring};
 
-use crate::arguments::TargetArguments;
+use crate::arguments::{SecretArguments, TargetArguments, TlsUse};
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
@@ -46,7 +49,15 @@ pub(super) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     notice_of_machine();
     // From here on a signal ends the command in order; before, it just ends it.
     let control = Control::Signals(Signals::new()?.watch(&reactor));
-    let mut target = TargetService::open(&reactor, subsystem, namespaces, control)?;
+    let secrets = &arguments.secrets;
+    let mut target = TargetService::open(&reactor, subsystem, namespaces, secrets, control)?;
+    if let Some(file) = &arguments.tls_keys {
+        let channel = match arguments.tls {
+            TlsUse::Required => SecureChannel::Required,
+            TlsUse::Offered => SecureChannel::Offered,
+        };
+        target.tls = Some((keyring(file, subsystem)?, channel));
+    }
     let bound = target.listen(listen, Service::Subsystems)?;
     let discovery =
         discovery.map(|address| target.listen(address, Service::Discovery)).transpose()?;
@@ -74,6 +85,17 @@ pub(super) fn serial_number(machine: &Machine, nqn: &Nqn) -> String {
     serial.0[..10].iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
+/// The keys in `file`: each host's opens the subsystem and the discovery service.
+fn keyring(file: &Path, subsystem: &Nqn) -> Result<Rc<Keyring>, Failure> {
+    let failed = |error: KeyError| Failure::because("--tls-keys", error);
+    let mut keyring = Keyring::new().map_err(failed)?;
+    for (host, psk) in tls_keys::hosts_keys(file)? {
+        keyring.allow(&host, subsystem, &psk).map_err(failed)?;
+        keyring.allow(&host, &Nqn::discovery(), &psk).map_err(failed)?;
+    }
+    Ok(Rc::new(keyring))
+}
+
 /// Two namespaces over one file would each believe that nobody else writes it.
 fn refuse_shared_files(namespaces: &[OriginAddress]) -> Result<(), Failure> {
     let files: Vec<_> = namespaces
@@ -94,12 +116,36 @@ fn refuse_shared_files(namespaces: &[OriginAddress]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells a subsystem which hosts must prove themselves, and by what.
+fn admit(subsystem: &mut Subsystem, secrets: &SecretArguments) -> Result<(), Failure> {
+    for (index, (host, path)) in secrets.hosts.iter().enumerate() {
+        if secrets.hosts[..index].iter().any(|(other, _)| other == host) {
+            return Err(Failure::Usage(format!("--host-secret {host}: is given twice")));
+        }
+        let controller = secrets.controllers.iter().find(|(name, _)| name == host);
+        let controller = controller.map(|(_, path)| path.as_path());
+        let keys = nvme_secret::keys_of(path, controller)
+            .map_err(|error| Failure::because(format!("--host-secret {host}"), error))?;
+        subsystem.set_host_keys(host.clone(), keys)?;
+    }
+    let is_known = |name: &Nqn| secrets.hosts.iter().any(|(host, _)| host == name);
+    if let Some((name, _)) = secrets.controllers.iter().find(|(name, _)| !is_known(name)) {
+        return Err(Failure::Usage(format!(
+            "--controller-secret {name}: needs --host-secret for the same host"
+        )));
+    }
+    subsystem.require_authentication(secrets.require_authentication);
+    Ok(())
+}
+
 /// A target on a reactor, until told to end.
 pub(crate) struct TargetService {
     task: TargetTask<BackendQueue>,
     backends: Vec<Backend>,
     control: Control<()>,
     is_ending: bool,
+    /// The hosts' keys, and whether hosts may do without.
+    tls: Option<(Rc<Keyring>, SecureChannel)>,
 }
 
 impl TargetService {
@@ -112,6 +158,7 @@ impl TargetService {
         reactor: &Reactor,
         nqn: &Nqn,
         namespaces: Vec<(String, Backend)>,
+        secrets: &SecretArguments,
         control: Control<()>,
     ) -> Result<Self, Failure> {
         let machine = Machine::this();
@@ -127,10 +174,11 @@ impl TargetService {
             queues.push(backend.open_queue(reactor, DEVICE_DEPTH)?);
             backends.push(backend);
         }
+        admit(&mut subsystem, secrets)?;
         let mut target = Target::new(Settings::default())?;
         target.add_subsystem(subsystem)?;
         let task = TargetTask::new(reactor, target, vec![queues])?;
-        Ok(Self { task, backends, control, is_ending: false })
+        Ok(Self { task, backends, control, is_ending: false, tls: None })
     }
 
     /// Serves hosts at `address`, and returns where that is: with port 0 the system chooses one.
@@ -142,7 +190,15 @@ impl TargetService {
         address: SocketAddr,
         service: Service,
     ) -> Result<SocketAddr, Failure> {
-        Ok(self.task.listen(address, service)?)
+        let Some((keyring, channel)) = &self.tls else {
+            return Ok(self.task.listen(address, service)?);
+        };
+        // Who is to use TLS finds out from discovery that he is, so discovery is open without.
+        let channel = match service {
+            Service::Subsystems => *channel,
+            Service::Discovery => SecureChannel::Offered,
+        };
+        Ok(self.task.listen_with_tls(address, service, channel, keyring)?)
     }
 }
 

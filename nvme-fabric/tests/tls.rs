@@ -1,0 +1,321 @@
+//! Host and target on real reactors over loopback sockets with TLS: requests against the reference
+//! disk, and what both ends say when keys, names or the use of TLS do not fit.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use block_io::device::memory::{MemoryDevice, MemoryQueue};
+use block_io::reactor::{Reactor, ReactorConfig, Task, Wait};
+use block_io::sim::{Random, ReferenceDisk, fill_pattern};
+use block_io::{BlockDevice, BlockQueue, DeviceError, Geometry, PoolLayout, Request, RequestId};
+use nvme_fabric::driver::target::{Service, TargetTask};
+use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice, discover};
+use nvme_fabric::spec::nqn::{HostId, Nqn};
+use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
+use nvme_fabric::tls::{ConfiguredPsk, HostTls, Identities, IdentityVersion, Keyring};
+
+const SUBSYSTEM: &str = "nqn.2014-08.com.example:tls";
+const HOST: &str = "nqn.2014-08.com.example:host";
+const CAPACITY: u64 = 4 << 20;
+const KEY_256: [u8; 32] = [0x5a; 32];
+const KEY_384: [u8; 48] = [0xa5; 48];
+const ZERO: Identities = Identities::Only(IdentityVersion::Zero);
+
+fn nqn(name: &str) -> Nqn {
+    Nqn::new(name).expect("well formed")
+}
+
+fn reactor() -> Reactor {
+    let config =
+        ReactorConfig { operations_max: 256, pool: PoolLayout::HEAP, ..ReactorConfig::default() };
+    Reactor::new(config).expect("a reactor")
+}
+
+fn target(reactor: &Reactor, key: &[u8], channel: SecureChannel) -> (TargetTask<MemoryQueue>, u16) {
+    let geometry = Geometry::new(CAPACITY);
+    let device = MemoryDevice::with_geometry(geometry).expect("a device");
+    let queue = device.open_queue(reactor, 256).expect("opens");
+    let handshake_timeout = Duration::from_secs(2);
+    let settings = Settings { handshake_timeout, ..Settings::default() };
+    let mut target = Target::new(settings).expect("settings are right");
+    let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "1").expect("a serial number");
+    subsystem
+        .add_namespace(Namespace::new(geometry, HostId([1; 16])).expect("a namespace"))
+        .expect("room");
+    target.add_subsystem(subsystem).expect("the name is free");
+    let mut task = TargetTask::new(reactor, target, vec![vec![queue]]).expect("a task");
+    let mut keyring = Keyring::new().expect("the library works");
+    let key = ConfiguredPsk::new(key).expect("a key");
+    keyring.allow(&nqn(HOST), &nqn(SUBSYSTEM), &key).expect("derives");
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let port = match channel {
+        SecureChannel::None => task.listen(address, Service::Subsystems),
+        _ => task.listen_with_tls(address, Service::Subsystems, channel, &Rc::new(keyring)),
+    };
+    (task, port.expect("listens").port())
+}
+
+/// Tells that a client is done, even when its checks fail.
+struct Bell(Option<block_io::reactor::MailSender<()>>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|bell| bell.send(()));
+    }
+}
+
+/// Runs a target on this thread while `client` runs on another, and then the target's end until it
+/// has no connection any more.
+fn serve<Value: Send + 'static>(
+    reactor: &Reactor,
+    mut task: TargetTask<MemoryQueue>,
+    client: impl FnOnce() -> Value + Send + 'static,
+) -> Value {
+    let (done, mailbox) = reactor.mailbox::<()>(1).expect("a mailbox");
+    let thread = std::thread::spawn(move || {
+        let _bell = Bell(Some(done));
+        client()
+    });
+    let mut is_done = false;
+    while !(is_done && task.is_finished()) {
+        let progress = task.poll(reactor.now());
+        if !is_done && mailbox.receive().is_some() {
+            is_done = true;
+            task.stop();
+        }
+        reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
+    }
+    thread.join().expect("the client's checks hold")
+}
+
+fn with_target<Value: Send + 'static>(
+    key: &[u8],
+    channel: SecureChannel,
+    client: impl FnOnce(u16) -> Value + Send + 'static,
+) -> Value {
+    let reactor = reactor();
+    let (task, port) = target(&reactor, key, channel);
+    serve(&reactor, task, move || client(port))
+}
+
+fn options(port: u16, key: Option<(&[u8], Identities)>) -> ConnectOptions {
+    let mut options = ConnectOptions::new("127.0.0.1", nqn(SUBSYSTEM), nqn(HOST), HostId([2; 16]));
+    options.port = port;
+    options.io_queues = 2;
+    options.connect_timeout = Duration::from_secs(60);
+    options.tls = key.map(|(key, identities)| HostTls {
+        psk: ConfiguredPsk::new(key).expect("a key"),
+        identities,
+    });
+    options
+}
+
+fn connect(options: &ConnectOptions) -> Result<(Reactor, NvmeTcpDevice), DeviceError> {
+    let reactor = reactor();
+    let device = NvmeTcpDevice::connect(&reactor, options)?;
+    Ok((reactor, device))
+}
+
+fn refusal(options: &ConnectOptions) -> String {
+    connect(options).map(|_| ()).expect_err("refused").to_string()
+}
+
+/// Random requests, checked against the reference.
+fn work(reactor: &Reactor, device: &NvmeTcpDevice, seed: u64, count: u64) {
+    let mut queues = [
+        device.open_queue(reactor, 16).expect("opens"),
+        device.open_queue(reactor, 16).expect("2"),
+    ];
+    let mut random = Random::new(seed);
+    let mut reference = ReferenceDisk::new(seed, CAPACITY).with_late_writes(true);
+    let (mut made, mut in_flight) = (0, 0);
+    let mut completions = Vec::new();
+    while made < count || in_flight > 0 {
+        while made < count && in_flight < 16 {
+            made += 1;
+            in_flight += 1;
+            let length = *random.choose(&[512, 4096, 8192, 12288, 65536, 300 << 10, 1 << 20]);
+            let offset = random.below((CAPACITY - length) / 512 + 1) * 512;
+            let buffer = reactor.pool().allocate(length as usize);
+            let request = if random.below(2) == 0 {
+                Request::read(RequestId(made), offset, buffer)
+            } else {
+                fill_pattern(&buffer, made, offset);
+                Request::write(RequestId(made), offset, buffer)
+            };
+            reference.begin(&request);
+            queues[made as usize % 2].submit(request).expect("room");
+        }
+        let mut progress = false;
+        for queue in &mut queues {
+            progress |= queue.poll(reactor.now(), &mut completions);
+        }
+        for completion in completions.drain(..) {
+            in_flight -= 1;
+            assert_eq!(completion.result, Ok(()), "seed {seed}: {:?}", device.error());
+            reference.complete(&completion).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        }
+        if in_flight > 0 {
+            reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
+        }
+    }
+}
+
+#[test]
+fn requests_over_tls_agree_with_the_reference_disk() {
+    let keys: [&'static [u8]; 2] = [&KEY_256, &KEY_384];
+    for (seed, key) in keys.into_iter().enumerate() {
+        for digests in [false, true] {
+            with_target(key, SecureChannel::Required, move |port| {
+                let mut options = options(port, Some((key, Identities::Both)));
+                (options.header_digest, options.data_digest) = (digests, digests);
+                let (reactor, device) = connect(&options).expect("connects");
+                work(&reactor, &device, seed as u64, 400);
+                device.shut_down(&reactor).expect("shuts down");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_offers_tls_serves_hosts_with_and_without() {
+    let keys: [Option<(&'static [u8], Identities)>; 2] = [Some((&KEY_256, ZERO)), None];
+    for key in keys {
+        with_target(&KEY_256, SecureChannel::Offered, move |port| {
+            let (reactor, device) = connect(&options(port, key)).expect("connects");
+            work(&reactor, &device, 9, 60);
+            device.shut_down(&reactor).expect("shuts down");
+        });
+    }
+}
+
+#[test]
+fn a_wrong_key_is_refused_and_the_host_says_which_identity_it_offered() {
+    with_target(&KEY_256, SecureChannel::Required, |port| {
+        let error = refusal(&options(port, Some((&[1; 32], ZERO))));
+        assert!(error.contains("another key for the identity"), "{error}");
+        assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
+        assert!(error.contains(&format!("NVMe0R01 {HOST} {SUBSYSTEM}")), "{error}");
+    });
+}
+
+#[test]
+fn an_unknown_identity_is_refused_and_named() {
+    with_target(&KEY_256, SecureChannel::Required, |port| {
+        let mut options = options(port, Some((&KEY_256, Identities::Both)));
+        options.host_nqn = nqn("nqn.2014-08.com.example:stranger");
+        let error = refusal(&options);
+        assert!(error.contains("no key for the identity"), "{error}");
+        assert!(error.contains("NVMe1R01 nqn.2014-08.com.example:stranger"), "{error}");
+    });
+}
+
+#[test]
+fn a_host_without_tls_where_it_is_required_is_closed_on() {
+    with_target(&KEY_256, SecureChannel::Required, |port| {
+        let error = refusal(&options(port, None));
+        assert!(error.contains("closed the connection"), "{error}");
+    });
+}
+
+#[test]
+fn a_host_with_tls_at_a_target_without_says_so() {
+    with_target(&KEY_256, SecureChannel::None, |port| {
+        let error = refusal(&options(port, Some((&KEY_256, Identities::Both))));
+        assert!(error.contains("speaks NVMe/TCP without TLS"), "{error}");
+    });
+}
+
+#[test]
+fn a_peer_that_closes_in_the_handshake_is_told_with_what_was_offered() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a host");
+        let mut hello = [0; 100];
+        stream.read_exact(&mut hello).expect("the beginning of a ClientHello");
+        assert_eq!(hello[..2], [22, 3]);
+        stream.shutdown(Shutdown::Write).expect("shuts down");
+        // What is unread would reset the connection.
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let error = refusal(&options(port, Some((&KEY_256, Identities::Both))));
+    assert!(error.contains("in the handshake") && error.contains("NVMe1R01"), "{error}");
+    thread.join().expect("the listener's checks hold");
+}
+
+#[test]
+fn connect_must_name_the_host_that_the_key_is_of() {
+    // A host that has the key of one name and connects by another: what the driver would not do,
+    // so the key is offered under the name that it has, and the target takes names from Connect.
+    let reactor = reactor();
+    let (mut task, _) = target(&reactor, &KEY_256, SecureChannel::None);
+    let mut keyring = Keyring::new().expect("the library works");
+    let key = ConfiguredPsk::new(&KEY_256).expect("a key");
+    let (thief, owner) = (nqn(HOST), nqn("nqn.2014-08.com.example:owner"));
+    // The identity of `thief` leads to an entry that says that the key is the owner's.
+    let psk =
+        nvme_fabric::tls::TlsPsk::retained(IdentityVersion::Zero, &key, &thief, &nqn(SUBSYSTEM));
+    keyring.insert(psk.expect("derives"), &owner, &nqn(SUBSYSTEM));
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let (service, channel) = (Service::Subsystems, SecureChannel::Required);
+    let port = task.listen_with_tls(any, service, channel, &Rc::new(keyring)).expect("listens");
+    let options = options(port.port(), Some((&KEY_256, ZERO)));
+    let error = serve(&reactor, task, move || refusal(&options));
+    assert!(error.contains("Connect Invalid Host"), "{error}");
+}
+
+#[test]
+fn strangers_and_half_handshakes_do_not_disturb_a_host() {
+    with_target(&KEY_256, SecureChannel::Required, |port| {
+        let mut random = Random::new(3);
+        let mut strangers = Vec::new();
+        for number in 0..24 {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+            let bytes: Vec<u8> = match number % 4 {
+                // A record that claims more than a record may have, and its beginning.
+                0 => [vec![22, 3, 1, 0xff, 0xff], vec![1; 5000]].concat(),
+                1 => (0..3000).map(|_| random.below(256) as u8).collect(),
+                // The beginning of a hello, and then silence: the handshake's deadline is for it.
+                2 => vec![22, 3, 1, 1, 0, 1, 0, 0, 200],
+                _ => Vec::new(),
+            };
+            // A target that has closed already answers with a reset.
+            let _ = stream.write_all(&bytes);
+            strangers.push(stream);
+        }
+        let (reactor, device) =
+            connect(&options(port, Some((&KEY_256, Identities::Both)))).expect("connects");
+        work(&reactor, &device, 5, 100);
+        device.shut_down(&reactor).expect("shuts down");
+        for mut stream in strangers {
+            // Every one of them is closed in the end, by what it sent or by the deadline.
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+        }
+    });
+}
+
+#[test]
+fn discovery_tells_hosts_that_tls_is_required() {
+    let reactor = reactor();
+    let (mut task, _) = target(&reactor, &KEY_256, SecureChannel::Required);
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let port = task.listen(any, Service::Discovery).expect("listens").port();
+    let entries = serve(&reactor, task, move || {
+        let reactor = self::reactor();
+        let found = discover(&reactor, "127.0.0.1", port, &nqn(HOST), HostId([2; 16]));
+        // The subsystem is not to be had in clear at the discovery service's address either.
+        let error = refusal(&options(port, None));
+        assert!(error.contains("Connect Invalid Host"), "{error}");
+        found.expect("is told")
+    });
+    let entry = |name: &str| entries.iter().find(|entry| entry.subsystem == name).expect("listed");
+    let subsystem = entry(SUBSYSTEM);
+    // TREQ required, SECTYPE TLS 1.3; the discovery service itself is plain.
+    assert_eq!((subsystem.requirements & 3, subsystem.security), (1, 2));
+    let discovery = entry(Nqn::discovery().as_str());
+    assert_eq!((discovery.requirements & 3, discovery.security), (0, 0));
+}
