@@ -18,6 +18,7 @@ mod paths;
 pub mod reservation_files;
 mod stream;
 pub mod target;
+mod target_devices;
 #[cfg(feature = "tokio-uring")]
 pub mod tokio_uring;
 
