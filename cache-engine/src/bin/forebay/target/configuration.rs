@@ -119,13 +119,13 @@ pub(super) struct NamespacePlan {
     pub(super) access_group: u32,
 }
 
-/// Words for the states of an access group, and the states.
-const ACCESS_WORDS: [(&str, AccessState); 5] = [
-    ("optimized", AccessState::Optimized),
-    ("non-optimized", AccessState::NonOptimized),
-    ("inaccessible", AccessState::Inaccessible),
-    ("persistent-loss", AccessState::PersistentLoss),
-    ("change", AccessState::Change),
+/// The states that an access group can be given.
+const ACCESS_STATES: [AccessState; 5] = [
+    AccessState::Optimized,
+    AccessState::NonOptimized,
+    AccessState::Inaccessible,
+    AccessState::PersistentLoss,
+    AccessState::Change,
 ];
 
 /// The state that a word means.
@@ -133,17 +133,10 @@ const ACCESS_WORDS: [(&str, AccessState); 5] = [
 /// # Errors
 /// What words there are.
 pub(crate) fn access_of_word(word: &str) -> Result<AccessState, String> {
-    let found = ACCESS_WORDS.iter().find(|(other, _)| *other == word);
-    found.map(|(_, state)| *state).ok_or_else(|| {
-        let words = ACCESS_WORDS.map(|(word, _)| word).join(", ");
+    ACCESS_STATES.into_iter().find(|state| state.name() == word).ok_or_else(|| {
+        let words = ACCESS_STATES.map(AccessState::name).join(", ");
         format!("access state '{}': must be one of {words}", word.escape_debug())
     })
-}
-
-/// The word for a state.
-pub(super) fn word_of_access(state: AccessState) -> &'static str {
-    let found = ACCESS_WORDS.iter().find(|(_, other)| *other == state);
-    found.map_or("unknown", |(word, _)| word)
 }
 
 /// Reads the file at `path`.
