@@ -141,14 +141,12 @@ fn reserves() {
     assert!(write(&mut queue).is_ok(), "a registration keeps nobody out");
     nvme.run(&["resv-acquire", &device, "--crkey=0xabcd", "--rtype=1", "--racqa=0"]);
     let refused = write(&mut queue);
-    println!("{refused:?}");
     assert!(refused.is_err(), "it is reserved");
     let buffer = reactor.pool().allocate(4096);
     let read = result(&reactor, &mut queue, Request::read(RequestId(1 << 40), 0, buffer));
     assert!(read.result.is_ok(), "{:?}", read.result);
     let report = nvme.run(&["resv-report", &device, "--eds", "--output-format=json"]);
     let report: serde_json::Value = serde_json::from_str(&report).expect("a report");
-    println!("{report:#}");
     assert_eq!(report["rtype"], 1, "{report:#}");
     nvme.run(&["resv-release", &device, "--crkey=0xabcd", "--rtype=1", "--rrela=0"]);
     assert!(write(&mut queue).is_ok(), "it is released");
