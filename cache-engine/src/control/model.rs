@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::target_model::{TargetCall, TargetStatus, TargetVolume};
+
 /// Version of this language.
 pub const PROTOCOL: u32 = 1;
 
@@ -118,6 +120,11 @@ pub enum Request {
         /// lease was asked for, less what clocks may differ by. 0 gives the lease back.
         until_ns: u64,
     },
+    /// Something of an NVMe/TCP target. Answer: as the call says.
+    Target {
+        /// What.
+        call: TargetCall,
+    },
 }
 
 /// A volume to be added, in the words of the command line. Nothing secret: a key is named by the
@@ -179,6 +186,10 @@ pub enum Answer {
     MissRatio(Curve),
     /// How it stands with a volume's lease now.
     Lease(LeaseStatus),
+    /// How a target is.
+    TargetStatus(Box<TargetStatus>),
+    /// How a target's volume is now.
+    TargetVolume(TargetVolume),
     /// Nothing was done.
     Error {
         /// Why, and what would be right, for a person.
@@ -305,12 +316,51 @@ pub struct VolumeStatus {
     pub in_doubt: bool,
     /// Why its origin answers no more; absent while it does.
     pub fault: Option<String>,
+    /// How its origin is reached; absent where it is on the service's machine, and from servers
+    /// that do not tell.
+    #[serde(default)]
+    pub association: Option<AssociationStatus>,
     /// Client requests in flight.
     pub in_flight: u64,
     /// Share of reads served from the cache alone, of those that asked it; none before the first.
     pub hit_ratio: Option<f64>,
     /// Counters since it was added.
     pub statistics: Counters,
+}
+
+/// How an origin's association with its NVMe controller is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssociationStatus {
+    /// `tcp`.
+    pub transport: String,
+    /// Where the controller is, as it was asked for.
+    pub address: String,
+    /// The subsystem's NQN.
+    pub subsystem: String,
+    /// This host's NQN.
+    pub host: String,
+    /// This host's identifier.
+    pub host_id: String,
+    /// The namespace in use.
+    pub namespace_id: u32,
+    /// The controller's identifier.
+    pub controller_id: u16,
+    /// `connecting`, `live`, `leaving` or `lost`.
+    pub state: String,
+    /// Why it is lost, or why its namespace cannot be used; absent while all is well.
+    pub fault: Option<String>,
+    /// I/O queues.
+    pub io_queues: u16,
+    /// Entries of each.
+    pub queue_entries: u16,
+    /// How long the controller waits for a sign of this host; 0 for ever.
+    pub keep_alive_ms: u64,
+    /// Seconds since it came up; absent before.
+    pub live_seconds: Option<f64>,
+    /// Events heard of the controller.
+    pub events_heard: u64,
+    /// How often something about the namespace has changed.
+    pub namespace_changes: u64,
 }
 
 /// How it stands with a volume's lease.
@@ -411,6 +461,16 @@ mod tests {
             Request::RemoveVolume { volume: volume(), forget: true },
             Request::ReplaceCache { device: "/dev/x".into(), size: None, force_format: false },
             Request::Lease { volume: volume(), until_ns: u64::MAX },
+            Request::Target { call: TargetCall::Status {} },
+            Request::Target {
+                call: TargetCall::Create {
+                    name: volume(),
+                    size_bytes: Some(1),
+                    from: None,
+                    subsystem: None,
+                    access_group: Some(2),
+                },
+            },
         ] {
             assert_eq!(again(&request), request);
             let line = line_of(&request);
@@ -460,6 +520,8 @@ mod tests {
             (br#"{"verb":"remove-volume","volume":"pg","force":1}"#, "unknown field `force`"),
             (br#"{"verb":"add-volume","volume":{"name":"pg","size":1}}"#, "unknown field `size`"),
             (br#"{"verb":"lease","volume":"pg","until_ns":-1}"#, "-1"),
+            (br#"{"verb":"target","call":{"delete":{"name":"a","all":1}}}"#, "field `all`"),
+            (br#"{"verb":"target","call":{"format":{}}}"#, "unknown variant `format`"),
             (br#"{"volume":"pg"}"#, "missing field `verb`"),
             (
                 br#"{"verb":"invalidate","volume":"pg","range":{"offset":0,"length":1,"to":2}}"#,

@@ -2,9 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use block_io::reactor::{
-    Descriptor, Event, OperationId, Port, Reactor, SocketAddress, Wait, socket,
-};
+use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, SocketAddress, socket};
 use block_io::{DeviceError, IoError, Timestamp};
 
 use super::alarm::Alarm;
@@ -17,15 +15,7 @@ use crate::host::{Controller, QueueIndex};
 pub(super) trait Association {
     fn controller(&mut self) -> &mut Controller;
     fn tick(&mut self, now: Timestamp) -> bool;
-}
-
-impl Association for Controller {
-    fn controller(&mut self) -> &mut Controller {
-        self
-    }
-    fn tick(&mut self, now: Timestamp) -> bool {
-        Controller::tick(self, now)
-    }
+    fn next_deadline(&self) -> Option<Timestamp>;
 }
 
 impl Association for Discovery {
@@ -34,6 +24,9 @@ impl Association for Discovery {
     }
     fn tick(&mut self, now: Timestamp) -> bool {
         Discovery::tick(self, now)
+    }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Discovery::next_deadline(self)
     }
 }
 
@@ -54,9 +47,6 @@ pub(super) struct HostDriver<Machine> {
     address: usize,
     ways: Vec<Way>,
     alarm: Alarm,
-    /// What every stream begins with, and whose memory it uses.
-    #[cfg(feature = "tls")]
-    tls: Option<(crate::tls::Offer, block_io::BufferPool)>,
 }
 
 /// The addresses of a name. Blocks for as long as the resolver does.
@@ -73,22 +63,7 @@ impl<Machine: Association> HostDriver<Machine> {
     /// A driver for `machine`, whose controller is at the first of `addresses` that answers.
     pub(super) fn new(reactor: &Reactor, machine: Machine, addresses: Vec<SocketAddr>) -> Self {
         let port = reactor.open_port();
-        Self {
-            port,
-            machine,
-            addresses,
-            address: 0,
-            ways: Vec::new(),
-            alarm: Alarm::default(),
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
-    }
-
-    /// Has every stream begin with a TLS handshake that offers these keys.
-    #[cfg(feature = "tls")]
-    pub(super) fn offer(&mut self, reactor: &Reactor, offer: crate::tls::Offer) {
-        self.tls = Some((offer, reactor.pool().clone()));
+        Self { port, machine, addresses, address: 0, ways: Vec::new(), alarm: Alarm::default() }
     }
 
     /// Moves what can be moved; whether anything happened.
@@ -106,39 +81,10 @@ impl<Machine: Association> HostDriver<Machine> {
         for index in 0..self.ways.len() {
             progress |= self.move_bytes(index);
         }
-        if let Some(deadline) = self.machine.controller().next_deadline() {
+        if let Some(deadline) = self.machine.next_deadline() {
             self.alarm.set(&self.port, deadline, now);
         }
         progress
-    }
-
-    /// Polls and turns the reactor until `is_done` or the association is over.
-    pub(super) fn run_until(
-        &mut self,
-        reactor: &Reactor,
-        is_done: impl Fn(&mut Machine) -> bool,
-    ) -> Result<(), DeviceError> {
-        let turn = |wait| {
-            reactor.turn(wait)?;
-            Ok(reactor.now())
-        };
-        self.run_with(turn, is_done)
-    }
-
-    /// As [`run_until`](Self::run_until), with turns of the caller's, who may do more in them.
-    pub(super) fn run_with(
-        &mut self,
-        mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
-        is_done: impl Fn(&mut Machine) -> bool,
-    ) -> Result<(), DeviceError> {
-        let mut now = turn(Wait::No)?;
-        loop {
-            let progress = self.poll(now);
-            if is_done(&mut self.machine) || self.machine.controller().is_over() {
-                return Ok(());
-            }
-            now = turn(if progress { Wait::No } else { Wait::ForEvent })?;
-        }
     }
 
     fn connect(&mut self, queue: QueueIndex) {
@@ -189,16 +135,10 @@ impl<Machine: Association> HostDriver<Machine> {
     fn connected(&mut self, queue: QueueIndex, socket: Descriptor, result: Result<u32, IoError>) {
         let index = usize::from(queue);
         match result {
-            Ok(_) => match self.stream(index, socket) {
-                Some(stream) => {
-                    self.ways[index] = Way::Open(stream);
-                    self.machine.controller().stream_established(queue);
-                }
-                None => {
-                    self.ways[index] = Way::None;
-                    self.machine.controller().stream_failed(queue, IoError::OutOfMemory);
-                }
-            },
+            Ok(_) => {
+                self.ways[index] = Way::Open(Stream::new(index, socket));
+                self.machine.controller().stream_established(queue);
+            }
             Err(_) if queue == 0 && self.address + 1 < self.addresses.len() => {
                 self.address += 1;
                 self.connect(queue);
@@ -208,18 +148,6 @@ impl<Machine: Association> HostDriver<Machine> {
                 self.machine.controller().stream_failed(queue, error);
             }
         }
-    }
-
-    /// A stream over a connected socket; none when the TLS library has no memory for its part.
-    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, clippy::unnecessary_wraps))]
-    fn stream(&self, index: usize, socket: Descriptor) -> Option<Stream> {
-        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
-        let mut stream = Stream::new(index, socket);
-        #[cfg(feature = "tls")]
-        if let Some((offer, pool)) = &self.tls {
-            stream.secure(crate::tls::Layer::client(offer, pool).ok()?);
-        }
-        Some(stream)
     }
 
     fn move_bytes(&mut self, index: usize) -> bool {

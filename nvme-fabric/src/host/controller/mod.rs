@@ -12,23 +12,30 @@
 //! When any connection ends, all do: a queue cannot come back on its own, as the controller's
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
+mod access;
 mod authentication;
 mod bring_up;
 mod commands;
+mod connect_refusal;
+mod deadlines;
 mod events;
 mod identity;
 mod keep_alive;
+mod namespace_changes;
 mod shutdown;
+mod state;
 
 use block_io::{
     Buffer, BufferPool, Completion as RequestCompletion, DeviceError, Geometry, IoError, Request,
     Timestamp,
 };
 
+use self::access::AccessLogReading;
 use self::authentication::Authenticator;
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
+pub use self::state::AssociationState;
 use super::HostOptions;
 use super::commands::{self as owner_commands, Commands};
 use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
@@ -38,6 +45,7 @@ use crate::spec::command::SubmissionEntry;
 use crate::spec::identify::{
     self, IdentifyController, IdentifyControllerNvm, IdentifyNamespace, NamespaceDescriptors,
 };
+use crate::spec::log_page::AccessState;
 use crate::spec::property::Capabilities;
 
 /// A queue's identifier: 0 is the admin queue.
@@ -57,8 +65,11 @@ mod token {
     pub(super) const EVENT_NAMESPACE: u64 = 5;
     pub(super) const SHUTDOWN: u64 = 6;
     pub(super) const OWNER: u64 = 7;
+    pub(super) const ABORT: u64 = 9;
+    pub(super) const ACCESS_LOG: u64 = 10;
     /// On any queue, where requests' names are below.
     pub(super) const AUTHENTICATE: u64 = 1 << 32;
+    pub(super) const EVENT_DESCRIPTORS: u64 = 8;
 }
 
 /// What the association is for.
@@ -66,8 +77,16 @@ mod token {
 pub enum Purpose {
     /// I/O on a namespace of this identifier.
     Namespace(u32),
-    /// Reading a discovery controller's log.
+    /// Reading a discovery controller's log once.
     Discovery,
+    /// Reading it, and being told when it changes.
+    PersistentDiscovery,
+}
+
+impl Purpose {
+    const fn is_discovery(self) -> bool {
+        matches!(self, Self::Discovery | Self::PersistentDiscovery)
+    }
 }
 
 /// What a controller and the namespace have told about themselves.
@@ -93,6 +112,8 @@ pub struct Identity {
     pub descriptors: NamespaceDescriptors,
     /// What it is as a block device.
     pub geometry: Option<Geometry>,
+    /// How this controller reaches it; absent when the controller does not tell (no ANA).
+    pub access: Option<AccessState>,
 }
 
 /// How far a queue's stream is.
@@ -150,11 +171,19 @@ pub struct Controller {
     identity: Identity,
     keep_alive: KeepAlive,
     events: Events,
+    /// The owner submits to the I/O queues himself.
+    lends_queues: bool,
+    /// Aborts in flight.
+    aborting: u16,
+    access_log: AccessLogReading,
+    /// Changes whenever the identity does.
+    identity_version: u64,
     authenticator: Authenticator,
     /// The answer to the owner's own admin command.
     answer: Option<Outcome>,
     /// When the controller was first seen not to be ready.
     ready_since: Option<Timestamp>,
+    live_since: Option<Timestamp>,
     error: Option<ConnectionError>,
 }
 
@@ -171,8 +200,11 @@ impl Controller {
     ) -> Result<Self, DeviceError> {
         check(&options, purpose)?;
         let keep_alive = match purpose {
-            Purpose::Namespace(_) => KeepAlive::new(options.keep_alive),
-            // A discovery controller that is asked once needs none. NVMe Base 2.1 §3.1.3.3
+            // KATO makes a discovery connection a persistent one; asked once, it needs none. NVMe
+            // Base 2.1 §3.1.3.3
+            Purpose::Namespace(_) | Purpose::PersistentDiscovery => {
+                KeepAlive::new(options.keep_alive)
+            }
             Purpose::Discovery => KeepAlive::new(std::time::Duration::ZERO),
         };
         let mut admin = Queue::new();
@@ -189,9 +221,14 @@ impl Controller {
             identity: Identity::default(),
             keep_alive,
             events: Events::default(),
+            lends_queues: false,
+            aborting: 0,
+            access_log: AccessLogReading::default(),
+            identity_version: 0,
             authenticator: Authenticator::default(),
             answer: None,
             ready_since: None,
+            live_since: None,
             error: None,
         })
     }
@@ -239,6 +276,8 @@ impl Controller {
             digests: self.options.digests,
             commands_max,
             transfer_max: TRANSFER_MAX.max(self.data_max()),
+            // What an admin command waits for is not worth another admin command.
+            abort_time: self.options.abort_time.filter(|_| queue != 0),
         };
         let mut connection = Connection::new(&self.pool, options, self.now);
         if self.step == Step::Over {
@@ -259,6 +298,42 @@ impl Controller {
     /// The connection of `queue`, for its bytes to be moved. Absent without a stream.
     pub fn connection(&mut self, queue: QueueIndex) -> Option<&mut Connection> {
         self.queues.get_mut(usize::from(queue))?.connection.as_mut()
+    }
+
+    /// I/O queues that have been opened.
+    pub fn io_queues(&self) -> u16 {
+        (self.queues.len() - 1) as u16
+    }
+
+    /// From now on the owner submits commands to the connections of the I/O queues himself, once
+    /// the association is up, and takes what has finished there.
+    pub fn lend_queues(&mut self) {
+        self.lends_queues = true;
+    }
+
+    /// Gives a command back that finished on a lent queue but is this association's own; it is the
+    /// lender's when it is returned.
+    pub(super) fn take_own(&mut self, finished: Finished) -> Option<Finished> {
+        if finished.token == token::AUTHENTICATE {
+            self.take_authentication(finished.outcome);
+            return None;
+        }
+        Some(finished)
+    }
+
+    /// Changes whenever [`identity`](Self::identity) does, or whether the namespace can be used.
+    pub const fn identity_version(&self) -> u64 {
+        self.identity_version + self.events.namespace_changes
+    }
+
+    /// What new requests fail with, when the namespace is gone or another.
+    pub(super) fn namespace_refusal(&self) -> Option<IoError> {
+        self.events.refusal()
+    }
+
+    /// Gives the association up at once, whatever it is doing. Its streams are then to be closed.
+    pub fn abandon(&mut self, reason: ConnectionError) {
+        self.lose(reason);
     }
 
     /// The driver has closed the stream of `queue`, and no operation on it is in flight.
@@ -287,7 +362,9 @@ impl Controller {
         }
         self.notice_ended_connections();
         progress |= self.advance();
+        progress |= self.send_aborts();
         progress |= self.advance_authentication();
+        self.note_live();
         progress |= self.send_keep_alive();
         progress | self.send_requests()
     }
@@ -323,7 +400,9 @@ impl Controller {
                 "{address}: each of the {count} I/O queues is in use; ask for more queues"
             )));
         };
-        self.queues[index].requests = Some(Requests::new(geometry, limits, depth));
+        let mut requests = Requests::new(geometry, limits, depth);
+        requests.refuse(self.events.refusal());
+        self.queues[index].requests = Some(requests);
         Ok(index as QueueIndex)
     }
 
@@ -389,10 +468,15 @@ impl Controller {
     /// Hands each finished command of a queue to whom it belongs.
     fn take_finished(&mut self, queue: QueueIndex) -> bool {
         let mut progress = false;
+        let is_ours =
+            matches!(self.step, Step::Connect(own) | Step::Authenticate(own) if own == queue);
+        if self.lends_queues && queue != 0 && !is_ours {
+            return false;
+        }
         while let Some(finished) = self.connection(queue).and_then(Connection::next_finished) {
             progress = true;
             match finished {
-                Finished { token: token::AUTHENTICATE, outcome } => {
+                Finished { token: token::AUTHENTICATE, outcome, .. } => {
                     self.take_authentication(outcome);
                 }
                 _ if queue == 0 => self.take_admin(finished),
@@ -420,6 +504,8 @@ impl Controller {
             token::KEEP_ALIVE => self.take_keep_alive(finished.outcome),
             token::SHUTDOWN => self.take_shutdown(finished.outcome),
             token::OWNER => self.answer = Some(finished.outcome),
+            token::ABORT => self.aborting = self.aborting.saturating_sub(1),
+            token::ACCESS_LOG => self.take_access_log(finished.outcome),
             _ => self.take_event(finished),
         }
     }

@@ -44,6 +44,7 @@ impl Connection {
         match outcome {
             Ok((queue, Answer::Done(result))) => {
                 completion.result = result;
+                self.leave_unconnected(target);
                 self.become_queue(queue);
                 if queue.must_authenticate {
                     self.demand_authentication(target, now);

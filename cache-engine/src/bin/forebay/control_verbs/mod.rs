@@ -1,5 +1,5 @@
 //! The verbs that change and look at a service that runs: `status`, `set`, `volume`, `miss-ratio`,
-//! `cache replace`.
+//! `cache replace`, and those of `target`.
 //!
 //! ```text
 //!   arguments ──▶ socket ──▶ ControlClient ──one request──▶ answer ──▶ table or JSON
@@ -11,6 +11,8 @@ mod change_arguments;
 mod lease;
 mod miss_ratio;
 mod status;
+mod target;
+mod target_arguments;
 
 use std::path::PathBuf;
 
@@ -21,8 +23,10 @@ use cache_engine::control::model::{Added, Answer, NewVolume, Request, Settings};
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use arguments::{MissRatioArguments, SetArguments, StatusArguments, VolumeVerb};
-use arguments::{RangeArgument, SocketArgument};
+use arguments::RangeArgument;
+pub(crate) use arguments::{
+    MissRatioArguments, SetArguments, SocketArgument, StatusArguments, VolumeVerb,
+};
 pub(crate) use change_arguments::ReplaceArguments;
 use change_arguments::{AddArguments, RemoveArguments};
 pub(crate) use lease::lease_time;
@@ -32,6 +36,8 @@ use crate::output::{self, table};
 
 pub(crate) use miss_ratio::run as miss_ratio;
 pub(crate) use status::run as status;
+pub(crate) use target::run as target;
+pub(crate) use target_arguments::TargetVerb;
 
 /// Changes policy settings.
 ///
@@ -163,7 +169,7 @@ fn done(
 }
 
 /// Asks the service at the socket that is meant.
-fn ask(socket: &SocketArgument, request: &Request) -> Result<Answer, Failure> {
+pub(crate) fn ask(socket: &SocketArgument, request: &Request) -> Result<Answer, Failure> {
     Ok(connect(socket)?.ask(request)?)
 }
 
@@ -191,12 +197,12 @@ fn place(socket: &SocketArgument) -> Result<PathBuf, Failure> {
     })
 }
 
-fn unexpected(answer: &Answer) -> Failure {
+pub(crate) fn unexpected(answer: &Answer) -> Failure {
     Failure::new(format!("the service answered something else: {answer:?}"))
 }
 
 /// For programs: one line, keys in alphabetical order.
-fn json(value: &impl Serialize) -> Result<Value, Failure> {
+pub(crate) fn json(value: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(value).map_err(|error| Failure::because("writing JSON", error))
 }
 
