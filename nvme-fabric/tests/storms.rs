@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   test ──raw streams, cut in phase n──▶ TargetTask on its thread    (counting allocator)
-//!   child process ──holds n streams open──▶ TargetTask ×m
+//!   child process ──holds n streams open──▶ TargetTask
 //! ```
 //! `FOREBAY_STORM=full` makes it 1,000 connections of each form and 10,000 half-open ones; without,
 //! a tenth. Absent: traffic while it storms, and how long anything takes.
@@ -12,7 +12,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig, Task};
 use block_io::{BlockDevice, Buffer, BufferPool, Geometry, PoolLayout, Timestamp};
-use nvme_fabric::driver::target::{CONNECTIONS_MAX, Service, TargetTask};
+use nvme_fabric::driver::target::{Service, TargetTask};
 use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
 use nvme_fabric::pdu::{DataHeader, Digests, Encoder, InitializeRequest};
 use nvme_fabric::spec::command::{FabricsCommand, NvmCommand};
@@ -79,40 +79,44 @@ fn nqn(name: &str) -> Nqn {
     Nqn::new(name).expect("well formed")
 }
 
-/// Target tasks that share a reactor, and tell how many connections they have.
-struct Tasks {
-    tasks: Vec<TargetTask<MemoryQueue>>,
+/// A target task that tells how many connections it has.
+struct Watched {
+    task: TargetTask<MemoryQueue>,
     stop: Mailbox<()>,
     connections: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
 }
 
-impl Task for Tasks {
+impl Task for Watched {
     fn poll(&mut self, now: Timestamp) -> bool {
-        let mut progress = self.stop.receive().is_some();
-        if progress {
-            self.tasks.iter_mut().for_each(TargetTask::stop);
+        let stop = self.stop.receive().is_some();
+        if stop {
+            self.task.stop();
         }
-        for task in &mut self.tasks {
-            progress |= task.poll(now);
-        }
-        let connections = self.tasks.iter().map(TargetTask::connections).sum();
-        self.connections.store(connections, Ordering::SeqCst);
-        progress
+        let progress = self.task.poll(now);
+        self.most.fetch_max(self.task.connections(), Ordering::SeqCst);
+        self.connections.store(self.task.connections(), Ordering::SeqCst);
+        progress | stop
     }
     fn is_finished(&self) -> bool {
-        self.tasks.iter().all(TargetTask::is_finished)
+        self.task.is_finished()
     }
 }
 
-/// Targets on a thread of their own.
+/// A target on a thread of its own.
 struct Served {
-    addresses: Vec<SocketAddr>,
+    address: SocketAddr,
+    /// The same subsystem, where TLS is offered too.
+    #[cfg(feature = "tls")]
+    with_tls: SocketAddr,
     connections: Arc<AtomicUsize>,
+    /// The most connections that there were.
+    most: Arc<AtomicUsize>,
     stop: MailSender<()>,
     thread: JoinHandle<()>,
 }
 
-fn task(reactor: &Reactor) -> (TargetTask<MemoryQueue>, SocketAddr) {
+fn task(reactor: &Reactor, unconnected_max: usize) -> TargetTask<MemoryQueue> {
     let device = MemoryDevice::new(1 << 20).expect("a size");
     let geometry: Geometry = BlockDevice::<Reactor>::geometry(&device);
     let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "S1").expect("a serial number");
@@ -120,24 +124,16 @@ fn task(reactor: &Reactor) -> (TargetTask<MemoryQueue>, SocketAddr) {
     subsystem.add_namespace(namespace).expect("room");
     // The storm decides when a connection ends, not the clock.
     let handshake_timeout = Duration::from_secs(3600);
-    let settings = Settings { handshake_timeout, ..Settings::default() };
+    let settings = Settings { handshake_timeout, unconnected_max, ..Settings::default() };
     let mut target = Target::new(settings).expect("good settings");
     target.add_subsystem(subsystem).expect("a free name");
     let queue = device.open_queue(reactor, 256).expect("a queue");
-    let mut task = TargetTask::new(reactor, target, vec![vec![queue]]).expect("a queue each");
-    let any = "127.0.0.1:0".parse().expect("an address");
-    let address = listen(&mut task, any);
-    (task, address)
-}
-
-#[cfg(not(feature = "tls"))]
-fn listen(task: &mut TargetTask<MemoryQueue>, any: SocketAddr) -> SocketAddr {
-    task.listen(any, Service::Subsystems).expect("a free port")
+    TargetTask::new(reactor, target, vec![vec![queue]]).expect("a queue each")
 }
 
 /// With TLS, for hosts that want it.
 #[cfg(feature = "tls")]
-fn listen(task: &mut TargetTask<MemoryQueue>, any: SocketAddr) -> SocketAddr {
+fn listen_with_tls(task: &mut TargetTask<MemoryQueue>, any: SocketAddr) -> SocketAddr {
     use nvme_fabric::target::SecureChannel;
     use nvme_fabric::tls::{ConfiguredPsk, Keyring};
     let mut keyring = Keyring::new().expect("the library works");
@@ -157,23 +153,48 @@ fn reactor() -> Reactor {
     Reactor::new(config).expect("a reactor")
 }
 
-fn serve(count: usize) -> Served {
+fn serve(unconnected_max: usize) -> Served {
     let (sender, receiver) = mpsc::channel();
-    let connections = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&connections);
     let thread = std::thread::spawn(move || {
         let reactor = reactor();
-        let (tasks, addresses) = (0..count).map(|_| task(&reactor)).unzip();
+        let mut task = task(&reactor, unconnected_max);
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let address = task.listen(any, Service::Subsystems).expect("a free port");
+        #[cfg(feature = "tls")]
+        let with_tls = listen_with_tls(&mut task, any);
+        #[cfg(not(feature = "tls"))]
+        let with_tls = address;
         let (stop, mailbox) = reactor.mailbox(4).expect("a mailbox");
-        let addresses: Vec<SocketAddr> = addresses;
-        sender.send((addresses, stop)).expect("the test waits");
-        reactor.run(&mut Tasks { tasks, stop: mailbox, connections: told }).expect("runs");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let told = (address, with_tls, stop, Arc::clone(&connections), Arc::clone(&most));
+        sender.send(told).expect("the test waits");
+        reactor.run(&mut Watched { task, stop: mailbox, connections, most }).expect("runs");
     });
-    let (addresses, stop) = receiver.recv().expect("the targets listen");
-    Served { addresses, connections, stop, thread }
+    let (address, _with_tls, stop, connections, most) =
+        receiver.recv().expect("the target listens");
+    Served {
+        address,
+        #[cfg(feature = "tls")]
+        with_tls: _with_tls,
+        connections,
+        most,
+        stop,
+        thread,
+    }
 }
 
 impl Served {
+    /// Where such a connection goes.
+    fn address_for(&self, cut: Cut) -> SocketAddr {
+        #[cfg(feature = "tls")]
+        if matches!(cut, Cut::InHandshake | Cut::AfterClientHello) {
+            return self.with_tls;
+        }
+        let _ = cut;
+        self.address
+    }
+
     /// Waits until there are so many connections.
     fn wait_for(&self, count: usize) {
         while self.connections.load(Ordering::SeqCst) != count {
@@ -442,16 +463,15 @@ fn sound_host(address: SocketAddr) {
 #[test]
 fn connections_cut_in_every_phase_leave_nothing_behind() {
     let _guard = alone();
-    let served = serve(1);
-    let address = served.addresses[0];
+    let served = serve(Settings::default().unconnected_max);
     let storm = |rounds: usize| {
         for form in CUTS {
             for round in 0..rounds {
-                cut(address, *form, round % 2 == 1);
+                cut(served.address_for(*form), *form, round % 2 == 1);
             }
         }
         // Every one has been accepted when a later one is served.
-        sound_host(address);
+        sound_host(served.address);
         served.wait_for(0);
     };
     storm(4);
@@ -467,13 +487,12 @@ fn half_open_connections_leave_nothing_behind() {
     let wanted = if is_full() { 10_000 } else { 1_000 };
     let limit = getrlimit(Resource::Nofile).maximum.map_or(wanted, |limit| limit as usize - 200);
     let count = wanted.min(limit);
-    // A tenth of a task's room stays free for sound hosts.
-    let served = serve(count.div_ceil(CONNECTIONS_MAX * 9 / 10));
+    let served = serve(count + 10);
     let storm = || {
-        let mut child = hold_open(&served.addresses, count);
+        let mut child = hold_open(served.address, count);
         served.wait_for(count);
         let held = Holdings::now();
-        served.addresses.iter().for_each(|address| sound_host(*address));
+        sound_host(served.address);
         child.kill().expect("it is ours");
         child.wait().expect("ends");
         served.wait_for(0);
@@ -489,26 +508,43 @@ fn half_open_connections_leave_nothing_behind() {
     served.stop();
 }
 
+#[test]
+fn more_half_open_connections_than_are_allowed_do_not_keep_a_sound_host_out() {
+    let _guard = alone();
+    let allowed = 100;
+    let served = serve(allowed);
+    let count = if is_full() { 10_000 } else { 1_000 };
+    let mut child = hold_open(served.address, count);
+    sound_host(served.address);
+    let most = served.most.load(Ordering::SeqCst);
+    println!("{count} half-open, {allowed} allowed: at most {most} connections");
+    // A sound host has two; one more may be about to end at any time.
+    assert!(most <= allowed + 8, "{most} connections at a time");
+    child.kill().expect("it is ours");
+    child.wait().expect("ends");
+    served.wait_for(0);
+    served.stop();
+}
+
 /// A process that holds streams open: this program again, for a process may not have descriptors
 /// for both ends of so many. It ends when it is killed.
-fn hold_open(addresses: &[SocketAddr], count: usize) -> std::process::Child {
-    let each = count.div_ceil(addresses.len());
-    let mut left = count;
-    let mut words = Vec::new();
-    for address in addresses {
-        words.push(format!("{address}*{}", each.min(left)));
-        left -= each.min(left);
-    }
+fn hold_open(address: SocketAddr, count: usize) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "holds_streams_open_for_another_process", "--ignored", "--nocapture"])
-        .env("FOREBAY_STORM_CLIENT", words.join(","))
+        .env("FOREBAY_STORM_CLIENT", format!("{address}*{count}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("starts");
-    let output = BufReader::new(child.stdout.take().expect("piped"));
-    let mut lines = output.lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("all open")), "the other process could not connect");
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("all open") {
+        line.clear();
+        let length = output.read_line(&mut line).expect("text");
+        assert!(length > 0, "the other process could not connect");
+    }
+    // The runner there may have something to say while the streams are open.
+    child.stdout = Some(output.into_inner());
     child
 }
 
@@ -518,14 +554,13 @@ fn hold_open(addresses: &[SocketAddr], count: usize) -> std::process::Child {
 fn holds_streams_open_for_another_process() {
     let Ok(words) = std::env::var("FOREBAY_STORM_CLIENT") else { return };
     drop(alone());
-    let mut streams = Vec::new();
-    for word in words.split(',') {
-        let (address, count) = word.split_once('*').expect("an address and a count");
-        let address: SocketAddr = address.parse().expect("an address");
-        let count: usize = count.parse().expect("a count");
-        streams.extend((0..count).map(|_| TcpStream::connect(address).expect("connects")));
-    }
+    let (address, count) = words.split_once('*').expect("an address and a count");
+    let address: SocketAddr = address.parse().expect("an address");
+    let count: usize = count.parse().expect("a count");
+    let streams: Vec<_> =
+        (0..count).map(|_| TcpStream::connect(address).expect("connects")).collect();
     println!("all open");
     // Until the other process closes its end, at the latest when it has died.
     let _ = std::io::stdin().read(&mut [0]);
+    drop(streams);
 }

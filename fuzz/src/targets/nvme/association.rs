@@ -17,6 +17,7 @@ use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::controller::Purpose;
 use nvme_fabric::host::discovery::Discovery;
 use nvme_fabric::host::{Controller, HostAuthentication, HostOptions, QueueIndex};
+use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{Listener, SecureChannel};
 
 use super::record::{QUEUES, workload};
@@ -139,13 +140,14 @@ impl<'input> Session<'input> {
         let mut options = options(control);
         if is_discovery {
             options.authentication = None;
+            options.subsystem = Nqn::discovery();
             (0..9).for_each(|port| side.target.add_listener(listener(port)));
         } else if options.authentication.is_some() {
             let host = options.host.clone();
             side.target.set_host_keys(0, host, keys()).expect("sound keys");
         }
         let host = match is_discovery {
-            true => Discovery::new(&pool, options, START).map(Box::new).map(Host::Discovery),
+            true => Discovery::once(&pool, options, START).map(Box::new).map(Host::Discovery),
             false => Controller::new(&pool, options, Purpose::Namespace(1), START)
                 .map(Box::new)
                 .map(Host::Namespace),
@@ -356,7 +358,8 @@ impl<'input> Session<'input> {
             self.close(queue);
         }
         assert_eq!(self.side.target.controllers_in_use(), 0, "controllers without a connection");
-        for namespace in self.side.target.subsystems()[0].namespaces() {
+        let subsystems = self.side.target.subsystems().values();
+        for namespace in subsystems.flat_map(|place| place.namespaces().values()) {
             assert_eq!(namespace.commands_under_way(), 0, "commands of nobody");
         }
         if let Some(queue) = self.queue {
@@ -370,9 +373,9 @@ impl<'input> Session<'input> {
             assert!(self.was_disturbed || completion.result.is_ok(), "{completion:?}");
         }
         assert!(self.submitted.is_empty(), "requests {:?} got no answer", self.submitted);
-        assert!(
-            self.was_disturbed || self.queue.is_some() || matches!(self.host, Host::Discovery(_))
-        );
+        let came_up = self.queue.is_some() || matches!(self.host, Host::Discovery(_));
+        let error = self.host.controller().error().cloned();
+        assert!(self.was_disturbed || came_up, "nobody disturbed it: {error:?}");
         observer.note(kinds);
         if let Some(error) = self.host.controller().error() {
             observer.note_message(&error.to_string(), "");
@@ -380,8 +383,8 @@ impl<'input> Session<'input> {
         let ended =
             std::mem::replace(&mut self.host, Host::Discovery(Box::new(unused(&self.pool))));
         if let Host::Discovery(discovery) = ended {
-            match discovery.into_entries() {
-                Ok(entries) => observer.note_magnitude(entries.len() as u64),
+            match discovery.into_log() {
+                Ok(log) => observer.note_magnitude(log.entries.len() as u64),
                 Err(error) => {
                     assert!(self.was_disturbed || self.log_changes, "{error}");
                     observer.note_message(&error.to_string(), "");
@@ -393,7 +396,8 @@ impl<'input> Session<'input> {
 
 /// Stands where the host was.
 fn unused(pool: &BufferPool) -> Discovery {
-    Discovery::new(pool, options(0), START).expect("sound options")
+    let options = HostOptions { subsystem: Nqn::discovery(), ..options(0) };
+    Discovery::once(pool, options, START).expect("sound options")
 }
 
 fn seeds() -> Vec<Vec<u8>> {

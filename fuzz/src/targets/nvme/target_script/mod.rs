@@ -311,7 +311,8 @@ fn finish(world: &mut World) {
         world.disconnect(slot);
     }
     assert_eq!(world.target.controllers_in_use(), 0, "controllers without a connection");
-    for namespace in world.target.subsystems()[0].namespaces() {
+    let subsystems = world.target.subsystems().values();
+    for namespace in subsystems.flat_map(|place| place.namespaces().values()) {
         assert_eq!(namespace.commands_under_way(), 0, "commands of nobody");
     }
 }

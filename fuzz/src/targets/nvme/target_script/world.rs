@@ -347,7 +347,9 @@ fn take_submissions(target: &Target, host: &mut ScriptedHost) -> bool {
     while let Some(submission) = host.connection.next_submission() {
         assert!(host.may_ask, "a request of a host that has not proved itself: {submission:?}");
         let NamespaceKey { subsystem, namespace } = submission.namespace;
-        let geometry = target.subsystems()[subsystem].namespaces()[namespace].geometry();
+        let place = target.subsystems().get(subsystem).expect("a subsystem of the target's");
+        let place = place.namespaces().get(namespace).expect("a namespace of the subsystem's");
+        let geometry = place.geometry();
         let request = &submission.request;
         assert_eq!(geometry.check(request.operation, request.extent), Ok(()), "{request:?}");
         let wanted = request.operation.carries_data().then_some(request.extent.length as usize);
