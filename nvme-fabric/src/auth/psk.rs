@@ -9,6 +9,8 @@
 //! Pure functions: nothing here opens a channel, and neither end offers secure concatenation yet
 //! (SC_C is 0). A retained PSK goes the same way from the second line on, with `R` for `G`.
 
+use std::fmt;
+
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
@@ -20,15 +22,33 @@ use super::response::Names;
 /// The label of the last step, with the prefix of RFC 8446 §7.1.
 const LABEL: &[u8] = b"tls13 nvme-tls-psk";
 
-/// The PSK that a transaction with these challenges generates.
-pub fn generate(
+/// A key that a transaction has generated. Overwritten when dropped, and never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GeneratedPsk(Zeroizing<Vec<u8>>);
+
+impl GeneratedPsk {
+    /// The 32 or 48 bytes of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GeneratedPsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GeneratedPsk({} bytes)", self.0.len())
+    }
+}
+
+/// The PSK that a transaction with these challenges generates: C1, which the controller made, and
+/// C2, which the host made.
+pub(super) fn generate(
     function: HashFunction,
     shared: &SharedValue,
-    host_challenge: &[u8],
     controller_challenge: &[u8],
-) -> Zeroizing<Vec<u8>> {
+    host_challenge: &[u8],
+) -> GeneratedPsk {
     let session = hash(function, shared.bytes());
-    of_session_key(function, &session, host_challenge, controller_challenge)
+    GeneratedPsk(of_session_key(function, &session, controller_challenge, host_challenge))
 }
 
 pub(super) fn of_session_key(

@@ -54,9 +54,8 @@ pub(super) struct HostDriver<Machine> {
     address: usize,
     ways: Vec<Way>,
     alarm: Alarm,
-    /// What every stream begins with, and whose memory it uses.
     #[cfg(feature = "tls")]
-    tls: Option<(crate::tls::Offer, block_io::BufferPool)>,
+    security: super::security::Security,
 }
 
 /// The addresses of a name. Blocks for as long as the resolver does.
@@ -81,14 +80,14 @@ impl<Machine: Association> HostDriver<Machine> {
             ways: Vec::new(),
             alarm: Alarm::default(),
             #[cfg(feature = "tls")]
-            tls: None,
+            security: super::security::Security::new(reactor.pool()),
         }
     }
 
     /// Has every stream begin with a TLS handshake that offers these keys.
     #[cfg(feature = "tls")]
-    pub(super) fn offer(&mut self, reactor: &Reactor, offer: crate::tls::Offer) {
-        self.tls = Some((offer, reactor.pool().clone()));
+    pub(super) fn offer(&mut self, offer: crate::tls::Offer) {
+        self.security.offer(offer);
     }
 
     /// Moves what can be moved; whether anything happened.
@@ -212,13 +211,11 @@ impl<Machine: Association> HostDriver<Machine> {
 
     /// A stream over a connected socket; none when the TLS library has no memory for its part.
     #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, clippy::unnecessary_wraps))]
-    fn stream(&self, index: usize, socket: Descriptor) -> Option<Stream> {
+    fn stream(&mut self, index: usize, socket: Descriptor) -> Option<Stream> {
         #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
         let mut stream = Stream::new(index, socket);
         #[cfg(feature = "tls")]
-        if let Some((offer, pool)) = &self.tls {
-            stream.secure(crate::tls::Layer::client(offer, pool).ok()?);
-        }
+        self.security.secure(&mut stream, self.machine.controller(), index as QueueIndex).ok()?;
         Some(stream)
     }
 

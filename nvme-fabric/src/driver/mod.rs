@@ -14,6 +14,8 @@ pub mod discover;
 mod host;
 pub mod namespace_device;
 pub mod reservation_files;
+#[cfg(feature = "tls")]
+mod security;
 mod stream;
 pub mod target;
 #[cfg(feature = "tokio-uring")]

@@ -163,8 +163,14 @@ impl NvmeTcpDevice {
         let mut driver = HostDriver::new(reactor, controller, addresses);
         #[cfg(feature = "tls")]
         if let Some(tls) = &options.tls {
+            if options.authentication.as_ref().is_some_and(|own| own.keys.concatenate) {
+                return Err(DeviceError::new(
+                    "a TLS key and secure channel concatenation, which makes one: must be one of \
+                     them",
+                ));
+            }
             let offer = crate::tls::Offer::new(tls, &options.host_nqn, &options.subsystem)?;
-            driver.offer(reactor, offer);
+            driver.offer(offer);
         }
         driver.run_with(turn, |controller| controller.is_up())?;
         let controller = &driver.machine;
