@@ -17,6 +17,7 @@ mod simulate;
 mod system_packages;
 mod test;
 mod tidy;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Verb {
     Simulate(simulate::SimulateArguments),
     /// Instructions that a request costs the engine, beside those recorded.
     Instructions(instructions::InstructionsArguments),
+    /// Cases in kernels of their own: the kernel's NVMe/TCP host and target, against ours.
+    Vm(vm::VmArguments),
     /// The benchmark suites, in release mode.
     Bench(bench::BenchArguments),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Verb::Simulate(arguments) => simulate::run(&root, &arguments),
         Verb::Instructions(arguments) => instructions::run(&root, &arguments),
+        Verb::Vm(arguments) => vm::run(&root, &arguments),
         Verb::Bench(arguments) => bench::run(&root, &arguments),
     };
     match outcome {

@@ -29,6 +29,10 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "mke2fs", package: "e2fsprogs", tests: "an ext4 image through the cache" },
     Tool { program: "valgrind", package: "valgrind", tests: "instructions of a request" },
     Tool { program: "e2fsck", package: "e2fsprogs", tests: "an ext4 image through the cache" },
+    Tool { program: "mkfs.ext4", package: "e2fsprogs", tests: "ext4 on a kernel's block device" },
+    Tool { program: "mkfs.xfs", package: "xfsprogs", tests: "XFS on a kernel's block device" },
+    Tool { program: "xfs_repair", package: "xfsprogs", tests: "XFS on a kernel's block device" },
+    Tool { program: "nvme", package: "nvme-cli", tests: "the kernel's NVMe/TCP host, asked" },
 ];
 
 /// Installs what is missing if it may, and reports what is missing still. `true` when every

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use clap::Args;
 
 use crate::command::{Step, find_program};
-use crate::{StepResult, report, system_packages};
+use crate::{StepResult, report, system_packages, vm};
 
 /// What may be said after `cargo xtask test`.
 #[derive(Args, Default)]
@@ -60,6 +60,7 @@ pub(crate) fn run(root: &Path, arguments: &TestArguments) -> StepResult {
     let step = step
         .environment("FOREBAY_REQUIRE_CLIENTS", require_tools)
         .environment("FOREBAY_BINARY", &binary.to_string_lossy());
+    let step = vm::with_kernels(root, step);
     if nextest { step.run_last() } else { run_and_count(step) }
 }
 

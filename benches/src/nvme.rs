@@ -41,30 +41,42 @@ struct Case {
     operation: Operation,
     length: u64,
     depth: usize,
+    /// With a digest over all data.
+    data_digest: bool,
 }
 
 const READ: Case = Case {
-    name: "nvme.null.read_4k_qd1",
+    name: "host_target_read_4k_qd1",
     namespace: NULL,
     operation: Operation::Read,
     length: 4096,
     depth: 1,
+    data_digest: false,
 };
 
 const CASES: &[Case] = &[
     READ,
-    Case { name: "nvme.null.read_4k_qd32", depth: 32, ..READ },
-    Case { name: "nvme.null.read_4k_qd128", depth: 128, ..READ },
-    Case { name: "nvme.memory.read_4k_qd32", namespace: MEMORY, depth: 32, ..READ },
+    Case { name: "host_target_read_4k_qd32", depth: 32, ..READ },
+    Case { name: "host_target_read_4k_qd128", depth: 128, ..READ },
+    Case { name: "host_target_read_4k_qd32_data_digest", depth: 32, data_digest: true, ..READ },
+    Case { name: "host_target_read_128k_qd8", length: 128 << 10, depth: 8, ..READ },
     Case {
-        name: "nvme.memory.write_4k_qd32",
+        name: "host_target_read_128k_qd8_data_digest",
+        length: 128 << 10,
+        depth: 8,
+        data_digest: true,
+        ..READ
+    },
+    Case { name: "host_target_memory_read_4k_qd32", namespace: MEMORY, depth: 32, ..READ },
+    Case {
+        name: "host_target_memory_write_4k_qd32",
         namespace: MEMORY,
         operation: Operation::Write,
         depth: 32,
         ..READ
     },
     Case {
-        name: "nvme.memory.read_128k_qd8",
+        name: "host_target_memory_read_128k_qd8",
         namespace: MEMORY,
         length: 128 << 10,
         depth: 8,
@@ -101,7 +113,7 @@ fn measure(
     address: SocketAddr,
     results: &mut Results,
 ) -> Result<(), DeviceError> {
-    let device = NvmeTcpDevice::connect(reactor, &options(address, case.namespace)?)?;
+    let device = NvmeTcpDevice::connect(reactor, &options(address, case)?)?;
     let (mut rates, mut tails) = (Vec::new(), Vec::new());
     // The first run warms connections, pools and processors, and is not counted.
     for run in 0..=plan.runs {
@@ -121,12 +133,13 @@ fn measure(
     Ok(())
 }
 
-fn options(address: SocketAddr, namespace: u32) -> Result<ConnectOptions, DeviceError> {
+fn options(address: SocketAddr, case: &Case) -> Result<ConnectOptions, DeviceError> {
     let host = nqn("nqn.2026-01.io.forebay:bench-host")?;
     let mut options =
         ConnectOptions::new(address.ip().to_string(), nqn(SUBSYSTEM)?, host, HostId([1; 16]));
     options.port = address.port();
-    options.namespace_id = namespace;
+    options.namespace_id = case.namespace;
+    options.data_digest = case.data_digest;
     options.queue_depth = QUEUE_ENTRIES;
     Ok(options)
 }

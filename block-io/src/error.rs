@@ -27,6 +27,11 @@ pub enum IoError {
     ConnectionLost,
     /// Given up because the device is being closed; the outcome of a write is unknown. `ESHUTDOWN`.
     Cancelled,
+    /// The device is not there any more, though the way to it is. `ENODEV`.
+    Gone,
+    /// The device is no longer what it was opened as: other blocks, or another device in its place.
+    /// `ESTALE`.
+    DeviceChanged,
     /// Memory or another bounded resource is exhausted. `ENOMEM`.
     OutOfMemory,
     /// Any other errno of the kernel's.
@@ -39,6 +44,7 @@ mod errno {
     pub(super) const EPERM: i32 = 1;
     pub(super) const EIO: i32 = 5;
     pub(super) const ENOMEM: i32 = 12;
+    pub(super) const ENODEV: i32 = 19;
     pub(super) const EINVAL: i32 = 22;
     pub(super) const ENOSPC: i32 = 28;
     pub(super) const EROFS: i32 = 30;
@@ -46,6 +52,7 @@ mod errno {
     pub(super) const ENOTCONN: i32 = 107;
     pub(super) const ESHUTDOWN: i32 = 108;
     pub(super) const ETIMEDOUT: i32 = 110;
+    pub(super) const ESTALE: i32 = 116;
     pub(super) const ECANCELED: i32 = 125;
     pub(super) const ECONNRESET: i32 = 104;
     pub(super) const EPIPE: i32 = 32;
@@ -62,6 +69,8 @@ impl IoError {
             errno::ENOSPC => Self::NoSpace,
             errno::EOPNOTSUPP => Self::Unsupported,
             errno::ETIMEDOUT => Self::TimedOut,
+            errno::ENODEV => Self::Gone,
+            errno::ESTALE => Self::DeviceChanged,
             errno::ENOTCONN | errno::ECONNRESET | errno::EPIPE => Self::ConnectionLost,
             errno::ECANCELED | errno::ESHUTDOWN => Self::Cancelled,
             other => Self::Other(other),
@@ -79,6 +88,8 @@ impl IoError {
             Self::TimedOut => errno::ETIMEDOUT,
             Self::ConnectionLost => errno::ENOTCONN,
             Self::Cancelled => errno::ESHUTDOWN,
+            Self::Gone => errno::ENODEV,
+            Self::DeviceChanged => errno::ESTALE,
             Self::OutOfMemory => errno::ENOMEM,
             Self::Other(number) => number,
         }
@@ -105,6 +116,8 @@ impl fmt::Display for IoError {
             Self::TimedOut => f.write_str("no answer in time"),
             Self::ConnectionLost => f.write_str("the connection was lost"),
             Self::Cancelled => f.write_str("the device is closing"),
+            Self::Gone => f.write_str("the device is gone"),
+            Self::DeviceChanged => f.write_str("the device is not what it was opened as"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Other(number) => write!(f, "{}", std::io::Error::from_raw_os_error(*number)),
         }
@@ -172,6 +185,8 @@ mod tests {
             IoError::TimedOut,
             IoError::ConnectionLost,
             IoError::Cancelled,
+            IoError::Gone,
+            IoError::DeviceChanged,
             IoError::OutOfMemory,
             IoError::Other(75),
         ] {

@@ -12,7 +12,7 @@ use block_io::{
     BlockDevice, BlockQueue, Completion, Geometry, PoolLayout, Request, RequestId, Timestamp,
 };
 use nvme_fabric::driver::target::{Service, TargetTask};
-use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice, discover};
+use nvme_fabric::driver::{ConnectOptions, DiscoverOptions, NvmeTcpDevice, discover};
 use nvme_fabric::spec::log_page::SubsystemKind;
 use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
@@ -156,8 +156,11 @@ fn discovery_tells_the_addresses() {
     let reactor = reactor();
     let host = nqn("nqn.2014-08.com.example:host");
     let port = served.discovery.port();
-    let entries =
-        discover(&reactor, "127.0.0.1", port, &host, HostId([5; 16])).expect("a log page");
+    let options =
+        DiscoverOptions { port, ..DiscoverOptions::new("127.0.0.1", host, HostId([5; 16])) };
+    let mut findings = discover(&reactor, &options).expect("the reactor turns");
+    assert_eq!(findings.failures, []);
+    let entries = findings.answers.remove(0).log.entries;
     let ways: Vec<_> = entries.iter().map(|entry| (entry.kind, entry.service.clone())).collect();
     assert_eq!(
         ways,

@@ -11,7 +11,7 @@ use block_io::reactor::{Reactor, ReactorConfig, Task, Wait};
 use block_io::sim::{Random, ReferenceDisk, fill_pattern};
 use block_io::{BlockDevice, BlockQueue, DeviceError, Geometry, PoolLayout, Request, RequestId};
 use nvme_fabric::driver::target::{Service, TargetTask};
-use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice, discover};
+use nvme_fabric::driver::{ConnectOptions, DiscoverOptions, NvmeTcpDevice, discover};
 use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
 use nvme_fabric::tls::{ConfiguredPsk, HostTls, Identities, IdentityVersion, Keyring};
@@ -306,13 +306,16 @@ fn discovery_tells_hosts_that_tls_is_required() {
     let port = task.listen(any, Service::Discovery).expect("listens").port();
     let entries = serve(&reactor, task, move || {
         let reactor = self::reactor();
-        let found = discover(&reactor, "127.0.0.1", port, &nqn(HOST), HostId([2; 16]));
+        let mut asked = DiscoverOptions::new("127.0.0.1", nqn(HOST), HostId([2; 16]));
+        asked.port = port;
+        let found = discover(&reactor, &asked);
         // The subsystem is not to be had in clear at the discovery service's address either.
         let error = refusal(&options(port, None));
         assert!(error.contains("Connect Invalid Host"), "{error}");
         found.expect("is told")
     });
-    let entry = |name: &str| entries.iter().find(|entry| entry.subsystem == name).expect("listed");
+    let entries = entries.answers.iter().flat_map(|answer| &answer.log.entries);
+    let entry = |name: &str| entries.clone().find(|entry| entry.subsystem == name).expect("listed");
     let subsystem = entry(SUBSYSTEM);
     // TREQ required, SECTYPE TLS 1.3; the discovery service itself is plain.
     assert_eq!((subsystem.requirements & 3, subsystem.security), (1, 2));

@@ -1,7 +1,7 @@
 //! Programs that a test runs: found in `PATH` or skipped, and never waited for without an end.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -20,11 +20,15 @@ pub fn is_required() -> bool {
     REQUIRE.iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
 }
 
-/// Says why a test, or a part of one, is skipped. Past the test harness, which shows what a test
-/// prints only when it fails.
+/// Says why a test, or a part of one, is skipped.
 pub fn say_skipped(reason: &str) {
+    say(&format!("skipped: {reason}"));
+}
+
+/// Says something past the test harness, which shows what a test prints only when it fails.
+pub fn say(text: &str) {
     // If standard error is closed there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A program that is there.
@@ -39,16 +43,22 @@ impl Program {
     /// # Panics
     /// When it is not installed and one of [`REQUIRE`] is `1`.
     pub fn find(name: &str, package: &str) -> Option<Self> {
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        // What is for the administrator need not be in everybody's path.
-        let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/sbin".into()]);
-        let mut found = folders.map(|folder| folder.join(name));
-        if let Some(path) = found.find(|path| path.is_file()) {
+        if let Some(path) = path_of(name) {
             return Some(Self { path });
         }
         assert!(!is_required(), "{name} is not installed (Debian package {package})");
         say_skipped(&format!("{name} is not installed (Debian package {package})"));
         None
+    }
+
+    /// The program at `path`.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Whether there is a program called `name`.
+    pub fn is_installed(name: &str) -> bool {
+        path_of(name).is_some()
     }
 
     /// Runs it to its end, and returns what it wrote to standard output.
@@ -93,6 +103,13 @@ impl Program {
             }
         }
     }
+}
+
+fn path_of(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    // What is for the administrator need not be in everybody's path.
+    let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 impl std::fmt::Display for Program {

@@ -11,6 +11,7 @@ pub mod attachment;
 mod cache_file;
 mod delayed;
 mod elsewhere;
+pub mod host_identity;
 pub mod identity;
 pub mod key_source;
 pub mod nvme_secret;
@@ -30,8 +31,8 @@ use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::device::null::{NullDevice, NullQueue};
 use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
-use identity::Machine;
-use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use host_identity::{HostChoice, HostIdentity};
+use nvme_fabric::driver::{Association, ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 use nvme_fabric::host::HostAuthentication;
 
 /// A device of any kind. Cheap to clone; clones are the same device.
@@ -95,8 +96,26 @@ impl Backend {
     pub fn fault(&self) -> Option<String> {
         match self {
             Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
-            Self::NvmeTcp(device) => device.error().map(|error| error.to_string()),
+            Self::NvmeTcp(device) => device.fault(),
             Self::Delayed(device) => device.inner().fault(),
+        }
+    }
+
+    /// The association that the device is reached by; none for devices of this machine.
+    pub fn association(&self) -> Option<Association> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => Some(device.association()),
+            Self::Delayed(device) => device.inner().association(),
+        }
+    }
+
+    /// Bytes of a device that tells by itself when it has others; none where it has to be asked.
+    pub fn told_size(&self) -> Option<u64> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => Some(device.geometry().capacity),
+            Self::Delayed(device) => device.inner().told_size(),
         }
     }
 
@@ -142,12 +161,13 @@ impl Backend {
 /// and with secrets, where there are any.
 ///
 /// # Errors
-/// When such a file cannot be used.
+/// When such a file cannot be used, and as [`HostIdentity::of_this_machine`].
 pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, DeviceError> {
-    let (host_nqn, host_id) = Machine::this().host(address.host.as_ref());
+    let choice = HostChoice { nqn: address.host.as_ref(), id: address.host_id };
+    let identity = HostIdentity::of_this_machine(choice)?;
     #[cfg(feature = "tls")]
     let tls = match &address.psk_file {
-        Some(file) => Some(tls_keys::host_tls(file, address.psk_identity, &host_nqn)?),
+        Some(file) => Some(tls_keys::host_tls(file, address.psk_identity, &identity.nqn)?),
         None => None,
     };
     #[cfg(not(feature = "tls"))]
@@ -169,7 +189,7 @@ pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, Devic
         #[cfg(feature = "tls")]
         tls,
         authentication: authentication.transpose()?,
-        ..ConnectOptions::new(host, address.subsystem.clone(), host_nqn, host_id)
+        ..ConnectOptions::new(host, address.subsystem.clone(), identity.nqn, identity.id)
     })
 }
 

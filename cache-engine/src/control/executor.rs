@@ -24,8 +24,9 @@ use block_io::{
 use super::model::{Answer, Curve, CurvePoint, NewVolume, Range, Request, Settings};
 use super::report;
 use crate::cache::policy::PolicySettings;
-use crate::cache::{Cache, Event, Statistics, Ticket, VolumeId};
+use crate::cache::{Event, Statistics, Ticket, VolumeId};
 use crate::volume::CacheEngine;
+use nvme_fabric::driver::Association;
 
 /// Requests under way at the most: more than a server has clients.
 pub const WAITING_MAX: usize = 64;
@@ -42,6 +43,15 @@ pub trait ServedVolume {
     fn statistics(&self) -> Statistics;
     /// Why its origin answers no more; absent while it does.
     fn fault(&self) -> Option<String>;
+    /// How its origin is reached; none where it is on this machine.
+    fn association(&self) -> Option<Association> {
+        None
+    }
+    /// Bytes that its origin has by its own telling; none where it has to be asked. Cheap: it is
+    /// looked at in every poll.
+    fn told_size(&self) -> Option<u64> {
+        None
+    }
     /// Bytes that its origin has now; if they are more than before, they can be reached.
     ///
     /// # Errors
@@ -80,12 +90,17 @@ pub(super) struct Named {
     /// Absent where the origin is served alone.
     pub(super) id: Option<VolumeId>,
     pub(super) volume: Box<dyn ServedVolume>,
+    /// The size that its origin told last.
+    told: Option<u64>,
 }
 
 /// What waits for an event of the cache.
 struct Waiting<Reply> {
     ticket: Ticket,
-    reply: Reply,
+    /// Nobody, where the service itself began it.
+    reply: Option<Reply>,
+    /// The volume that it is about, where it matters.
+    volume: String,
     answer: Answer,
     /// A volume whose size is to be recorded then, before the answer.
     record: Option<VolumeId>,
@@ -101,7 +116,8 @@ struct Flushing<Reply> {
 /// A volume that is to be resized when nothing of it is in flight.
 struct Resizing<Reply> {
     volume: String,
-    reply: Reply,
+    /// Nobody, where the origin told its size.
+    reply: Option<Reply>,
 }
 
 /// Carries out requests. See the module.
@@ -115,6 +131,7 @@ pub struct Executor<Origin, CacheDevice, Reply> {
     answers: VecDeque<(Reply, Answer)>,
     flushes: u64,
     resized: bool,
+    notices: Vec<String>,
     /// See [`Self::set_clock`].
     now: Timestamp,
 }
@@ -132,6 +149,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
             answers: VecDeque::new(),
             flushes: 0,
             resized: false,
+            notices: Vec::new(),
             now: Timestamp::default(),
         }
     }
@@ -150,7 +168,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         if self.volumes.iter().any(|other| other.name == name) {
             return Err(DeviceError::new(format!("volume '{name}': there is one of that name")));
         }
-        self.volumes.push(Named { name: name.to_owned(), id, volume });
+        let told = volume.told_size();
+        self.volumes.push(Named { name: name.to_owned(), id, volume, told });
         Ok(())
     }
 
@@ -161,9 +180,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         for one in self.flushing.extract_if(.., |one| one.volume == name) {
             self.answers.push_back((one.reply, gone()));
         }
-        for one in self.resizing.extract_if(.., |one| one.volume == name) {
-            self.answers.push_back((one.reply, gone()));
-        }
+        let resizing = self.resizing.extract_if(.., |one| one.volume == name);
+        self.answers.extend(resizing.filter_map(|one| Some((one.reply?, gone()))));
     }
 
     /// The next thing that the service itself has to do; it answers by
@@ -201,7 +219,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
                     Err(message) => self.answers.push_back((reply, Answer::error(message))),
                 };
             }
-            Request::Resize { volume } => return self.resize(volume, reply),
+            Request::Resize { volume } => return self.resize(volume, Some(reply)),
             Request::Lease { volume, until_ns } => return self.lease(&volume, until_ns, reply),
             Request::AddVolume { volume } => return self.change(Change::AddVolume(volume), reply),
             Request::RemoveVolume { volume, forget } => {
@@ -221,15 +239,17 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         let Some(at) = self.waiting.iter().position(|one| one.ticket == *ticket) else { return };
         let ended = self.waiting.swap_remove(at);
         match ended.record.map(|id| self.record_size(id)) {
-            Some(Ok(Some(ticket))) => self.wait(ticket, ended.reply, ended.answer, None),
-            Some(Err(error)) => self.answers.push_back((ended.reply, Answer::error(error))),
-            Some(Ok(None)) | None => self.answers.push_back((ended.reply, ended.answer)),
+            Some(Ok(Some(ticket))) => self.waiting.push(Waiting { ticket, record: None, ..ended }),
+            Some(Err(error)) => self.tell(ended.reply, &ended.volume, Answer::error(error)),
+            Some(Ok(None)) | None => self.tell(ended.reply, &ended.volume, ended.answer),
         }
     }
 
-    /// Moves flushes and resizes on. Returns whether anything happened.
+    /// Moves flushes and resizes on, also such as an origin has begun by its telling. Returns
+    /// whether anything happened.
     pub fn poll(&mut self, now: Timestamp) -> bool {
-        let mut progress = self.poll_resizing();
+        let mut progress = self.follow_origins();
+        progress |= self.poll_resizing();
         if self.flushing.is_empty() {
             return progress;
         }
@@ -276,12 +296,13 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
     }
 
     fn wait(&mut self, ticket: Ticket, reply: Reply, answer: Answer, record: Option<VolumeId>) {
-        self.waiting.push(Waiting { ticket, reply, answer, record });
+        let volume = String::new();
+        self.waiting.push(Waiting { ticket, reply: Some(reply), answer, record, volume });
     }
 
     fn status(&self) -> Answer {
         let cache = self.engine.as_ref().map(CacheEngine::cache);
-        Answer::Status(Box::new(report::status(cache.as_deref(), &self.volumes)))
+        Answer::Status(Box::new(report::status(cache.as_deref(), &self.volumes, self.now)))
     }
 
     fn set(&mut self, changes: &BTreeMap<String, String>) -> Result<Answer, String> {
@@ -359,94 +380,6 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
         ticket.map_err(|error| error.to_string())
     }
 
-    /// A volume that outgrows its room in the cache moves, with nothing of it in flight: so its
-    /// clients wait for the moment that this takes.
-    fn resize(&mut self, volume: String, reply: Reply) {
-        match self.find(&volume) {
-            Ok(at) => {
-                self.volumes[at].volume.hold(true);
-                self.resizing.push(Resizing { volume, reply });
-                self.poll_resizing();
-            }
-            Err(message) => self.answers.push_back((reply, Answer::error(message))),
-        }
-    }
-
-    fn poll_resizing(&mut self) -> bool {
-        let volumes = &self.volumes;
-        let idle =
-            |name: &str| volumes.iter().any(|one| one.name == name && one.volume.in_flight() == 0);
-        let Some(at) = self.resizing.iter().position(|one| idle(&one.volume)) else { return false };
-        let Resizing { volume: name, reply } = self.resizing.swap_remove(at);
-        match self.begin_resize(&name) {
-            Ok((Some(ticket), id, answer)) => self.wait(ticket, reply, answer, id),
-            Ok((None, _, answer)) => self.answers.push_back((reply, answer)),
-            Err(message) => self.answers.push_back((reply, Answer::error(message))),
-        }
-        if !self.resizing.iter().any(|one| one.volume == name)
-            && let Ok(at) = self.find(&name)
-        {
-            self.volumes[at].volume.hold(false);
-        }
-        true
-    }
-
-    fn begin_resize(
-        &mut self,
-        name: &str,
-    ) -> Result<(Option<Ticket>, Option<VolumeId>, Answer), String> {
-        let at = self.find(name)?;
-        let id = self.volumes[at].id;
-        let volume = &self.volumes[at].volume;
-        let geometry = volume.geometry();
-        let size = volume.origin_size().map_err(|error| format!("volume '{name}': {error}"))?;
-        let block = u64::from(geometry.block_size);
-        if size == 0 || !size.is_multiple_of(block) {
-            return Err(format!(
-                "volume '{name}': its origin has {size} bytes; must be a multiple of {block}, \
-                 and more than 0"
-            ));
-        }
-        let before_bytes = geometry.capacity;
-        let answer = Answer::Resized { before_bytes, size_bytes: size };
-        if size == before_bytes {
-            return Ok((None, id, answer));
-        }
-        let Some(id) = id else {
-            // Its queue has the new size by itself, if that can be reached.
-            self.resized = size > before_bytes;
-            return self.resized.then_some((None, None, answer)).ok_or_else(|| {
-                format!(
-                    "volume '{name}': its origin has shrunk to {size} bytes; one that is served \
-                     without a cache has to be removed and added again"
-                )
-            });
-        };
-        let ticket = self.engine()?.change(|cache| cache.resize_volume(id, size));
-        let ticket = ticket.map_err(|error| error.to_string())?;
-        self.resized = true;
-        Ok((Some(ticket), Some(id), answer))
-    }
-
-    /// Records a volume's size and place where the cache outlives the process: a start compares
-    /// them with what is there.
-    fn record_size(&self, id: VolumeId) -> Result<Option<Ticket>, String> {
-        let engine = self.engine()?;
-        let record = {
-            let cache = engine.cache();
-            let known = cache.superblock().and_then(|superblock| superblock.volume(id));
-            let now = cache.geometry(id).zip(cache.span(id));
-            known.cloned().zip(now).map(|(mut record, (geometry, span))| {
-                record.size = geometry.capacity;
-                (record.base, record.span) = (span.base, span.length);
-                record
-            })
-        };
-        let Some(record) = record else { return Ok(None) };
-        let ticket = engine.change(|cache: &mut Cache| cache.record_volume(record));
-        ticket.map(Some).map_err(|error| error.to_string())
-    }
-
     fn engine(&self) -> Result<&CacheEngine<Origin, CacheDevice>, String> {
         self.engine.as_ref().ok_or_else(|| {
             "there is no cache in front of the origins; start with --cache to have one".to_owned()
@@ -496,5 +429,6 @@ fn changed(
 }
 
 mod lease;
+mod resize;
 #[cfg(test)]
 mod tests;

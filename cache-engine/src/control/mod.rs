@@ -29,6 +29,11 @@ use server::{Call, ControlServer, Reply, ServerOptions};
 pub struct ControlDesk<Origin, CacheDevice> {
     // In the order of their end: whoever waits for an answer learns that there will be none.
     executor: Executor<Origin, CacheDevice, Reply>,
+    socket: Option<Socket>,
+}
+
+/// Where people ask.
+struct Socket {
     calls: Mailbox<Call>,
     server: ControlServer,
 }
@@ -46,12 +51,17 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> ControlDesk<Origin, CacheDevic
         let options = ServerOptions::default();
         let (sender, calls) = reactor.mailbox(options.clients_max)?;
         let server = ControlServer::open(path, options, sender)?;
-        Ok(Self { executor, calls, server })
+        Ok(Self { executor, socket: Some(Socket { calls, server }) })
     }
 
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        self.server.path()
+    /// A desk that nobody can ask at: for what a service does without being asked.
+    pub fn closed(executor: Executor<Origin, CacheDevice, Reply>) -> Self {
+        Self { executor, socket: None }
+    }
+
+    /// Where it listens; nowhere, if nobody can ask.
+    pub fn path(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|socket| socket.server.path())
     }
 
     /// Hears what the cache has to say: whoever takes the engine's events shows each of them here.
@@ -95,7 +105,8 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> ControlDesk<Origin, CacheDevic
     /// Takes what is asked, and answers. Returns whether anything happened.
     pub fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = false;
-        while let Some(Call { request, reply }) = self.calls.receive() {
+        let next = |socket: &Option<Socket>| socket.as_ref().and_then(|one| one.calls.receive());
+        while let Some(Call { request, reply }) = next(&self.socket) {
             // The time of this turn may be older than the request.
             self.executor.set_clock(clock());
             self.executor.execute(request, reply);
@@ -107,6 +118,11 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> ControlDesk<Origin, CacheDevic
             progress = true;
         }
         progress
+    }
+
+    /// See [`Executor::take_notices`].
+    pub fn take_notices(&mut self) -> Vec<String> {
+        self.executor.take_notices()
     }
 
     /// See [`Executor::take_resized`].

@@ -305,12 +305,51 @@ pub struct VolumeStatus {
     pub in_doubt: bool,
     /// Why its origin answers no more; absent while it does.
     pub fault: Option<String>,
+    /// How its origin is reached; absent where it is on the service's machine, and from servers
+    /// that do not tell.
+    #[serde(default)]
+    pub association: Option<AssociationStatus>,
     /// Client requests in flight.
     pub in_flight: u64,
     /// Share of reads served from the cache alone, of those that asked it; none before the first.
     pub hit_ratio: Option<f64>,
     /// Counters since it was added.
     pub statistics: Counters,
+}
+
+/// How an origin's association with its NVMe controller is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssociationStatus {
+    /// `tcp`.
+    pub transport: String,
+    /// Where the controller is, as it was asked for.
+    pub address: String,
+    /// The subsystem's NQN.
+    pub subsystem: String,
+    /// This host's NQN.
+    pub host: String,
+    /// This host's identifier.
+    pub host_id: String,
+    /// The namespace in use.
+    pub namespace_id: u32,
+    /// The controller's identifier.
+    pub controller_id: u16,
+    /// `connecting`, `live`, `leaving` or `lost`.
+    pub state: String,
+    /// Why it is lost, or why its namespace cannot be used; absent while all is well.
+    pub fault: Option<String>,
+    /// I/O queues.
+    pub io_queues: u16,
+    /// Entries of each.
+    pub queue_entries: u16,
+    /// How long the controller waits for a sign of this host; 0 for ever.
+    pub keep_alive_ms: u64,
+    /// Seconds since it came up; absent before.
+    pub live_seconds: Option<f64>,
+    /// Events heard of the controller.
+    pub events_heard: u64,
+    /// How often something about the namespace has changed.
+    pub namespace_changes: u64,
 }
 
 /// How it stands with a volume's lease.

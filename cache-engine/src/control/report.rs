@@ -2,16 +2,19 @@
 
 use super::executor::Named;
 use super::model::{
-    CacheStatus, ClassStatus, Counters, LeaseStatus, Loading, Memory, Status, VolumeStatus,
+    AssociationStatus, CacheStatus, ClassStatus, Counters, LeaseStatus, Loading, Memory, Status,
+    VolumeStatus,
 };
 use crate::cache::policy::{Budget, Occupancy, PolicyStatistics};
 use crate::cache::{Cache, LeaseStanding, VolumeId};
+use block_io::Timestamp;
+use nvme_fabric::driver::Association;
 use std::collections::BTreeMap;
 
-pub(super) fn status(cache: Option<&Cache>, volumes: &[Named]) -> Status {
+pub(super) fn status(cache: Option<&Cache>, volumes: &[Named], now: Timestamp) -> Status {
     Status {
         cache: cache.map(cache_status),
-        volumes: volumes.iter().map(|named| volume_status(cache, named)).collect(),
+        volumes: volumes.iter().map(|named| volume_status(cache, named, now)).collect(),
     }
 }
 
@@ -59,7 +62,7 @@ fn class_status(held: Occupancy, line: u64) -> ClassStatus {
     }
 }
 
-fn volume_status(cache: Option<&Cache>, named: &Named) -> VolumeStatus {
+fn volume_status(cache: Option<&Cache>, named: &Named, now: Timestamp) -> VolumeStatus {
     let place: Option<(&Cache, VolumeId)> = cache.zip(named.id);
     let volume = &named.volume;
     let statistics = volume.statistics();
@@ -72,9 +75,30 @@ fn volume_status(cache: Option<&Cache>, named: &Named) -> VolumeStatus {
         lease: place.and_then(|(cache, id)| lease(cache, id)),
         in_doubt: place.is_some_and(|(cache, id)| cache.is_in_doubt(id)),
         fault: volume.fault(),
+        association: volume.association().map(|one| association_status(one, now)),
         in_flight: volume.in_flight() as u64,
         hit_ratio: place.and_then(|_| statistics.hit_ratio()),
         statistics: counters(statistics.named()),
+    }
+}
+
+fn association_status(one: Association, now: Timestamp) -> AssociationStatus {
+    AssociationStatus {
+        transport: "tcp".to_owned(),
+        address: one.address,
+        subsystem: one.subsystem.to_string(),
+        host: one.host.to_string(),
+        host_id: one.host_id.to_string(),
+        namespace_id: one.namespace_id,
+        controller_id: one.controller_id,
+        state: one.state.to_string(),
+        fault: one.fault,
+        io_queues: one.io_queues,
+        queue_entries: one.queue_entries,
+        keep_alive_ms: u64::try_from(one.keep_alive.as_millis()).unwrap_or(u64::MAX),
+        live_seconds: one.live_since.map(|since| now.since(since).as_secs_f64()),
+        events_heard: one.events_heard,
+        namespace_changes: one.namespace_changes,
     }
 }
 

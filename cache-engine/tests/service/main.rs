@@ -14,6 +14,7 @@ mod configuration;
 mod growth;
 mod leases;
 mod load;
+mod namespace;
 mod restart;
 mod volumes;
 

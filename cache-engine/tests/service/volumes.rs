@@ -166,7 +166,8 @@ fn a_change_that_hangs_does_not_keep_the_service_from_ending() {
     service.fill("a", &content("a"));
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("bound");
-    let origin = format!("nvme+tcp://{address}/nqn.2014-08.org.example:silent");
+    let origin =
+        format!("nvme+tcp://{address}/nqn.2014-08.org.example:silent?hostnqn=nqn.2014-08.me");
     let export = machine.export("x");
     let adding = service.begin(&["volume", "add", "x", "--origin", &origin, "--export", &export]);
     let (_connection, _) = silent.accept().expect("it connects");
@@ -186,7 +187,8 @@ fn an_origin_that_does_not_answer_stalls_nobody() {
     // It takes connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("bound");
-    let origin = format!("nvme+tcp://{address}/nqn.2014-08.org.example:silent");
+    let origin =
+        format!("nvme+tcp://{address}/nqn.2014-08.org.example:silent?hostnqn=nqn.2014-08.me");
     let export = machine.export("x");
     let adding = service.begin(&["volume", "add", "x", "--origin", &origin, "--export", &export]);
     let (connection, _) = silent.accept().expect("it connects");

@@ -32,7 +32,9 @@ impl Target {
         let words: Vec<_> = ready.split_whitespace().collect();
         let ["ready", _, address] = words[..] else { panic!("not ready: {ready}") };
         for (name, number) in reach {
-            let address = format!("nvme+tcp://{address}/{SUBSYSTEM}?nsid={number}");
+            // As a host of its own: a test makes no names for the machine.
+            let host = "hostnqn=nqn.2026-01.io.forebay:tests";
+            let address = format!("nvme+tcp://{address}/{SUBSYSTEM}?nsid={number}&{host}");
             machine.reach(name, address);
         }
         target

@@ -17,6 +17,7 @@ use crate::host::{Controller, QueueIndex};
 pub(super) trait Association {
     fn controller(&mut self) -> &mut Controller;
     fn tick(&mut self, now: Timestamp) -> bool;
+    fn next_deadline(&self) -> Option<Timestamp>;
 }
 
 impl Association for Controller {
@@ -26,6 +27,9 @@ impl Association for Controller {
     fn tick(&mut self, now: Timestamp) -> bool {
         Controller::tick(self, now)
     }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Controller::next_deadline(self)
+    }
 }
 
 impl Association for Discovery {
@@ -34,6 +38,9 @@ impl Association for Discovery {
     }
     fn tick(&mut self, now: Timestamp) -> bool {
         Discovery::tick(self, now)
+    }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Discovery::next_deadline(self)
     }
 }
 
@@ -105,26 +112,14 @@ impl<Machine: Association> HostDriver<Machine> {
         for index in 0..self.ways.len() {
             progress |= self.move_bytes(index);
         }
-        if let Some(deadline) = self.machine.controller().next_deadline() {
+        if let Some(deadline) = self.machine.next_deadline() {
             self.alarm.set(&self.port, deadline, now);
         }
         progress
     }
 
-    /// Polls and turns the reactor until `is_done` or the association is over.
-    pub(super) fn run_until(
-        &mut self,
-        reactor: &Reactor,
-        is_done: impl Fn(&mut Machine) -> bool,
-    ) -> Result<(), DeviceError> {
-        let turn = |wait| {
-            reactor.turn(wait)?;
-            Ok(reactor.now())
-        };
-        self.run_with(turn, is_done)
-    }
-
-    /// As [`run_until`](Self::run_until), with turns of the caller's, who may do more in them.
+    /// Polls until `is_done` or the association is over, with turns of the caller's, who may do
+    /// more in them.
     pub(super) fn run_with(
         &mut self,
         mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,

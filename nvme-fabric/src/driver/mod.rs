@@ -10,6 +10,7 @@
 //! `tokio_uring`.
 
 mod alarm;
+mod association;
 pub mod discover;
 mod host;
 pub mod namespace_device;
@@ -28,7 +29,8 @@ use zeroize::Zeroizing;
 
 use crate::auth::{Random, SEED_LENGTH};
 
-pub use discover::discover;
+pub use association::Association;
+pub use discover::{DiscoverOptions, DiscoveryWatch, WatchEvent, discover};
 pub use namespace_device::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 pub use target::TargetTask;
 

@@ -188,6 +188,10 @@ impl NvmeTcpDevice {
         self.driver.borrow().machine.identity().clone()
     }
 
+    pub(super) fn with_controller<Value>(&self, look: impl FnOnce(&Controller) -> Value) -> Value {
+        look(&self.driver.borrow().machine)
+    }
+
     /// The namespace's identifier in its subsystem.
     pub const fn namespace_id(&self) -> u32 {
         self.namespace_id

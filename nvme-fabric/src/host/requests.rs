@@ -50,6 +50,8 @@ pub struct Requests {
     /// Zero bytes, for controllers without Write Zeroes; one command's worth.
     zeroes: Option<Buffer>,
     lost: bool,
+    /// What requests fail with that come now.
+    refusal: Option<IoError>,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,19 @@ impl Requests {
             completions: VecDeque::with_capacity(depth),
             zeroes: None,
             lost: false,
+            refusal: None,
+        }
+    }
+
+    /// Fails requests that come from now on with `error`, and such as commands have still to be
+    /// sent for; or takes requests again.
+    pub fn refuse(&mut self, error: Option<IoError>) {
+        self.refusal = error;
+        let Some(error) = error else { return };
+        while let Some(index) = self.to_send.pop_front() {
+            let live = self.slots[index as usize].as_mut().expect("queued requests are live");
+            live.result = live.result.and(Err(error));
+            self.complete_if_done(index);
         }
     }
 
@@ -138,6 +153,9 @@ impl Requests {
     fn answer_at_once(&self, request: &Request) -> Option<Result<(), IoError>> {
         if self.lost {
             return Some(Err(IoError::ConnectionLost));
+        }
+        if let Some(error) = self.refusal {
+            return Some(Err(error));
         }
         if let Err(error) = self.geometry.check(request.operation, request.extent) {
             return Some(Err(error));

@@ -4,13 +4,15 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nvme_fabric::host::discovery::Discovery;
 use nvme_fabric::spec::log_page::SubsystemKind;
+use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{Listener, SecureChannel, Subsystem};
 
 use crate::harness::{Pair, SUBSYSTEM, Setup, nqn};
 
 fn discover(seed: u64) -> Pair<Discovery> {
-    Setup::new(seed)
-        .pair(|pool, options, now| Discovery::new(pool, options, now).expect("options are right"))
+    let mut setup = Setup::new(seed);
+    setup.options.subsystem = Nqn::discovery();
+    setup.pair(|pool, options, now| Discovery::once(pool, options, now).expect("options are right"))
 }
 
 #[test]
@@ -31,7 +33,7 @@ fn every_subsystem_is_told_with_its_address() {
         }
         pair.run_until(|pair| pair.host.is_over());
         let served = pair.served();
-        let entries = pair.host.into_entries().expect("the log was read");
+        let entries = pair.host.into_log().expect("the log was read").entries;
         assert_eq!(entries.len(), 11, "seed {seed}");
         assert_eq!(entries[0].kind, SubsystemKind::CurrentDiscovery);
         assert_eq!(entries[1].subsystem, SUBSYSTEM);
@@ -57,7 +59,7 @@ fn a_log_that_changes_while_it_is_read_is_read_again() {
         }
         pair.host.is_over()
     });
-    assert_eq!(pair.host.into_entries().expect("the log was read").len(), 4);
+    assert_eq!(pair.host.into_log().expect("the log was read").entries.len(), 4);
 }
 
 #[test]
@@ -65,6 +67,6 @@ fn an_io_controller_is_no_discovery_service_and_nobody_there_is_an_error() {
     let mut pair = discover(0);
     pair.network.refuse(crate::harness::TARGET, true);
     pair.run_until(|pair| pair.host.is_over());
-    let error = pair.host.into_entries().expect_err("nobody listens").to_string();
+    let error = pair.host.into_log().expect_err("nobody listens").to_string();
     assert!(error.contains("target:4420"), "{error}");
 }

@@ -25,7 +25,7 @@ fn a_refused_connect_names_what_was_offered_and_which_part_was_wrong() {
         "nqn.2014-08.com.example:nothing",
         "nqn.2014-08.com.example:host",
         "0x182",
-        "SUBNQN, byte 256 of the data",
+        "SUBNQN nqn.2014-08.com.example:nothing (is there such a subsystem?), byte 256 of the data",
     ] {
         assert!(error.contains(part), "{error}");
     }

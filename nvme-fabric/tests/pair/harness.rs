@@ -34,6 +34,7 @@ pub(crate) fn options() -> HostOptions {
 pub(crate) trait Machine {
     fn controller(&mut self) -> &mut Controller;
     fn tick(&mut self, now: Timestamp) -> bool;
+    fn next_deadline(&self) -> Option<Timestamp>;
 }
 
 impl Machine for Controller {
@@ -43,6 +44,9 @@ impl Machine for Controller {
     fn tick(&mut self, now: Timestamp) -> bool {
         Controller::tick(self, now)
     }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Controller::next_deadline(self)
+    }
 }
 
 impl Machine for Discovery {
@@ -51,6 +55,9 @@ impl Machine for Discovery {
     }
     fn tick(&mut self, now: Timestamp) -> bool {
         Discovery::tick(self, now)
+    }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Discovery::next_deadline(self)
     }
 }
 
@@ -324,7 +331,7 @@ impl<Host: Machine> Pair<Host> {
 
     fn next_deadline(&mut self) -> Option<Timestamp> {
         let served = self.served.iter().filter_map(|served| served.connection.deadline());
-        served.chain(self.host.controller().next_deadline()).min()
+        served.chain(self.host.next_deadline()).min()
     }
 
     /// Runs until `done`, or nothing can happen any more.

@@ -9,13 +9,13 @@ use std::path::PathBuf;
 
 pub use nvme_fabric::driver::discover::DISCOVERY_PORT;
 pub use nvme_fabric::driver::namespace_device::PORT as NVME_TCP_PORT;
-use nvme_fabric::spec::nqn::Nqn;
+use nvme_fabric::spec::nqn::{HostId, Nqn};
 
 use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
-const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, pskfile, pskid, dhchap-secret-file, \
-                    dhchap-ctrl-secret-file, dhchap-repeat";
+const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, hostid, pskfile, pskid, \
+                    dhchap-secret-file, dhchap-ctrl-secret-file, dhchap-repeat";
 
 /// Which identity a TLS key goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub struct NvmeTcpAddress {
     pub data_digest: bool,
     /// The name that this host gives itself, where it should not be the standard one.
     pub host: Option<Nqn>,
+    /// The identifier that goes with it, where it should not be the standard one.
+    pub host_id: Option<HostId>,
     /// The file with the TLS key; connections are plain without.
     pub psk_file: Option<PathBuf>,
     /// Which identity the key goes by.
@@ -90,6 +92,7 @@ impl NvmeTcpAddress {
             header_digest: false,
             data_digest: false,
             host: None,
+            host_id: None,
             psk_file: None,
             psk_identity: PskIdentity::Both,
             secret_file: None,
@@ -115,6 +118,7 @@ impl NvmeTcpAddress {
                 "hdgst" => self.header_digest = switch_of(key, &value, whole)?,
                 "ddgst" => self.data_digest = switch_of(key, &value, whole)?,
                 "hostnqn" => self.host = Some(nqn_of(key, &value, whole)?),
+                "hostid" => self.host_id = Some(host_id_of(&value, whole)?),
                 "pskfile" => self.psk_file = Some(file_of(&value, whole)?),
                 "pskid" => self.psk_identity = identity_of(&value, whole)?,
                 "dhchap-secret-file" => self.secret_file = Some(path_of(key, value, whole)?),
@@ -193,6 +197,12 @@ fn nqn_of(field: &str, value: &str, whole: &str) -> Result<Nqn, AddressError> {
     Nqn::new(value).map_err(|error| AddressError::new(format!("`{whole}`: {field} {error}")))
 }
 
+fn host_id_of(value: &str, whole: &str) -> Result<HostId, AddressError> {
+    let wrong = |what: &str| AddressError::new(format!("`{whole}`: hostid {what}"));
+    let id: HostId = value.parse().map_err(|error| wrong(&format!("{error}")))?;
+    if id.is_zero() { Err(wrong("must not be zero")) } else { Ok(id) }
+}
+
 fn name_of(text: &str, whole: &str) -> Result<String, AddressError> {
     String::from_utf8(percent::decode(text, whole)?)
         .map_err(|_| AddressError::new(format!("`{whole}`: `{text}` must be UTF-8")))
@@ -229,6 +239,9 @@ impl fmt::Display for NvmeTcpAddress {
         }
         if let Some(host) = &self.host {
             write!(f, "&hostnqn={}", name(host))?;
+        }
+        if let Some(id) = self.host_id {
+            write!(f, "&hostid={id}")?;
         }
         if let Some(file) = &self.psk_file {
             let file = percent::encode(file.as_os_str().as_encoded_bytes(), b"-._~:@!$'()*,;/");

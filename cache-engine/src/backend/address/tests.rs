@@ -53,8 +53,10 @@ fn good_nvme_addresses_and_back() {
         ("nvme+tcp://h:4420/nqn.2014-08.x?", "nvme+tcp://h:4420/nqn.2014-08.x?nsid=1"),
         ("nvme+tcp://[::1]:9/nqn.2014-08.x?nsid=7", "nvme+tcp://[::1]:9/nqn.2014-08.x?nsid=7"),
         (
-            "nvme+tcp://h/nqn.2014-08.x?ddgst=1&hdgst=true&hostnqn=nqn.2014-08.me&nsid=2",
-            "nvme+tcp://h/nqn.2014-08.x?nsid=2&hdgst=on&ddgst=on&hostnqn=nqn.2014-08.me",
+            "nvme+tcp://h/nqn.2014-08.x?ddgst=1&hdgst=true&hostnqn=nqn.2014-08.me&nsid=2&\
+             hostid=11111111222233334444555555555555",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=2&hdgst=on&ddgst=on&hostnqn=nqn.2014-08.me&\
+             hostid=11111111-2222-3333-4444-555555555555",
         ),
         (
             "nvme+tcp://h/nqn.2014-08.x?pskid=0&pskfile=%2Fetc/a%20key",
@@ -103,13 +105,18 @@ fn bad_origins_are_told_what_would_be_right() {
         ("nvme+tcp://h/nqn.2014-08.x?nsid=1&nsid=1", "given twice"),
         (
             "nvme+tcp://h/nqn.2014-08.x?queue=4",
-            "known are nsid, hdgst, ddgst, hostnqn, pskfile, pskid",
+            "known are nsid, hdgst, ddgst, hostnqn, hostid, pskfile, pskid",
         ),
         ("nvme+tcp://h/nqn.2014-08.x?hdgst=maybe", "must be on or off"),
         ("nvme+tcp://h/nqn.2014-08.x?hostnqn=me", "hostnqn \"me\""),
         ("nvme+tcp://h/nqn.2014-08.x?pskfile=key", "never the key"),
         ("nvme+tcp://h/nqn.2014-08.x?pskfile=/k&pskid=2", "must be 0, 1 or both"),
         ("nvme+tcp://h/nqn.2014-08.x?pskid=1", "pskfile, which holds it, is missing"),
+        ("nvme+tcp://h/nqn.2014-08.x?hostid=1", "hostid \"1\""),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?hostid=00000000000000000000000000000000",
+            "hostid must not be zero",
+        ),
         ("nvme+tcp://h/nqn.2014-08.%FF", "must be UTF-8"),
         ("nvme+tcp://h/nqn.2014-08.a%20b", "no spaces"),
         (&long, "at most 223 bytes"),

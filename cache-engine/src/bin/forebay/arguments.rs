@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cache_engine::backend::address::{CacheAddress, Endpoint, NvmeTcpAddress, OriginAddress, Size};
+use cache_engine::backend::address::{CacheAddress, Endpoint, OriginAddress, Size};
 use cache_engine::cache::LineSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nvme_fabric::auth::HashFunction;
@@ -33,11 +33,11 @@ pub(crate) enum Verb {
     Run(crate::run::RunArguments),
     /// Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM
     Target(TargetArguments),
-    /// Look at NVMe/TCP subsystems
+    /// Look at NVMe/TCP subsystems, and at a service's connections to them
     Nvme {
         /// What to look at.
         #[command(subcommand)]
-        verb: NvmeVerb,
+        verb: crate::nvme::NvmeVerb,
     },
     /// Say what caches of some sizes would have done for recorded requests
     Replay(crate::replay::ReplayArguments),
@@ -170,55 +170,6 @@ impl SecretHash {
             Self::Sha512 => Some(HashFunction::Sha512),
         }
     }
-}
-
-/// The verbs of `forebay nvme`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum NvmeVerb {
-    /// List the subsystems that a discovery controller knows
-    #[command(after_long_help = "\
-Examples:
-  forebay nvme discover 192.0.2.7:8009
-  forebay nvme discover 192.0.2.7 --format json")]
-    Discover {
-        /// Address of the discovery controller; port 8009 where none is given
-        #[arg(value_name = "HOST:PORT")]
-        endpoint: Endpoint,
-
-        /// Form of the answer
-        #[arg(long, default_value = "table")]
-        format: Format,
-    },
-    /// Make a secret for authentication (DH-HMAC-CHAP), in a new file that only its owner may read
-    #[command(after_long_help = "\
-The secret is in the form DHHC-1:hh:BASE64: that nvme-cli, Linux and SPDK read too.
-
-Examples:
-  forebay nvme key --output /etc/forebay/host.secret
-  forebay nvme key --output /etc/forebay/controller.secret --hash sha384")]
-    Key {
-        /// The file; there must be none yet
-        #[arg(long, value_name = "PATH")]
-        output: PathBuf,
-
-        /// What the secret goes through with its owner's name before it is used; decides its length
-        #[arg(long, default_value = "sha256")]
-        hash: SecretHash,
-    },
-    /// Show a controller and a namespace of a subsystem
-    #[command(after_long_help = "\
-Examples:
-  forebay nvme identify 'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?nsid=1'
-  forebay nvme identify 'nvme+tcp://[2001:db8::7]:4420/nqn.2014-08.org.example:v1' --format json")]
-    Identify {
-        /// The namespace: nvme+tcp://HOST[:4420]/SUBNQN?nsid=1
-        #[arg(value_name = "URI", value_parser = nvme_tcp)]
-        address: NvmeTcpAddress,
-
-        /// Form of the answer
-        #[arg(long, default_value = "table")]
-        format: Format,
-    },
 }
 
 /// The verbs of `forebay cache`.
@@ -358,14 +309,6 @@ pub(crate) enum Format {
     Table,
     /// For programs: one line
     Json,
-}
-
-fn nvme_tcp(text: &str) -> Result<NvmeTcpAddress, String> {
-    match text.parse() {
-        Ok(OriginAddress::NvmeTcp(address)) => Ok(address),
-        Ok(_) => Err(format!("`{text}`: must be nvme+tcp://HOST[:4420]/SUBNQN?nsid=1")),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// A path, or its URI.

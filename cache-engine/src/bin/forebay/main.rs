@@ -3,7 +3,7 @@
 //! ```text
 //!   arguments ──▶ run      plan ──▶ cache, volumes ──▶ serve (NBD)
 //!             ├─▶ target   devices ──▶ an NVMe/TCP subsystem
-//!             ├─▶ nvme     discover, identify
+//!             ├─▶ nvme     discover, identify, list, host
 //!             ├─▶ replay   traces ──▶ hit ratios of simulated caches
 //!             ├─▶ cache    format, inspect, check
 //!             ├─▶ status, set, volume, miss-ratio, cache replace    of a service that runs

@@ -112,16 +112,20 @@ impl NbdService {
         self.control = Some(control);
     }
 
-    /// Lets people ask at the Unix socket `path`.
+    /// Follows what origins tell of themselves, and lets people ask at the Unix socket `path`, if
+    /// there is one.
     ///
     /// # Errors
     /// When it cannot be listened at.
-    pub(crate) fn open_control(&mut self, path: &Path) -> Result<(), Failure> {
+    pub(crate) fn open_desk(&mut self, path: Option<&Path>) -> Result<(), Failure> {
         let mut executor = Executor::new(self.cache.as_ref().map(|cache| cache.engine().clone()));
         for volume in &self.volumes {
             executor.add_volume(&volume.plan.name, volume.id(), volume.served())?;
         }
-        self.desk = Some(ControlDesk::open(path, executor, &self.reactor)?);
+        self.desk = Some(match path {
+            Some(path) => ControlDesk::open(path, executor, &self.reactor)?,
+            None => ControlDesk::closed(executor),
+        });
         Ok(())
     }
 
@@ -152,6 +156,7 @@ impl NbdService {
         progress |= self.poll_cache(now);
         if let Some(desk) = &mut self.desk {
             progress |= desk.poll(now);
+            desk.take_notices().iter().for_each(output::notice);
             if desk.take_resized() {
                 self.server.refresh_exports();
                 self.reactors.refresh();

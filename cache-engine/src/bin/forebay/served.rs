@@ -8,6 +8,7 @@ use cache_engine::cache::metadata::OriginIdentity;
 use cache_engine::cache::{Statistics, VolumeId};
 use cache_engine::control::executor::ServedVolume;
 use cache_engine::volume::attach::Left;
+use nvme_fabric::driver::Association;
 
 use crate::output;
 use crate::run::VolumeSummary;
@@ -178,6 +179,14 @@ impl ServedVolume for Served {
 
     fn fault(&self) -> Option<String> {
         self.0.with_queue(|volume| volume.fault())
+    }
+
+    fn association(&self) -> Option<Association> {
+        self.0.with_queue(|volume| volume.origin().association())
+    }
+
+    fn told_size(&self) -> Option<u64> {
+        self.0.with_queue(|volume| volume.origin().told_size())
     }
 
     fn origin_size(&self) -> Result<u64, DeviceError> {

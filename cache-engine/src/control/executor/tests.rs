@@ -11,7 +11,7 @@ use block_io::{BlockDevice, BufferPool, Completion, IoError};
 
 use super::super::model::{LeaseStatus, Status};
 use super::*;
-use crate::cache::{CacheConfig, CacheMode, CacheSpace, LineSize, VolumeSettings};
+use crate::cache::{Cache, CacheConfig, CacheMode, CacheSpace, LineSize, VolumeSettings};
 use crate::volume::CachedVolume;
 
 const NOW: Timestamp = Timestamp(0);
@@ -25,6 +25,8 @@ struct TestVolume {
     shared: SharedQueue<Cached>,
     held: Rc<Cell<bool>>,
     size: Rc<Cell<u64>>,
+    /// What it tells of that by itself.
+    told: Rc<Cell<Option<u64>>>,
     flush: Rc<Cell<Result<(), IoError>>>,
 }
 
@@ -61,6 +63,9 @@ impl ServedVolume for TestVolume {
     fn fault(&self) -> Option<String> {
         None
     }
+    fn told_size(&self) -> Option<u64> {
+        self.told.get()
+    }
     fn origin_size(&self) -> Result<u64, DeviceError> {
         Ok(self.size.get())
     }
@@ -77,6 +82,7 @@ struct Place {
     /// Of each volume.
     clients: Vec<SharedQueue<Cached>>,
     size: Rc<Cell<u64>>,
+    told: Rc<Cell<Option<u64>>>,
     /// Whether any of the volumes takes no requests.
     held: Rc<Cell<bool>>,
     flush: Rc<Cell<Result<(), IoError>>>,
@@ -99,6 +105,7 @@ impl Place {
         let size = Rc::new(Cell::new(SIZE));
         let flush = Rc::new(Cell::new(Ok(())));
         let held = Rc::new(Cell::new(false));
+        let told = Rc::new(Cell::new(None));
         let mut clients = Vec::new();
         for name in ["pg", "vm", "raw"] {
             let settings = VolumeSettings {
@@ -113,11 +120,11 @@ impl Place {
             let shared = SharedQueue::new(volume);
             clients.push(shared.another());
             let (size, flush) = (Rc::clone(&size), Rc::clone(&flush));
-            let held = Rc::clone(&held);
-            let volume = Box::new(TestVolume { shared, held, size, flush });
+            let (held, told) = (Rc::clone(&held), Rc::clone(&told));
+            let volume = Box::new(TestVolume { shared, held, size, told, flush });
             executor.add_volume(name, id, volume).expect("another name");
         }
-        Self { executor, engine, pool, clients, size, held, flush, asked: 0 }
+        Self { executor, engine, pool, clients, size, told, held, flush, asked: 0 }
     }
 
     /// Asks, and looks for an answer at once.
@@ -320,6 +327,35 @@ fn a_volume_takes_the_size_of_its_origin() {
         let message = place.refused(resize());
         assert!(message.contains(expected), "{message}");
     }
+}
+
+#[test]
+fn volumes_follow_origins_that_tell_of_their_growth_and_of_nothing_else() {
+    let mut place = Place::new();
+    let sizes =
+        |place: &mut Place| place.status().volumes.iter().map(|one| one.size_bytes).collect();
+    let tell = |place: &mut Place, size: u64| {
+        place.size.set(size);
+        place.told.set(Some(size));
+        for _ in 0..100 {
+            place.turn();
+        }
+        place.executor.take_notices()
+    };
+    assert_eq!(tell(&mut place, SIZE), [""; 0], "as it was");
+    let notices = tell(&mut place, SIZE + 10 * LINE);
+    assert_eq!(notices.len(), 3, "{notices:?}");
+    assert!(notices.iter().any(|one| one.contains("volume 'pg': has 8429568 bytes now, 8388608")));
+    let grown: Vec<u64> = sizes(&mut place);
+    // Without a cache the queue has the size by itself; the test's does not.
+    assert_eq!(grown, [SIZE + 10 * LINE, SIZE + 10 * LINE, SIZE]);
+    assert!(place.executor.take_resized() && !place.held.get());
+    let notices = tell(&mut place, SIZE);
+    assert!(notices.iter().all(|one| one.contains("has shrunk from")), "{notices:?}");
+    assert_eq!((sizes(&mut place), notices.len()), (grown, 3));
+    let notices = tell(&mut place, SIZE + 20 * LINE + 100);
+    assert!(notices[1].contains("must be a multiple of 512"), "{notices:?}");
+    assert_eq!(place.executor.under_way(), 0);
 }
 
 #[test]

@@ -15,14 +15,10 @@ use block_io::Timestamp;
 
 use super::{ADMIN_QUEUE_DEPTH, Controller, Purpose, Queue, QueueIndex, Stream, token};
 use crate::error::ConnectionError;
-use crate::host::HostOptions;
 use crate::host::connection::{Connection, Data, Outcome};
 use crate::spec::command::{AdminCommand, FabricsCommand, SubmissionEntry};
 use crate::spec::completion::Completion;
-use crate::spec::connect::{
-    CONTROLLER_ID_DYNAMIC, ConnectData, ConnectResult, DATA_LENGTH, InvalidParameter,
-    OFFSET_CONTROLLER_ID, OFFSET_HOST_NQN, OFFSET_SUBSYSTEM_NQN,
-};
+use crate::spec::connect::{CONTROLLER_ID_DYNAMIC, ConnectData, ConnectResult, DATA_LENGTH};
 use crate::spec::feature::{self, NumberOfQueues};
 use crate::spec::identify;
 use crate::spec::property::{
@@ -30,7 +26,6 @@ use crate::spec::property::{
     OFFSET_STATUS, OFFSET_VERSION, SIZE_4, SIZE_8,
 };
 use crate::spec::sgl::Descriptor;
-use crate::spec::status::Status;
 
 /// Where an association is. Each variant but the pauses awaits one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,10 +227,12 @@ impl Controller {
         let status = completion.status;
         match self.step {
             Step::Connect(queue) if !status.is_success() => {
-                return Err(self.connect_refused(queue, completion));
+                return Err(self.connect_refusal(queue, completion));
             }
-            // Events are a convenience; and old controllers have no descriptors.
-            Step::Events | Step::Descriptors | Step::CommandSet => {}
+            // Events are a convenience, except where they are all that is wanted; and old
+            // controllers have no descriptors.
+            Step::Events if !self.purpose.is_discovery() => {}
+            Step::Descriptors | Step::CommandSet => {}
             _ if !status.is_success() => return Err(self.refusal(&status.to_string())),
             _ => {}
         }
@@ -255,6 +252,8 @@ impl Controller {
             Step::Enable => self.get_property(Step::Ready, SIZE_4, OFFSET_STATUS),
             Step::Ready => self.take_ready(ControllerStatus::parse(completion.dword_0()))?,
             Step::IdentifyController => self.take_controller()?,
+            // The request for the first event follows the first reading of the log.
+            Step::Events if self.purpose.is_discovery() => self.step = Step::Up,
             Step::Events => {
                 self.park_event_request();
                 let count = u32::from(self.options.io_queues);
@@ -280,32 +279,6 @@ impl Controller {
             step => debug_assert!(false, "{step:?} awaits no answer of bringing up"),
         }
         Ok(())
-    }
-
-    /// Names what was offered, and which part of it was refused.
-    fn connect_refused(&self, queue: QueueIndex, completion: Completion) -> ConnectionError {
-        let HostOptions { address, subsystem, host, host_id, .. } = &self.options;
-        let mut text = format!(
-            "{address}: Connect of queue {queue} to subsystem {subsystem} as host {host} \
-             ({host_id}): {}",
-            completion.status
-        );
-        if completion.status.is(Status::CONNECT_INVALID_PARAMETERS) {
-            let parameter = InvalidParameter::parse(completion.dword_0());
-            let field = match (parameter.in_data, parameter.offset) {
-                (true, 0) => "HOSTID",
-                (true, OFFSET_CONTROLLER_ID) => "CNTLID",
-                (true, OFFSET_SUBSYSTEM_NQN) => "SUBNQN",
-                (true, OFFSET_HOST_NQN) => "HOSTNQN",
-                (false, 42) => "QID",
-                (false, 44) => "SQSIZE",
-                (false, 48) => "KATO",
-                _ => "a field",
-            };
-            let place = if parameter.in_data { "data" } else { "command" };
-            text += &format!("; refused is {field}, byte {} of the {place}", parameter.offset);
-        }
-        ConnectionError::Refused(text)
     }
 
     fn take_connect(&mut self, queue: QueueIndex, dword_0: u32) -> Result<(), ConnectionError> {
@@ -352,7 +325,7 @@ impl Controller {
         // CSS bit 0 NVM, bit 6 several, bit 7 none. NVMe Base 2.1 §3.1.4.1
         let usable = match self.purpose {
             Purpose::Namespace(_) => 0b0100_0001,
-            Purpose::Discovery => 0b1100_0001,
+            Purpose::Discovery | Purpose::PersistentDiscovery => 0b1100_0001,
         };
         if capabilities.command_sets & usable == 0 {
             let sets = capabilities.command_sets;

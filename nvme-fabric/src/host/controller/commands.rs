@@ -27,7 +27,7 @@ impl Controller {
     ///
     /// # Errors
     /// When the controller does not offer it, it is out of its limits, the association is not up,
-    /// or the queue has as many as it takes.
+    /// the namespace is gone or another, or the queue has as many as it takes.
     pub fn submit_command(
         &mut self,
         queue: QueueIndex,
@@ -36,6 +36,9 @@ impl Controller {
     ) -> Result<(), CommandError> {
         let limits = self.command_limits().filter(|_| self.is_up() && queue > 0);
         let limits = limits.ok_or(CommandError::Lost)?;
+        if let Some(fault) = self.namespace_fault() {
+            return Err(CommandError::Invalid(fault.to_owned()));
+        }
         let capacity = self.identity.geometry.map_or(0, |geometry| geometry.capacity);
         let timeout = self.options.command_timeout;
         let place = self.queues.get_mut(usize::from(queue)).ok_or(CommandError::Lost)?;

@@ -1,15 +1,21 @@
 //! Asynchronous events: one request is parked at the controller, which answers when something
 //! changes.
 //!
-//! The change that matters here is the namespace's: it is identified again, and a new size is the
-//! device's from then on. Reading the log page that an event names, without RAE, re-arms it.
+//! ```text
+//!   namespaces changed ▶ see namespace_changes, then another request is parked
+//!   discovery log changed ▶ told to the owner, who reads it and has another request parked
+//!   anything else ▶ another request is parked
+//! ```
+//! Reading the log page that an event names, without RAE, re-arms it. What happens while no request
+//! is parked waits at the controller.
+
+use block_io::IoError;
 
 use super::{Controller, Purpose, Step, token};
 use crate::host::connection::{Data, Finished, Outcome};
 use crate::spec::command::AdminCommand;
 use crate::spec::feature::{self, Event};
-use crate::spec::identify::{self, IdentifyNamespace};
-use crate::spec::log_page;
+use crate::spec::identify;
 use crate::spec::sgl::Descriptor;
 
 /// What is under way.
@@ -17,6 +23,19 @@ use crate::spec::sgl::Descriptor;
 pub(super) struct Events {
     /// Events heard, for statistics.
     pub(super) heard: u64,
+    /// The discovery log has changed since the owner was told.
+    discovery_changed: bool,
+    /// Why the namespace cannot be used, and what its requests fail with; absent while it can.
+    pub(super) namespace_fault: Option<(String, IoError)>,
+    /// How often something about the namespace has changed.
+    pub(super) namespace_changes: u64,
+}
+
+impl Events {
+    /// What requests fail with that come now; absent while the namespace can be used.
+    pub(super) fn refusal(&self) -> Option<IoError> {
+        self.namespace_fault.as_ref().map(|(_, error)| *error)
+    }
 }
 
 /// Events to hear of: changes of namespaces. NVMe Base 2.1 §5.27.1.8
@@ -28,62 +47,48 @@ impl Controller {
         self.events.heard
     }
 
+    /// Whether the discovery log has changed since this was asked last.
+    pub(in crate::host) fn take_discovery_change(&mut self) -> bool {
+        std::mem::take(&mut self.events.discovery_changed)
+    }
+
+    /// The discovery log has been read, its event re-armed: the next one is awaited.
+    pub(in crate::host) fn await_discovery_change(&mut self) {
+        if self.step == Step::Up && self.purpose == Purpose::PersistentDiscovery {
+            self.park_event_request();
+        }
+    }
+
     /// Parks a request for the next event.
     pub(super) fn park_event_request(&mut self) {
         let entry = AdminCommand::AsynchronousEventRequest.encode(0, Descriptor::NONE);
         // The admin queue has room for it: only a handful of commands are ever in flight there.
         let sent = self.send_admin(entry, Data::None, token::EVENT);
-        debug_assert!(sent.is_ok() || self.error.is_some());
+        debug_assert!(sent.is_ok() || self.error.is_some() || !self.admin_is_open());
     }
 
     pub(super) fn take_event(&mut self, finished: Finished) {
         let Outcome::Completed(completion) = finished.outcome else {
             return;
         };
-        if !completion.status.is_success() || self.step != Step::Up {
+        if self.step != Step::Up {
+            return;
+        }
+        if finished.token != token::EVENT {
+            self.take_namespace_answer(finished.token, completion.status.is_success());
+            return;
+        }
+        if !completion.status.is_success() {
             // A controller that refuses event requests has none to tell.
             return;
         }
-        match finished.token {
-            token::EVENT => {
-                self.events.heard += 1;
-                if Event::parse(completion.dword_0()) == Event::NAMESPACE_CHANGED {
-                    self.read_changed_namespaces();
-                } else {
-                    self.park_event_request();
-                }
+        self.events.heard += 1;
+        match (Event::parse(completion.dword_0()), self.purpose) {
+            (Event::NAMESPACE_CHANGED, Purpose::Namespace(_)) => self.read_changed_namespaces(),
+            (Event::DISCOVERY_CHANGED, Purpose::PersistentDiscovery) => {
+                self.events.discovery_changed = true;
             }
-            token::EVENT_LOG => self.identify_again(),
-            token::EVENT_NAMESPACE => {
-                self.take_changed_namespace();
-                self.park_event_request();
-            }
-            _ => {}
-        }
-    }
-
-    fn read_changed_namespaces(&mut self) {
-        let command = AdminCommand::GetLogPage {
-            namespace_id: u32::MAX,
-            page: log_page::CHANGED_NAMESPACES,
-            specific: 0,
-            retain_event: false,
-            length: log_page::CHANGED_NAMESPACES_LENGTH as u64,
-            offset: 0,
-            index_offset: false,
-        };
-        self.send_page_command(&command, token::EVENT_LOG);
-    }
-
-    fn identify_again(&mut self) {
-        if let Purpose::Namespace(namespace_id) = self.purpose {
-            let command = AdminCommand::Identify {
-                namespace_id,
-                structure: identify::NAMESPACE,
-                controller_id: 0,
-                command_set: identify::COMMAND_SET_NVM,
-            };
-            self.send_page_command(&command, token::EVENT_NAMESPACE);
+            _ => self.park_event_request(),
         }
     }
 
@@ -97,25 +102,6 @@ impl Controller {
 
     fn admin_is_open(&self) -> bool {
         self.queues[0].connection.as_ref().is_some_and(|connection| connection.is_open())
-    }
-
-    /// A namespace that has gone keeps its last geometry: its requests fail at the controller.
-    fn take_changed_namespace(&mut self) {
-        let namespace = IdentifyNamespace::parse(&self.page_bytes());
-        if !namespace.is_active() {
-            return;
-        }
-        if let Ok(geometry) = self.geometry_of(&namespace)
-            && self.identity.namespace.format == namespace.format
-        {
-            self.identity.namespace = namespace;
-            self.identity.geometry = Some(geometry);
-            for queue in &mut self.queues {
-                if let Some(requests) = &mut queue.requests {
-                    requests.set_geometry(geometry);
-                }
-            }
-        }
     }
 
     pub(super) fn page_bytes(&self) -> identify::Structure {

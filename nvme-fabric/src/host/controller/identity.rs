@@ -7,7 +7,7 @@ use super::bring_up::Step;
 use super::{Controller, Purpose, TRANSFER_MAX, events};
 use crate::error::ConnectionError;
 use crate::host::requests::Limits;
-use crate::spec::feature;
+use crate::spec::feature::{self, event};
 use crate::spec::identify::{
     self, ControllerKind, IdentifyController, IdentifyNamespace, NamespaceDescriptors, optional,
     parse_namespace_list,
@@ -20,15 +20,14 @@ impl Controller {
     pub(super) fn take_controller(&mut self) -> Result<(), ConnectionError> {
         self.identity.controller = IdentifyController::parse(&self.page_bytes());
         let controller = &self.identity.controller;
-        if self.purpose == Purpose::Discovery {
+        if self.purpose.is_discovery() {
             if !matches!(controller.kind, ControllerKind::Discovery | ControllerKind::NotReported) {
                 let kind = controller.kind;
                 return Err(self.incompatible(format!(
                     "CNTRLTYPE is {kind:?}: a discovery controller is needed"
                 )));
             }
-            self.step = Step::Up;
-            return Ok(());
+            return self.take_discovery_controller();
         }
         let fault = match controller {
             IdentifyController { kind: ControllerKind::Discovery, .. } => {
@@ -52,6 +51,24 @@ impl Controller {
             return Err(self.incompatible(fault));
         }
         self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, events::CONFIGURATION);
+        Ok(())
+    }
+
+    /// A discovery controller that is asked once is up; one that is to tell of changes has to be
+    /// able to.
+    fn take_discovery_controller(&mut self) -> Result<(), ConnectionError> {
+        if self.purpose == Purpose::Discovery {
+            self.step = Step::Up;
+            return Ok(());
+        }
+        let events = self.identity.controller.events;
+        if events & optional::EVENT_DISCOVERY_LOG == 0 {
+            return Err(self.incompatible(format!(
+                "OAES is {events:#010x}: must have bit 31, as changes of the discovery log are to \
+                 be told"
+            )));
+        }
+        self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, event::DISCOVERY_LOG);
         Ok(())
     }
 
@@ -158,7 +175,7 @@ impl Controller {
         Limits {
             namespace_id: match self.purpose {
                 Purpose::Namespace(id) => id,
-                Purpose::Discovery => 0,
+                Purpose::Discovery | Purpose::PersistentDiscovery => 0,
             },
             block_shift,
             data_max: self.data_max(),

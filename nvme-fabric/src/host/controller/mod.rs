@@ -15,10 +15,13 @@
 mod authentication;
 mod bring_up;
 mod commands;
+mod connect_refusal;
 mod events;
 mod identity;
 mod keep_alive;
+mod namespace_changes;
 mod shutdown;
+mod state;
 
 use block_io::{
     Buffer, BufferPool, Completion as RequestCompletion, DeviceError, Geometry, IoError, Request,
@@ -29,6 +32,7 @@ use self::authentication::Authenticator;
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
+pub use self::state::AssociationState;
 use super::HostOptions;
 use super::commands::{self as owner_commands, Commands};
 use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
@@ -59,6 +63,7 @@ mod token {
     pub(super) const OWNER: u64 = 7;
     /// On any queue, where requests' names are below.
     pub(super) const AUTHENTICATE: u64 = 1 << 32;
+    pub(super) const EVENT_DESCRIPTORS: u64 = 8;
 }
 
 /// What the association is for.
@@ -66,8 +71,16 @@ mod token {
 pub enum Purpose {
     /// I/O on a namespace of this identifier.
     Namespace(u32),
-    /// Reading a discovery controller's log.
+    /// Reading a discovery controller's log once.
     Discovery,
+    /// Reading it, and being told when it changes.
+    PersistentDiscovery,
+}
+
+impl Purpose {
+    const fn is_discovery(self) -> bool {
+        matches!(self, Self::Discovery | Self::PersistentDiscovery)
+    }
 }
 
 /// What a controller and the namespace have told about themselves.
@@ -164,6 +177,7 @@ pub struct Controller {
     answer: Option<Outcome>,
     /// When the controller was first seen not to be ready.
     ready_since: Option<Timestamp>,
+    live_since: Option<Timestamp>,
     error: Option<ConnectionError>,
 }
 
@@ -180,8 +194,11 @@ impl Controller {
     ) -> Result<Self, DeviceError> {
         check(&options, purpose)?;
         let keep_alive = match purpose {
-            Purpose::Namespace(_) => KeepAlive::new(options.keep_alive),
-            // A discovery controller that is asked once needs none. NVMe Base 2.1 §3.1.3.3
+            // KATO makes a discovery connection a persistent one; asked once, it needs none. NVMe
+            // Base 2.1 §3.1.3.3
+            Purpose::Namespace(_) | Purpose::PersistentDiscovery => {
+                KeepAlive::new(options.keep_alive)
+            }
             Purpose::Discovery => KeepAlive::new(std::time::Duration::ZERO),
         };
         let mut admin = Queue::new();
@@ -201,6 +218,7 @@ impl Controller {
             authenticator: Authenticator::default(),
             answer: None,
             ready_since: None,
+            live_since: None,
             error: None,
         })
     }
@@ -303,6 +321,7 @@ impl Controller {
         self.notice_ended_connections();
         progress |= self.advance();
         progress |= self.advance_authentication();
+        self.note_live();
         progress |= self.send_keep_alive();
         progress | self.send_requests()
     }
@@ -338,7 +357,9 @@ impl Controller {
                 "{address}: each of the {count} I/O queues is in use; ask for more queues"
             )));
         };
-        self.queues[index].requests = Some(Requests::new(geometry, limits, depth));
+        let mut requests = Requests::new(geometry, limits, depth);
+        requests.refuse(self.events.refusal());
+        self.queues[index].requests = Some(requests);
         Ok(index as QueueIndex)
     }
 

@@ -20,6 +20,9 @@ pub mod entry_flag {
     pub const DUPLICATE: u16 = 1 << 0;
     /// EPCSD, bit 1: explicit persistent connections are supported.
     pub const PERSISTENT_CONNECTION: u16 = 1 << 1;
+    /// NCC, bit 2: no connectivity to the central discovery controller (CDC); of those that the
+    /// entry describes none is connected to it now. Only a CDC sets it.
+    pub const NOT_CONNECTED: u16 = 1 << 2;
 }
 
 /// The page's header.
@@ -60,6 +63,25 @@ pub enum AddressFamily {
     Other(u8),
 }
 
+impl AddressFamily {
+    const fn parse(number: u8) -> Self {
+        match number {
+            1 => Self::Ipv4,
+            2 => Self::Ipv6,
+            other => Self::Other(other),
+        }
+    }
+
+    /// As it lies on the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Ipv4 => 1,
+            Self::Ipv6 => 2,
+            Self::Other(other) => other,
+        }
+    }
+}
+
 /// SUBTYPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubsystemKind {
@@ -71,6 +93,27 @@ pub enum SubsystemKind {
     CurrentDiscovery,
     /// Reserved.
     Other(u8),
+}
+
+impl SubsystemKind {
+    const fn parse(number: u8) -> Self {
+        match number {
+            1 => Self::Referral,
+            2 => Self::Nvm,
+            3 => Self::CurrentDiscovery,
+            other => Self::Other(other),
+        }
+    }
+
+    /// As it lies on the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Referral => 1,
+            Self::Nvm => 2,
+            Self::CurrentDiscovery => 3,
+            Self::Other(other) => other,
+        }
+    }
 }
 
 /// One way to a subsystem.
@@ -108,17 +151,8 @@ impl DiscoveryEntry {
     pub fn parse(bytes: &[u8; ENTRY_LENGTH]) -> Self {
         Self {
             transport: bytes[0],
-            family: match bytes[1] {
-                1 => AddressFamily::Ipv4,
-                2 => AddressFamily::Ipv6,
-                other => AddressFamily::Other(other),
-            },
-            kind: match bytes[2] {
-                1 => SubsystemKind::Referral,
-                2 => SubsystemKind::Nvm,
-                3 => SubsystemKind::CurrentDiscovery,
-                other => SubsystemKind::Other(other),
-            },
+            family: AddressFamily::parse(bytes[1]),
+            kind: SubsystemKind::parse(bytes[2]),
             requirements: bytes[3],
             port_id: u16_at(bytes, 4),
             controller_id: u16_at(bytes, 6),
@@ -135,17 +169,8 @@ impl DiscoveryEntry {
     pub fn encode(&self) -> [u8; ENTRY_LENGTH] {
         let mut bytes = [0; ENTRY_LENGTH];
         bytes[0] = self.transport;
-        bytes[1] = match self.family {
-            AddressFamily::Ipv4 => 1,
-            AddressFamily::Ipv6 => 2,
-            AddressFamily::Other(other) => other,
-        };
-        bytes[2] = match self.kind {
-            SubsystemKind::Referral => 1,
-            SubsystemKind::Nvm => 2,
-            SubsystemKind::CurrentDiscovery => 3,
-            SubsystemKind::Other(other) => other,
-        };
+        bytes[1] = self.family.number();
+        bytes[2] = self.kind.number();
         bytes[3] = self.requirements;
         put_u16(&mut bytes, 4, self.port_id);
         put_u16(&mut bytes, 6, self.controller_id);

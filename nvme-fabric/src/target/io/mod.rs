@@ -429,6 +429,7 @@ fn status_of(error: IoError) -> Status {
         IoError::NoSpace => Status::CAPACITY_EXCEEDED.do_not_retry(),
         IoError::Unsupported => Status::INVALID_OPCODE.do_not_retry(),
         IoError::Media => Status::WRITE_FAULT,
+        IoError::Gone | IoError::DeviceChanged => Status::INTERNAL_ERROR.do_not_retry(),
         // These may pass, so the host may try again.
         IoError::TimedOut
         | IoError::ConnectionLost

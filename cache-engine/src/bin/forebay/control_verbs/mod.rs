@@ -21,8 +21,10 @@ use cache_engine::control::model::{Added, Answer, NewVolume, Request, Settings};
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use arguments::{MissRatioArguments, SetArguments, StatusArguments, VolumeVerb};
-use arguments::{RangeArgument, SocketArgument};
+use arguments::RangeArgument;
+pub(crate) use arguments::{
+    MissRatioArguments, SetArguments, SocketArgument, StatusArguments, VolumeVerb,
+};
 pub(crate) use change_arguments::ReplaceArguments;
 use change_arguments::{AddArguments, RemoveArguments};
 pub(crate) use lease::lease_time;
@@ -163,7 +165,7 @@ fn done(
 }
 
 /// Asks the service at the socket that is meant.
-fn ask(socket: &SocketArgument, request: &Request) -> Result<Answer, Failure> {
+pub(crate) fn ask(socket: &SocketArgument, request: &Request) -> Result<Answer, Failure> {
     Ok(connect(socket)?.ask(request)?)
 }
 
@@ -191,12 +193,12 @@ fn place(socket: &SocketArgument) -> Result<PathBuf, Failure> {
     })
 }
 
-fn unexpected(answer: &Answer) -> Failure {
+pub(crate) fn unexpected(answer: &Answer) -> Failure {
     Failure::new(format!("the service answered something else: {answer:?}"))
 }
 
 /// For programs: one line, keys in alphabetical order.
-fn json(value: &impl Serialize) -> Result<Value, Failure> {
+pub(crate) fn json(value: &impl Serialize) -> Result<Value, Failure> {
     serde_json::to_value(value).map_err(|error| Failure::because("writing JSON", error))
 }
 

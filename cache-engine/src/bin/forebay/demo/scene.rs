@@ -18,7 +18,7 @@ use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::{CacheMode, LineSize, Statistics, Verification};
 use cache_engine::frontend::nbd::ExportAddress;
 use nvme_fabric::driver::target::Service;
-use nvme_fabric::spec::nqn::Nqn;
+use nvme_fabric::spec::nqn::{HostId, Nqn};
 
 use crate::arguments::SecretArguments;
 use crate::control::{Control, Daemon};
@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::run::plan::{CachePlan, VolumePlan};
 use crate::serve::{NbdService, StatisticsRequest};
 use crate::target::TargetService;
-use crate::volume::ServiceCache;
+use crate::volume::{ServiceCache, random_identity};
 
 /// The export of the origin alone.
 pub(super) const ORIGIN: &str = "origin";
@@ -79,7 +79,13 @@ impl Scene {
         let (target, address) = Performer::start("forebay-target", move |reactor, control| {
             target(&of_target, &name, reactor, control)
         })?;
-        let origin = OriginAddress::NvmeTcp(NvmeTcpAddress::new(address.into(), subsystem));
+        // As a host of its own: a demo makes no names for the machine.
+        let id = HostId(random_identity()?);
+        let origin = OriginAddress::NvmeTcp(NvmeTcpAddress {
+            host: Some(Nqn::from_uuid(id)),
+            host_id: Some(id),
+            ..NvmeTcpAddress::new(address.into(), subsystem)
+        });
         let settings = settings.clone();
         let mut scene = Self { settings, origin, volumes: None, target: Some(target) };
         scene.start_volumes()?;

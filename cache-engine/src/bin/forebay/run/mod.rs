@@ -15,6 +15,8 @@ mod summary;
 use std::num::NonZero;
 
 use block_io::reactor::{self, Reactor, ReactorConfig};
+use cache_engine::backend::address::OriginAddress;
+use cache_engine::backend::host_identity::{HostChoice, HostIdentity};
 
 pub(crate) use arguments::RunArguments;
 pub(crate) use summary::VolumeSummary;
@@ -74,7 +76,21 @@ fn check_reactors(arguments: &RunArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells what people should know of who this host is to the origins' targets.
+fn tell_host(plan: &Plan) -> Result<(), Failure> {
+    let remote = plan.volumes.iter().find_map(|volume| match &volume.origin {
+        OriginAddress::NvmeTcp(address) => Some(address),
+        _ => None,
+    });
+    if let Some(address) = remote {
+        let choice = HostChoice { nqn: address.host.as_ref(), id: address.host_id };
+        HostIdentity::of_this_machine(choice)?.notices.iter().for_each(output::notice);
+    }
+    Ok(())
+}
+
 fn start(service: &mut NbdService, plan: &Plan, reactor: &Reactor) -> Result<(), Failure> {
+    tell_host(plan)?;
     for volume in &plan.volumes {
         service.add_volume(volume)?;
     }
@@ -85,11 +101,9 @@ fn start(service: &mut NbdService, plan: &Plan, reactor: &Reactor) -> Result<(),
         let places = service.export(&volume.name)?;
         ready.extend(places.into_iter().map(|place| (volume.name.as_str(), place)));
     }
-    if let Some(socket) = &plan.control {
-        service.open_control(socket)?;
-        if ready.is_empty() {
-            ready.push(("control", socket.display().to_string()));
-        }
+    service.open_desk(plan.control.as_deref())?;
+    if let (Some(socket), true) = (&plan.control, ready.is_empty()) {
+        ready.push(("control", socket.display().to_string()));
     }
     ready.into_iter().try_for_each(|(name, place)| output::ready(name, place))
 }

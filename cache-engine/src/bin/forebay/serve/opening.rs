@@ -1,5 +1,6 @@
-//! Opening devices without stalling whoever is served: files are opened, names looked up and keys
-//! read on a thread; connections are made on the reactor, in turns that serve everybody else.
+//! Opening devices without stalling whoever is served: files are opened, names looked up, keys and
+//! the host's name read on a thread; connections are made on the reactor, in turns that serve
+//! everybody else.
 //!
 //! One thread at a time. One that hangs (a file on a server that is gone) keeps further devices
 //! from being opened, and nobody from being served.
@@ -28,7 +29,8 @@ pub(super) struct Opener {
 /// What a thread finds out.
 enum Found {
     File(FileDevice),
-    Controller(Box<ConnectOptions>, Vec<SocketAddr>),
+    /// A namespace: how to connect to it, and where.
+    Namespace(Box<ConnectOptions>, Vec<SocketAddr>),
     /// It is made in this process.
     Nothing,
 }
@@ -99,7 +101,7 @@ impl super::NbdService {
                 OriginAddress::NvmeTcp(address) => {
                     let options = connect_options(address)?;
                     let addresses = NvmeTcpDevice::resolve(&options)?;
-                    Found::Controller(Box::new(options), addresses)
+                    Found::Namespace(Box::new(options), addresses)
                 }
                 OriginAddress::Memory(_) | OriginAddress::Null(_) => Found::Nothing,
             };
@@ -110,7 +112,7 @@ impl super::NbdService {
         let (found, key) = wait_for(&mailbox, &mut |deadline| self.serve_until(deadline))??;
         let origin = match (found, address) {
             (Found::File(device), _) => Backend::File(device),
-            (Found::Controller(options, addresses), _) => {
+            (Found::Namespace(options, addresses), _) => {
                 let turn = |wait| self.serve_for(wait);
                 let device = NvmeTcpDevice::connect_with(&reactor, &options, addresses, turn)?;
                 Backend::NvmeTcp(device)

@@ -32,9 +32,12 @@ pub(super) const fn wire_error(error: IoError, writes: bool) -> WireError {
         IoError::Cancelled => WireError::Shutdown,
         IoError::OutOfMemory => WireError::OutOfMemory,
         IoError::Other(number) if number == WireError::Overflow as i32 => WireError::Overflow,
-        IoError::Media | IoError::TimedOut | IoError::ConnectionLost | IoError::Other(_) => {
-            WireError::InputOutput
-        }
+        IoError::Media
+        | IoError::TimedOut
+        | IoError::ConnectionLost
+        | IoError::Gone
+        | IoError::DeviceChanged
+        | IoError::Other(_) => WireError::InputOutput,
     }
 }
 
@@ -107,6 +110,8 @@ mod tests {
             (IoError::TimedOut, true, 5),
             (IoError::ConnectionLost, true, 5),
             (IoError::Cancelled, true, 108),
+            (IoError::Gone, true, 5),
+            (IoError::DeviceChanged, false, 5),
             (IoError::OutOfMemory, true, 12),
             (IoError::Other(75), false, 75),
             (IoError::Other(61), false, 5),

@@ -1,116 +1,26 @@
-//! `forebay nvme`: what subsystems there are, what one says of itself, and secrets for them.
-//!
-//! JSON uses the specification's field names in lower case, as nvme-cli does.
-
-use std::path::Path;
+//! `forebay nvme identify`: what a controller and a namespace say of themselves.
 
 use block_io::Geometry;
 use block_io::reactor::{Reactor, ReactorConfig};
-use cache_engine::backend::address::{DISCOVERY_PORT, Endpoint, NvmeTcpAddress};
-use cache_engine::backend::identity::Machine;
-use cache_engine::backend::{connect_options, nvme_secret};
-use nvme_fabric::auth::Secret;
-use nvme_fabric::driver::{self, NvmeTcpDevice, discover as ask};
+use cache_engine::backend::address::NvmeTcpAddress;
+use cache_engine::backend::connect_options;
+use cache_engine::backend::host_identity::{HostChoice, HostIdentity};
+use nvme_fabric::driver::NvmeTcpDevice;
 use nvme_fabric::host::Identity;
 use nvme_fabric::spec::identify::ControllerKind;
-use nvme_fabric::spec::log_page::{AddressFamily, DiscoveryEntry, SubsystemKind, TRANSPORT_TCP};
 use serde_json::Value;
 
-use crate::arguments::{Format, NvmeVerb, SecretHash};
+use crate::arguments::Format;
 use crate::failure::Failure;
 use crate::output::{self, json, table};
 
-/// Runs the verb.
+/// Connects, asks, and takes leave.
 ///
 /// # Errors
 /// When the controller cannot be reached or does not answer as it should.
-pub(crate) fn run(verb: &NvmeVerb) -> Result<(), Failure> {
-    match verb {
-        NvmeVerb::Discover { endpoint, format } => discover(endpoint, *format),
-        NvmeVerb::Identify { address, format } => identify(address, *format),
-        NvmeVerb::Key { output, hash } => make_key(output, *hash),
-    }
-}
-
-fn make_key(path: &Path, hash: SecretHash) -> Result<(), Failure> {
-    let secret = Secret::generate(hash.function(), &mut driver::random()?);
-    Ok(nvme_secret::write_new(path, &secret)?)
-}
-
-fn discover(endpoint: &Endpoint, format: Format) -> Result<(), Failure> {
-    let reactor = Reactor::new(ReactorConfig::default())?;
-    let (host, id) = Machine::this().host(None);
-    let port = endpoint.port.unwrap_or(DISCOVERY_PORT);
-    let entries = ask(&reactor, &endpoint.host, port, &host, id)?;
-    match format {
-        Format::Json => {
-            let records = entries.iter().map(record).collect();
-            output::print(json::object([("records", records)]))
-        }
-        Format::Table => {
-            let header = ["subsystem", "kind", "address", "port", "security", "port id"];
-            let mut shown = table::new(&header, 5);
-            for entry in &entries {
-                shown.add_row([
-                    table::printable(&entry.subsystem),
-                    kind_of(entry.kind),
-                    table::printable(&entry.address),
-                    table::printable(&entry.service),
-                    security_of(entry.security),
-                    entry.port_id.to_string(),
-                ]);
-            }
-            output::print(shown)
-        }
-    }
-}
-
-fn record(entry: &DiscoveryEntry) -> Value {
-    let transport = match entry.transport {
-        TRANSPORT_TCP => "tcp".to_owned(),
-        other => format!("transport {other}"),
-    };
-    let family = match entry.family {
-        AddressFamily::Ipv4 => "ipv4".to_owned(),
-        AddressFamily::Ipv6 => "ipv6".to_owned(),
-        AddressFamily::Other(other) => format!("family {other}"),
-    };
-    json::object([
-        ("trtype", Value::from(transport)),
-        ("adrfam", family.into()),
-        ("subtype", kind_of(entry.kind).into()),
-        ("treq", entry.requirements.into()),
-        ("portid", entry.port_id.into()),
-        ("cntlid", entry.controller_id.into()),
-        ("asqsz", entry.admin_queue_size.into()),
-        ("eflags", entry.flags.into()),
-        ("trsvcid", entry.service.as_str().into()),
-        ("subnqn", entry.subsystem.as_str().into()),
-        ("traddr", entry.address.as_str().into()),
-        ("sectype", security_of(entry.security).into()),
-    ])
-}
-
-fn kind_of(kind: SubsystemKind) -> String {
-    match kind {
-        SubsystemKind::Referral => "discovery referral".to_owned(),
-        SubsystemKind::Nvm => "nvme subsystem".to_owned(),
-        SubsystemKind::CurrentDiscovery => "current discovery subsystem".to_owned(),
-        SubsystemKind::Other(other) => format!("kind {other}"),
-    }
-}
-
-/// NVMe/TCP Transport 1.1, "Transport Specific Address Subtype": SECTYPE.
-fn security_of(security: u8) -> String {
-    match security {
-        0 => "none".to_owned(),
-        1 => "TLS 1.2".to_owned(),
-        2 => "TLS 1.3".to_owned(),
-        other => format!("type {other}"),
-    }
-}
-
-fn identify(address: &NvmeTcpAddress, format: Format) -> Result<(), Failure> {
+pub(super) fn run(address: &NvmeTcpAddress, format: Format) -> Result<(), Failure> {
+    let choice = HostChoice { nqn: address.host.as_ref(), id: address.host_id };
+    super::tell(&HostIdentity::of_this_machine(choice)?);
     let reactor = Reactor::new(ReactorConfig::default())?;
     let device = NvmeTcpDevice::connect(&reactor, &connect_options(address)?)?;
     let identity = device.identity();
@@ -252,35 +162,5 @@ mod tests {
     fn versions_as_the_specification_writes_them() {
         assert_eq!(version_of(0x0001_0400), "1.4.0");
         assert_eq!(version_of(0x0002_0103), "2.1.3");
-    }
-
-    #[test]
-    fn a_record_has_the_names_that_scripts_know() {
-        let entry = DiscoveryEntry {
-            transport: TRANSPORT_TCP,
-            family: AddressFamily::Ipv6,
-            kind: SubsystemKind::Nvm,
-            requirements: 0,
-            port_id: 1,
-            controller_id: 0xffff,
-            admin_queue_size: 32,
-            flags: 0,
-            service: "4420".into(),
-            subsystem: "nqn.2014-08.x".into(),
-            address: "::1".into(),
-            security: 0,
-        };
-        let value = record(&entry);
-        for (name, expected) in [
-            ("trtype", "tcp"),
-            ("adrfam", "ipv6"),
-            ("subtype", "nvme subsystem"),
-            ("trsvcid", "4420"),
-            ("subnqn", "nqn.2014-08.x"),
-            ("traddr", "::1"),
-            ("sectype", "none"),
-        ] {
-            assert_eq!(value[name], expected);
-        }
     }
 }

@@ -1,0 +1,85 @@
+//! Cases that go wrong, each in a way that the harness has to notice.
+
+use std::io::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use forebay_vm::case::KERNEL_HOST;
+use forebay_vm::scene::kernel_host::Connection;
+use forebay_vm::scene::our_target::{OurTarget, SUBSYSTEM};
+use forebay_vm::scene::{attribute, eventually};
+use forebay_vm::{Case, Need};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new("harness::a_case_runs_in_the_kernel", runs_in_the_kernel),
+    Case::new("harness::a_panic_fails_the_case", panics).must_fail_with("seven is not eight"),
+    Case::new("harness::a_warning_of_the_kernel_fails_the_case", kernel_warns)
+        .must_fail_with("the kernel said: WARNING: a case wrote this"),
+    Case::new("harness::a_kernel_that_dies_fails_the_case", kernel_dies)
+        .must_fail_with("Kernel panic"),
+    Case::new("harness::a_case_that_hangs_is_ended", hangs)
+        .limit(Duration::from_secs(2))
+        .must_fail_with("it had not ended after 2s"),
+    Case::new("harness::what_a_case_starts_ends_with_it", leaves_a_process)
+        .must_fail_with("left behind, and ended: sh (process"),
+    Case::new("harness::a_process_that_cannot_be_ended_fails_the_case", leaves_a_stuck_process)
+        .needs(&[KERNEL_HOST, Need::Forebay])
+        .must_fail_with("processes that cannot be ended are left: dd (process"),
+    Case::new("harness::a_case_exits_by_itself", exits).must_fail_with("exit status: 3"),
+];
+
+fn runs_in_the_kernel() {
+    let version = std::fs::read_to_string("/proc/version").expect("the kernel says its version");
+    assert!(version.contains("-umltest"), "{version}");
+    assert!(std::fs::write("/etc/forebay-vm", "x").is_err(), "root can be written to");
+    std::fs::write("/tmp/forebay-vm", "x").expect("/tmp can be written to");
+    std::net::TcpListener::bind("127.0.0.1:4420").expect("loopback is up");
+}
+
+fn panics() {
+    assert_eq!(7, 8, "seven is not eight");
+}
+
+fn kernel_warns() {
+    let mut log = std::fs::OpenOptions::new().write(true).open("/dev/kmsg").expect("a log");
+    log.write_all(b"<4>WARNING: a case wrote this\n").expect("can be written");
+}
+
+fn kernel_dies() {
+    std::fs::write("/proc/sysrq-trigger", "c").expect("may be asked to");
+}
+
+fn hangs() {
+    std::thread::park();
+}
+
+fn leaves_a_process() {
+    // `trap` and all: only SIGKILL ends it.
+    let script = "trap '' TERM HUP; while :; do sleep 1000; done";
+    let child = Command::new("sh").args(["-c", script]).spawn().expect("starts");
+    // Not waited for: that is the point. The failure shows what was found.
+    std::mem::forget(child);
+    panic!("a process is left");
+}
+
+/// It reads from a target that is gone, which the kernel will wait for.
+fn leaves_a_stuck_process() {
+    let mut target = OurTarget::start(&["memory:16MiB"]);
+    let options = ["reconnect_delay=1", "ctrl_loss_tmo=-1"];
+    let connection = Connection::open(SUBSYSTEM, target.port(), &options);
+    let namespace = connection.namespace(1);
+    target.kill();
+    connection.wait_for_state("connecting");
+    let input = format!("if={}", namespace.path().display());
+    let child = Command::new("dd").args([&*input, "of=/dev/null", "iflag=direct"]).spawn();
+    let child = child.expect("starts");
+    let stat = format!("/proc/{}/stat", child.id());
+    eventually("it waits in the kernel", || {
+        attribute(&stat).filter(|stat| stat.contains(") D ")).map(drop)
+    });
+    std::mem::forget((child, connection));
+}
+
+fn exits() {
+    std::process::exit(3);
+}

@@ -1,0 +1,22 @@
+//! Cases in kernels of their own: `cargo xtask vm`.
+//!
+//! | folder or file | between |
+//! |---|---|
+//! | `harness` | the harness and cases that go wrong |
+//! | `kernel_host` | the kernel's NVMe/TCP host and `forebay target` |
+//! | `our_host` | our NVMe/TCP host and the kernel's target |
+
+mod harness;
+mod kernel_host;
+mod our_host;
+
+use std::process::ExitCode;
+
+use forebay_vm::Case;
+
+const CASES: &[&[Case]] = &[harness::CASES, kernel_host::CASES, our_host::CASES];
+
+fn main() -> ExitCode {
+    // Once, and for as long as the program runs.
+    forebay_vm::main(CASES.concat().leak())
+}

@@ -1,0 +1,75 @@
+//! What runs inside a kernel: a function, what it needs there, and how long it may take.
+//!
+//! A case is an ordinary function of the test program. It has failed when it panics, when the
+//! kernel says something worrying meanwhile, when it leaves a process that cannot be ended, or when
+//! its time is over.
+
+use std::time::Duration;
+
+/// How long a case may take where it says nothing else. Generous: the machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// A case.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// What it shows, as a path: `kernel_host::reads_what_it_wrote`.
+    pub name: &'static str,
+    /// Without any of which it is skipped, by name.
+    pub needs: &'static [Need],
+    /// How long it may take.
+    pub limit: Duration,
+    /// What its failure must say; where it is given, a case that passes has failed.
+    pub must_fail_with: Option<&'static str>,
+    /// The case itself.
+    pub run: fn(),
+}
+
+impl Case {
+    /// A case that needs nothing and may take [`LIMIT`].
+    pub const fn new(name: &'static str, run: fn()) -> Self {
+        Self { name, needs: &[], limit: LIMIT, must_fail_with: None, run }
+    }
+
+    /// The same, skipped where one of `needs` is missing.
+    pub const fn needs(self, needs: &'static [Need]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// The same with another time limit.
+    pub const fn limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// The same, expected to fail with a reason that has `text` in it: how the harness itself is
+    /// tested.
+    pub const fn must_fail_with(self, text: &'static str) -> Self {
+        Self { must_fail_with: Some(text), ..self }
+    }
+}
+
+/// What a case cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// An option of the kernel's configuration, without `CONFIG_`, built in or as a module.
+    Kernel(&'static str),
+    /// A program that is installed.
+    Program {
+        /// What is started.
+        name: &'static str,
+        /// The Debian package it is in.
+        package: &'static str,
+    },
+    /// The `forebay` command.
+    Forebay,
+}
+
+/// The kernel's NVMe/TCP host.
+pub const KERNEL_HOST: Need = Need::Kernel("NVME_TCP");
+/// The kernel's NVMe/TCP target.
+pub const KERNEL_TARGET: Need = Need::Kernel("NVME_TARGET_TCP");
+/// RAM disks.
+pub const RAM_DISK: Need = Need::Kernel("BLK_DEV_RAM");
+/// nvme-cli.
+pub const NVME_CLI: Need = Need::Program { name: "nvme", package: "nvme-cli" };
+/// fio.
+pub const FIO: Need = Need::Program { name: "fio", package: "fio" };

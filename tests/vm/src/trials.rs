@@ -1,0 +1,198 @@
+//! Cases as tests that a test runner lists, counts and runs: each case once per kernel.
+//!
+//! ```text
+//!   kernels × cases ──▶ trials ──▶ what is missing? ──▶ ignored, with the reason in its name
+//!                                        └─ nothing ──▶ an idle machine, or a new one ──▶ run
+//! ```
+//! Under nextest each trial is a process and boots a machine; under `cargo test` machines go from
+//! case to case.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forebay_tests::program::{self, Program};
+use forebay_tests::server::BINARY;
+use libtest_mimic::{Failed, Trial};
+
+use crate::case::{Case, Need};
+use crate::guest;
+use crate::kernel::{self, Kernel, Missing};
+use crate::machine::{Machine, Outcome};
+
+/// Lines of the kernel's log that a failure shows.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// How often a case is run whose machine was stopped from outside.
+const TRIES_MAX: u32 = 4;
+
+/// Machines that wait for a case, by kernel.
+pub(crate) type Pool = Arc<Mutex<BTreeMap<String, Vec<Machine>>>>;
+
+/// Every case on every kernel.
+pub(crate) fn all(cases: &'static [Case], pool: &Pool) -> Vec<Trial> {
+    let kernels = match kernel::find() {
+        Ok(kernels) => kernels,
+        Err(Missing::NotAskedFor(reason)) => {
+            let skipped = |case: &Case| skipped(&format!("no kernel::{}", case.name), &reason);
+            return cases.iter().map(skipped).collect();
+        }
+        Err(Missing::Unusable(reason)) => {
+            return vec![Trial::test("kernels are found", move || Err(Failed::from(reason)))];
+        }
+    };
+    let mut trials = Vec::new();
+    for kernel in kernels.into_iter().map(Arc::new) {
+        for case in cases {
+            let name = format!("{}::{}", kernel.name, case.name);
+            let missing = case.needs.iter().find_map(|need| missing(*need, &kernel));
+            trials.push(match missing {
+                Some(Lack { reason, is_failure: false }) => skipped(&name, &reason),
+                Some(Lack { reason, is_failure: true }) => {
+                    Trial::test(name, move || Err(Failed::from(reason)))
+                }
+                None => {
+                    let (kernel, pool) = (Arc::clone(&kernel), Arc::clone(pool));
+                    Trial::test(name, move || run(&kernel, case, &pool))
+                }
+            });
+        }
+    }
+    trials
+}
+
+/// A test that is never run, and why: the runner shows the kind before the name.
+fn skipped(name: &str, reason: &str) -> Trial {
+    Trial::test(name, || Ok(())).with_ignored_flag(true).with_kind(format!("skipped: {reason}"))
+}
+
+/// What a case lacks.
+struct Lack {
+    reason: String,
+    /// Whether it should have been there.
+    is_failure: bool,
+}
+
+fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
+    match need {
+        Need::Kernel(option) if kernel.configuration.has(option) => None,
+        Need::Kernel(option) => {
+            Some(Lack { reason: format!("built without CONFIG_{option}"), is_failure: false })
+        }
+        Need::Program { name, package } => Program::is_installed(name).then_some(()).map_or_else(
+            || {
+                let reason = format!("{name} is not installed (Debian package {package})");
+                Some(Lack { reason, is_failure: program::is_required() })
+            },
+            |()| None,
+        ),
+        Need::Forebay => {
+            let is_there = std::env::var_os(BINARY).is_some_and(|path| Path::new(&path).is_file());
+            let reason = format!("{BINARY} names no program (cargo xtask vm sets it)");
+            (!is_there).then_some(Lack { reason, is_failure: program::is_required() })
+        }
+    }
+}
+
+fn run(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<(), Failed> {
+    for _ in 1..TRIES_MAX {
+        let outcome = run_once(kernel, case, pool)?;
+        if !outcome.was_disturbed {
+            return judge(case, &outcome);
+        }
+        let name = &kernel.name;
+        program::say(&format!(
+            "{name}::{}: its machine was stopped from outside; again",
+            case.name
+        ));
+    }
+    judge(case, &run_once(kernel, case, pool)?)
+}
+
+fn run_once(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<Outcome, Failed> {
+    let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
+    let idle = lock().get_mut(&kernel.name).and_then(Vec::pop);
+    let mut machine = match idle {
+        Some(machine) => machine,
+        None => Machine::boot(kernel)?,
+    };
+    let outcome = machine.run(case, environment());
+    if outcome.is_reusable {
+        lock().entry(kernel.name.clone()).or_default().push(machine);
+    }
+    Ok(outcome)
+}
+
+fn judge(case: &Case, outcome: &Outcome) -> Result<(), Failed> {
+    let told = || {
+        let log = &outcome.kernel_log;
+        let log = &log[log.len().saturating_sub(LOG_LINES_SHOWN)..];
+        let (output, log) = (outcome.output.join("\n  "), log.join("\n  "));
+        format!("the case wrote:\n  {output}\nthe kernel said:\n  {log}")
+    };
+    match (&outcome.failure, case.must_fail_with) {
+        (None, None) => Ok(()),
+        (Some(failure), None) => Err(format!("{failure}\n{}", told()).into()),
+        (None, Some(text)) => Err(format!("passed, not failed with `{text}`\n{}", told()).into()),
+        (Some(failure), Some(text)) => {
+            let everything = format!("{failure}\n{}", told());
+            let is_found = everything.contains(text);
+            is_found.then_some(()).ok_or_else(|| format!("not `{text}`: {everything}").into())
+        }
+    }
+}
+
+/// Variables for the case: where the command is, as seen from inside.
+fn environment() -> Vec<(String, String)> {
+    let binary = std::env::var(BINARY).ok();
+    let inside = |path: String| guest::inside(Path::new(&path)).display().to_string();
+    binary.map(|path| (BINARY.to_owned(), inside(path))).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Configuration;
+
+    fn kernel(configuration: &str) -> Kernel {
+        let configuration = Configuration::of_text(configuration);
+        Kernel { name: "linux-1".to_owned(), path: "/linux-1.uml".into(), configuration }
+    }
+
+    #[test]
+    fn what_a_kernel_was_built_without_is_named() {
+        let need = Need::Kernel("NVME_TCP");
+        assert!(missing(need, &kernel("CONFIG_NVME_TCP=m")).is_none());
+        let lack = missing(need, &kernel("CONFIG_NVME_TCP_TLS=y")).unwrap();
+        assert_eq!(lack.reason, "built without CONFIG_NVME_TCP");
+        assert!(!lack.is_failure, "no kernel has everything");
+    }
+
+    #[test]
+    fn what_is_not_installed_is_named_with_its_package() {
+        let there = Need::Program { name: "sh", package: "dash" };
+        assert!(missing(there, &kernel("")).is_none());
+        let absent = Need::Program { name: "no-such-program", package: "none" };
+        let lack = missing(absent, &kernel("")).unwrap();
+        assert_eq!(lack.reason, "no-such-program is not installed (Debian package none)");
+        assert_eq!(lack.is_failure, program::is_required());
+    }
+
+    #[test]
+    fn a_case_that_must_fail_fails_when_it_passes_or_fails_otherwise() {
+        let outcome = |failure: Option<&str>| Outcome {
+            failure: failure.map(str::to_owned),
+            output: Vec::new(),
+            kernel_log: Vec::new(),
+            is_reusable: false,
+            was_disturbed: false,
+        };
+        let case = Case::new("a", || ());
+        assert!(judge(&case, &outcome(None)).is_ok());
+        assert!(judge(&case, &outcome(Some("why"))).is_err());
+        let case = case.must_fail_with("why");
+        assert!(judge(&case, &outcome(Some("that is why"))).is_ok());
+        assert!(judge(&case, &outcome(Some("how"))).is_err());
+        assert!(judge(&case, &outcome(None)).is_err());
+    }
+}
