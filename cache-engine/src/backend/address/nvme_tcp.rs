@@ -15,7 +15,7 @@ use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
 const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, hostid, pskfile, pskid, \
-                    dhchap-secret-file, dhchap-ctrl-secret-file, dhchap-repeat";
+                    dhchap-secret-file, dhchap-ctrl-secret-file, dhchap-repeat, concat";
 
 /// Which identity a TLS key goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,6 +56,8 @@ pub struct NvmeTcpAddress {
     pub controller_secret_file: Option<PathBuf>,
     /// Seconds after which every queue is authenticated again; absent for never.
     pub authentication_seconds: Option<u32>,
+    /// Authentication generates a key, and everything else goes over TLS with it.
+    pub concatenate: bool,
 }
 
 impl NvmeTcpAddress {
@@ -98,6 +100,7 @@ impl NvmeTcpAddress {
             secret_file: None,
             controller_secret_file: None,
             authentication_seconds: None,
+            concatenate: false,
         }
     }
 
@@ -125,6 +128,7 @@ impl NvmeTcpAddress {
                 "dhchap-ctrl-secret-file" => {
                     self.controller_secret_file = Some(path_of(key, value, whole)?);
                 }
+                "concat" => self.concatenate = switch_of(key, &value, whole)?,
                 "dhchap-repeat" => {
                     self.authentication_seconds = Some(seconds_of(&value, whole)?);
                 }
@@ -141,10 +145,17 @@ impl NvmeTcpAddress {
             )));
         }
         if self.secret_file.is_none()
-            && (self.controller_secret_file.is_some() || self.authentication_seconds.is_some())
+            && (self.controller_secret_file.is_some()
+                || self.authentication_seconds.is_some()
+                || self.concatenate)
         {
             return Err(AddressError::new(format!(
                 "`{whole}`: authentication needs `dhchap-secret-file`, the host's secret"
+            )));
+        }
+        if self.psk_file.is_some() && self.concatenate {
+            return Err(AddressError::new(format!(
+                "`{whole}`: pskfile is a key for TLS, and concat makes one: must be one of them"
             )));
         }
         Ok(())
@@ -261,6 +272,9 @@ impl fmt::Display for NvmeTcpAddress {
                 write!(f, "&{key}={path}")?;
             }
         }
-        self.authentication_seconds.map_or(Ok(()), |every| write!(f, "&dhchap-repeat={every}"))
+        if let Some(every) = self.authentication_seconds {
+            write!(f, "&dhchap-repeat={every}")?;
+        }
+        f.write_str(if self.concatenate { "&concat=on" } else { "" })
     }
 }
