@@ -16,8 +16,6 @@
 //! source. Time comes in as [`block_io::Timestamp`], bytes in [`block_io::Buffer`]s.
 //!
 //! With the cargo feature `tls`, `tls` encrypts the stream of each queue below its PDUs.
-//!
-//! Absent: multipath and reconnecting.
 
 pub mod auth;
 pub mod driver;

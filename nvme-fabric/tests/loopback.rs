@@ -1,6 +1,8 @@
 //! Host and target on real reactors, a thread each, over loopback sockets: random requests against
 //! the reference disk, and a target that vanishes.
 
+use std::time::Duration;
+
 use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::reactor::{Reactor, ReactorConfig, Task, Wait};
 use block_io::sim::{Random, ReferenceDisk, fill_pattern};
@@ -9,6 +11,7 @@ use block_io::{
 };
 use nvme_fabric::driver::target::{Service, TargetTask};
 use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+use nvme_fabric::host::paths::LostChanges;
 use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
 
@@ -33,16 +36,21 @@ struct Served {
     port: u16,
 }
 
-fn serve(transfer_max: u32) -> Served {
-    let reactor = reactor();
-    let geometry = Geometry { transfer_max, ..Geometry::new(CAPACITY) };
-    let device = MemoryDevice::with_geometry(geometry).expect("a device");
-    let queue = device.open_queue(&reactor, 256).expect("opens");
+fn new_target(geometry: Geometry) -> Target {
     let mut target = Target::new(Settings::default()).expect("settings are right");
     let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "1").expect("a serial number");
     let namespace = Namespace::new(geometry, HostId([1; 16])).expect("a namespace");
     subsystem.add_namespace(namespace).expect("room");
     target.add_subsystem(subsystem).expect("the name is free");
+    target
+}
+
+fn serve(transfer_max: u32) -> Served {
+    let reactor = reactor();
+    let geometry = Geometry { transfer_max, ..Geometry::new(CAPACITY) };
+    let device = MemoryDevice::with_geometry(geometry).expect("a device");
+    let queue = device.open_queue(&reactor, 256).expect("opens");
+    let target = new_target(geometry);
     let mut target = TargetTask::new(&reactor, target, vec![vec![queue]]).expect("a task");
     let address = "127.0.0.1:0".parse().expect("an address");
     let port = target.listen(address, Service::Subsystems).expect("listens").port();
@@ -84,7 +92,7 @@ fn with_host(
     served.device.content(Extent::new(0, CAPACITY))
 }
 
-fn connect(reactor: &Reactor, port: u16, digests: (bool, bool)) -> NvmeTcpDevice {
+fn options(port: u16, digests: (bool, bool)) -> ConnectOptions {
     let mut options = ConnectOptions::new(
         "localhost",
         nqn(SUBSYSTEM),
@@ -93,7 +101,11 @@ fn connect(reactor: &Reactor, port: u16, digests: (bool, bool)) -> NvmeTcpDevice
     );
     options.port = port;
     (options.header_digest, options.data_digest) = digests;
-    NvmeTcpDevice::connect(reactor, &options).expect("connects")
+    options
+}
+
+fn connect(reactor: &Reactor, port: u16, digests: (bool, bool)) -> NvmeTcpDevice {
+    NvmeTcpDevice::connect(reactor, &options(port, digests)).expect("connects")
 }
 
 /// Random requests until `count` are done or the association is lost; the reference and how many
@@ -175,7 +187,13 @@ fn a_target_that_vanishes_fails_requests_and_loses_nothing_acked() {
     for seed in 0..6 {
         let (send, receive) = std::sync::mpsc::channel();
         let content = with_host(1 << 20, Some(40 + seed * 31), move |reactor, port| {
-            let device = connect(&reactor, port, (false, seed % 2 == 0));
+            // Whoever does not want to wait for a path.
+            let options = ConnectOptions {
+                fast_io_fail: Some(Duration::ZERO),
+                lost_changes: LostChanges::Fail,
+                ..options(port, (false, seed % 2 == 0))
+            };
+            let device = NvmeTcpDevice::connect(&reactor, &options).expect("connects");
             let mut queue = device.open_queue(&reactor, 32).expect("opens");
             let (reference, failed) = work(&reactor, &mut queue, seed, 3000);
             assert!(failed > 0, "seed {seed}: it vanished");
@@ -188,12 +206,81 @@ fn a_target_that_vanishes_fails_requests_and_loses_nothing_acked() {
             queue.poll(reactor.now(), &mut completions);
             assert_eq!(completions.len(), 2, "answered at once");
             for completion in completions {
-                assert_eq!(completion.result, Err(IoError::ConnectionLost));
+                assert_eq!(completion.result, Err(IoError::Other(113)), "never sent");
             }
             send.send(reference).expect("somebody listens");
         });
         check(&receive, &content);
     }
+}
+
+/// Serves a host on a thread of its own; the target goes away for a moment after each of so many
+/// polls that did something, and comes back at the same address.
+fn with_restarts(restarts: &[u64], host: impl FnOnce(Reactor, u16) + Send + 'static) -> Vec<u8> {
+    let mut served = serve(128 << 10);
+    let (done, mailbox) = served.reactor.mailbox::<()>(1).expect("a mailbox");
+    let port = served.port;
+    let thread = std::thread::spawn(move || {
+        host(reactor(), port);
+        done.send(()).expect("room");
+    });
+    let mut restarts = restarts.iter().copied();
+    let mut next = restarts.next();
+    let mut polls_with_work = 0;
+    while !thread.is_finished() && mailbox.receive().is_none() {
+        let progress = served.target.poll(served.reactor.now());
+        polls_with_work += u64::from(progress);
+        if next.is_some_and(|polls| polls_with_work > polls) {
+            (next, polls_with_work) = (restarts.next(), 0);
+            served = restart(served);
+        }
+        served.reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
+    }
+    thread.join().expect("the host's checks hold");
+    assert_eq!(next, None, "the target was away as often as planned");
+    served.device.content(Extent::new(0, CAPACITY))
+}
+
+/// The same device behind a new target.
+fn restart(mut served: Served) -> Served {
+    served.target.stop();
+    while !served.target.is_finished() {
+        served.target.poll(served.reactor.now());
+        served.reactor.turn(Wait::No).expect("turns");
+    }
+    let Served { reactor, device, port, target } = served;
+    drop(target);
+    let geometry = BlockDevice::<Reactor>::geometry(&device);
+    let queue = device.open_queue(&reactor, 256).expect("opens");
+    let mut target =
+        TargetTask::new(&reactor, new_target(geometry), vec![vec![queue]]).expect("a task");
+    let address = format!("127.0.0.1:{port}").parse().expect("an address");
+    target.listen(address, Service::Subsystems).expect("the port is free again");
+    Served { reactor, target, device, port }
+}
+
+#[test]
+fn a_target_that_restarts_costs_time_and_nothing_else() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let content = with_restarts(&[300, 700], move |reactor, port| {
+        let options = ConnectOptions {
+            // Two addresses of the same port: two paths.
+            more_addresses: vec![("127.0.0.1".to_owned(), port)],
+            keep_alive: Duration::from_secs(1),
+            reconnect_delay_min: Duration::from_millis(20),
+            ..options(port, (true, false))
+        };
+        let device = NvmeTcpDevice::connect(&reactor, &options).expect("connects");
+        let mut queue = device.open_queue(&reactor, 32).expect("opens");
+        let (reference, failed) = work(&reactor, &mut queue, 7, 3000);
+        let status = device.status();
+        assert_eq!(failed, 0, "{status:?}");
+        assert!(device.losses() >= 2, "{status:?}");
+        assert_eq!(status.paths.len(), 2);
+        device.shut_down(&reactor).expect("shuts down");
+        send.send(reference).expect("somebody listens");
+    });
+    check(&receive, &content);
 }
 
 #[test]

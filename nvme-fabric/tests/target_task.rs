@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use block_io::device::memory::MemoryDevice;
 use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig, Task, Wait};
@@ -186,7 +187,8 @@ fn strangers_are_told_and_left_and_do_no_harm() {
         (0..20).map(|_| TcpStream::connect(served.address).expect("connects")).collect();
     drop(stranger);
     let reactor = reactor();
-    let device = NvmeTcpDevice::connect(&reactor, &options(&served)).expect("connects");
+    let options = ConnectOptions { fast_io_fail: Some(Duration::ZERO), ..options(&served) };
+    let device = NvmeTcpDevice::connect(&reactor, &options).expect("connects");
     served.stop.send(()).expect("room");
     assert_eq!(served.thread.join().expect("no panic"), 0);
     for mut stream in silent {

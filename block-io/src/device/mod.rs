@@ -38,6 +38,18 @@ pub trait BlockDevice<Runtime> {
     fn open_queue(&self, runtime: &Runtime, depth: usize) -> Result<Self::Queue, DeviceError>;
 }
 
+/// What has become of the ways to a device so far. Counters, of which only changes mean anything;
+/// they change in polls only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Interruptions {
+    /// A way was lost, and with it perhaps the power of what is behind: writes that completed by
+    /// then and were not flushed may be gone, if the device has a volatile cache.
+    pub lost: u64,
+    /// Every way that was lost has become unable to carry out anything: a write that failed before,
+    /// its outcome unknown, does not reach the device any more.
+    pub settled: u64,
+}
+
 /// One core's way to a device. See the module's rules.
 pub trait BlockQueue {
     /// Size, limits and capabilities; may change between polls (a resize), never within one.
@@ -55,6 +67,11 @@ pub trait BlockQueue {
 
     /// Requests in flight.
     fn in_flight(&self) -> usize;
+
+    /// What has become of the ways to the device, for devices that come back when they are lost.
+    fn interruptions(&self) -> Interruptions {
+        Interruptions::default()
+    }
 }
 
 impl<Queue: BlockQueue + ?Sized> BlockQueue for Box<Queue> {
@@ -69,5 +86,8 @@ impl<Queue: BlockQueue + ?Sized> BlockQueue for Box<Queue> {
     }
     fn in_flight(&self) -> usize {
         (**self).in_flight()
+    }
+    fn interruptions(&self) -> Interruptions {
+        (**self).interruptions()
     }
 }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::device::Interruptions;
 use crate::{BlockQueue, Completion, Geometry, Request, RequestId, Timestamp};
 
 /// A handle to a queue that several users share. Clone it with [`another`](Self::another).
@@ -132,6 +133,10 @@ impl<Queue: BlockQueue> BlockQueue for SharedQueue<Queue> {
     fn in_flight(&self) -> usize {
         let hub = self.hub.borrow();
         hub.users[self.user].as_ref().map_or(0, |user| user.in_flight + user.completions.len())
+    }
+
+    fn interruptions(&self) -> Interruptions {
+        self.hub.borrow().queue.interruptions()
     }
 }
 

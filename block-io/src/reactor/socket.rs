@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
@@ -143,6 +144,27 @@ pub fn tcp_socket(family: Family) -> Result<Descriptor, DeviceError> {
         return Err(DeviceError::new("TCP socket family Unix: must be Ipv4 or Ipv6"));
     }
     stream(family)
+}
+
+/// How long sent bytes may stay unacknowledged by the peer's machine before the kernel gives a TCP
+/// connection up (`TCP_USER_TIMEOUT`), to the millisecond. Zero leaves it to the kernel.
+///
+/// # Errors
+/// When the socket is not TCP's.
+pub fn set_user_timeout(socket: &Descriptor, timeout: Duration) -> Result<(), DeviceError> {
+    let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(socket, milliseconds)
+        .map_err(|error| DeviceError::with_source("setting TCP_USER_TIMEOUT", error))
+}
+
+/// Has the connection reset when the socket is closed: what the kernel has not sent by then it
+/// drops, where it would otherwise go on trying for minutes.
+///
+/// # Errors
+/// When it is no socket.
+pub fn reset_on_close(socket: &Descriptor) -> Result<(), DeviceError> {
+    sockopt::set_socket_linger(socket, Some(Duration::ZERO))
+        .map_err(|error| DeviceError::with_source("setting SO_LINGER", error))
 }
 
 /// A TCP listener, and the address it got: with port 0 the kernel chooses one. Accepted sockets

@@ -1,11 +1,13 @@
 //! A device further away: another device whose completions arrive later by a fixed time.
 //!
 //! It stands for a network in demonstrations and tests, so that a cache in front has something to
-//! hide. Absent: jitter and a limit on bandwidth.
+//! hide. Absent: jitter and a limit on bandwidth. Interruptions are told at once, not later like
+//! the completions before them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use block_io::device::Interruptions;
 use block_io::reactor::{Port, Reactor};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 
@@ -94,6 +96,10 @@ impl<Queue: BlockQueue> BlockQueue for DelayedQueue<Queue> {
 
     fn in_flight(&self) -> usize {
         self.queue.in_flight() + self.waiting.len()
+    }
+
+    fn interruptions(&self) -> Interruptions {
+        self.queue.interruptions()
     }
 }
 

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use address::NVME_TCP_PORT;
 use address::{CacheAddress, NvmeTcpAddress, OriginAddress, Size};
+use block_io::device::Interruptions;
 use block_io::device::file::{FileDevice, FileQueue, OpenOptions};
 use block_io::device::memory::{MemoryDevice, MemoryQueue};
 use block_io::device::null::{NullDevice, NullQueue};
@@ -264,5 +265,9 @@ impl BlockQueue for BackendQueue {
 
     fn in_flight(&self) -> usize {
         each!(self, queue => queue.in_flight())
+    }
+
+    fn interruptions(&self) -> Interruptions {
+        each!(self, queue => queue.interruptions())
     }
 }

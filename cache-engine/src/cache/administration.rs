@@ -222,8 +222,24 @@ impl Cache {
     /// before is served, a change of which only a part was done by then fails, and so does one
     /// flush: the next of a client's that ends.
     pub fn fence(&mut self, id: VolumeId) {
+        self.settled(id);
+        self.interrupted(id);
+    }
+
+    /// The first half of [`fence`](Self::fence): no write that failed before this call can reach
+    /// the origin any more.
+    pub fn settled(&mut self, id: VolumeId) {
         let Some(volume) = self.volumes.get_mut(id) else { return };
         volume.doubt.fenced();
+        self.publish_gates();
+    }
+
+    /// The other half: a way to the origin was lost, and it may have lost what it had acknowledged
+    /// and not been told to flush. Writes that failed may still reach it.
+    pub fn interrupted(&mut self, id: VolumeId) {
+        if self.volumes.get_mut(id).is_none() {
+            return;
+        }
         self.fence_unflushed(id);
         self.doubt_changes_done_in_part(id);
         self.publish_gates();

@@ -228,6 +228,9 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
             Request::ReplaceCache { device, size, force_format } => {
                 return self.change(Change::ReplaceCache { device, size, force_format }, reply);
             }
+            Request::Target { .. } => Err("this service has volumes and no target: must be asked \
+                                           of the socket of a `forebay target --config`"
+                .to_owned()),
         };
         let answer = outcome.unwrap_or_else(Answer::error);
         self.answers.push_back((reply, answer));

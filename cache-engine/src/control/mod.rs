@@ -14,6 +14,7 @@ pub mod executor;
 pub mod model;
 mod report;
 pub mod server;
+pub mod target_model;
 
 use std::path::Path;
 

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::target_model::{TargetCall, TargetStatus, TargetVolume};
+
 /// Version of this language.
 pub const PROTOCOL: u32 = 1;
 
@@ -118,6 +120,11 @@ pub enum Request {
         /// lease was asked for, less what clocks may differ by. 0 gives the lease back.
         until_ns: u64,
     },
+    /// Something of an NVMe/TCP target. Answer: as the call says.
+    Target {
+        /// What.
+        call: TargetCall,
+    },
 }
 
 /// A volume to be added, in the words of the command line. Nothing secret: a key is named by the
@@ -179,6 +186,10 @@ pub enum Answer {
     MissRatio(Curve),
     /// How it stands with a volume's lease now.
     Lease(LeaseStatus),
+    /// How a target is.
+    TargetStatus(Box<TargetStatus>),
+    /// How a target's volume is now.
+    TargetVolume(TargetVolume),
     /// Nothing was done.
     Error {
         /// Why, and what would be right, for a person.
@@ -450,6 +461,16 @@ mod tests {
             Request::RemoveVolume { volume: volume(), forget: true },
             Request::ReplaceCache { device: "/dev/x".into(), size: None, force_format: false },
             Request::Lease { volume: volume(), until_ns: u64::MAX },
+            Request::Target { call: TargetCall::Status {} },
+            Request::Target {
+                call: TargetCall::Create {
+                    name: volume(),
+                    size_bytes: Some(1),
+                    from: None,
+                    subsystem: None,
+                    access_group: Some(2),
+                },
+            },
         ] {
             assert_eq!(again(&request), request);
             let line = line_of(&request);
@@ -499,6 +520,8 @@ mod tests {
             (br#"{"verb":"remove-volume","volume":"pg","force":1}"#, "unknown field `force`"),
             (br#"{"verb":"add-volume","volume":{"name":"pg","size":1}}"#, "unknown field `size`"),
             (br#"{"verb":"lease","volume":"pg","until_ns":-1}"#, "-1"),
+            (br#"{"verb":"target","call":{"delete":{"name":"a","all":1}}}"#, "field `all`"),
+            (br#"{"verb":"target","call":{"format":{}}}"#, "unknown variant `format`"),
             (br#"{"volume":"pg"}"#, "missing field `verb`"),
             (
                 br#"{"verb":"invalidate","volume":"pg","range":{"offset":0,"length":1,"to":2}}"#,

@@ -21,11 +21,14 @@ pub mod cache_device;
 pub mod cores;
 pub mod exchange;
 pub mod opening;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Ref, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use block_io::device::Interruptions;
 use block_io::{BlockQueue, Completion, DeviceError, Extent, Geometry, Request, Timestamp};
 
 use crate::cache::metadata::{FormatId, Superblock};
@@ -64,25 +67,55 @@ impl<Queue: BlockQueue> Device<Queue> {
     }
 
     /// Hands what has completed to `take`. Returns whether anything moved.
-    fn poll(&mut self, now: Timestamp, mut take: impl FnMut(Completion)) -> bool {
+    fn poll(&mut self, now: Timestamp, take: impl FnMut(Completion)) -> bool {
+        let progress = self.fetch(now);
+        self.give(take);
+        progress
+    }
+
+    fn fetch(&mut self, now: Timestamp) -> bool {
         if !self.waiting.is_empty() {
             self.retry();
         }
-        let progress = self.queue.poll(now, &mut self.completions);
-        if self.completions.is_empty() {
-            return progress;
+        self.queue.poll(now, &mut self.completions)
+    }
+
+    fn give(&mut self, take: impl FnMut(Completion)) {
+        if !self.completions.is_empty() {
+            self.completions.drain(..).for_each(take);
         }
-        for completion in self.completions.drain(..) {
-            take(completion);
-        }
-        progress
     }
 }
 
 /// One volume's side of an engine.
 struct Side<Origin> {
     origin: Device<Origin>,
+    /// What the cache has been told of.
+    interruptions: Interruptions,
     replies: Vec<Completion>,
+}
+
+impl<Origin: BlockQueue> Side<Origin> {
+    /// Moves the origin on. Of a way to it that was lost the cache hears before and after what has
+    /// completed meanwhile: a flush among that may have come too late for what is lost, and a write
+    /// among it may be lost.
+    fn poll(&mut self, now: Timestamp, cache: &mut Cache, id: VolumeId) -> bool {
+        let progress = self.origin.fetch(now);
+        let told = self.interruptions;
+        self.interruptions = self.origin.queue.interruptions();
+        let was_lost = self.interruptions.lost != told.lost;
+        if self.interruptions.settled != told.settled {
+            cache.settled(id);
+        }
+        if was_lost {
+            cache.interrupted(id);
+        }
+        self.origin.give(|done| cache.complete(now, done));
+        if was_lost {
+            cache.interrupted(id);
+        }
+        progress
+    }
 }
 
 /// A cache with its devices.
@@ -143,12 +176,14 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> Engine<Origin, CacheDevice> {
         self.now = now;
         let cache = &mut self.cache;
         let mut progress = self.cache_device.poll(now, |done| cache.complete(now, done));
-        let sides = match only {
-            Some(id) => self.sides.get_mut(usize::from(id.0)..=usize::from(id.0)),
-            None => Some(&mut self.sides[..]),
+        let numbers = match only {
+            Some(id) => usize::from(id.0)..usize::from(id.0) + 1,
+            None => 0..self.sides.len(),
         };
-        for side in sides.into_iter().flatten().flatten() {
-            progress |= side.origin.poll(now, |done| cache.complete(now, done));
+        for number in numbers {
+            if let Some(Some(side)) = self.sides.get_mut(number) {
+                progress |= side.poll(now, cache, VolumeId(number as _));
+            }
         }
         progress |= cache.tick(now);
         self.empty_outbox();
@@ -204,7 +239,9 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue> CacheEngine<Origin, CacheDevic
         if engine.sides.len() <= at {
             engine.sides.resize_with(at + 1, || None);
         }
-        engine.sides[at] = Some(Side { origin: Device::new(origin), replies: Vec::new() });
+        let interruptions = origin.interruptions();
+        let origin = Device::new(origin);
+        engine.sides[at] = Some(Side { origin, interruptions, replies: Vec::new() });
         Ok(CachedVolume { engine: self.clone(), id, arrived: VecDeque::with_capacity(ARRIVED_MAX) })
     }
 

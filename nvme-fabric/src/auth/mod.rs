@@ -158,6 +158,11 @@ impl Keys {
 
 /// The names that responses and transformed secrets depend on.
 impl<'names> Names<'names> {
+    #[cfg(feature = "tls")]
+    pub(crate) const fn of(host: &'names str, subsystem: &'names str) -> Self {
+        Self { host, subsystem }
+    }
+
     /// A host's name and a subsystem's.
     pub fn new(host: &'names Nqn, subsystem: &'names Nqn) -> Self {
         Self { host: host.as_str(), subsystem: subsystem.as_str() }

@@ -70,9 +70,8 @@ impl NvmeTcpDevice {
     /// Why requests fail now: the association is lost, or its namespace gone or another. Absent
     /// while they do not.
     pub fn fault(&self) -> Option<String> {
-        self.with_controller(|controller| match controller.error() {
-            Some(error) => Some(error.to_string()),
-            None => controller.namespace_fault().map(str::to_owned),
-        })
+        let namespace_fault =
+            || self.with_controller(|controller| controller.namespace_fault().map(str::to_owned));
+        self.error().map(|error| error.to_string()).or_else(namespace_fault)
     }
 }

@@ -2,9 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use block_io::reactor::{
-    Descriptor, Event, OperationId, Port, Reactor, SocketAddress, Wait, socket,
-};
+use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, SocketAddress, socket};
 use block_io::{DeviceError, IoError, Timestamp};
 
 use super::alarm::Alarm;
@@ -18,18 +16,6 @@ pub(super) trait Association {
     fn controller(&mut self) -> &mut Controller;
     fn tick(&mut self, now: Timestamp) -> bool;
     fn next_deadline(&self) -> Option<Timestamp>;
-}
-
-impl Association for Controller {
-    fn controller(&mut self) -> &mut Controller {
-        self
-    }
-    fn tick(&mut self, now: Timestamp) -> bool {
-        Controller::tick(self, now)
-    }
-    fn next_deadline(&self) -> Option<Timestamp> {
-        Controller::next_deadline(self)
-    }
 }
 
 impl Association for Discovery {
@@ -116,23 +102,6 @@ impl<Machine: Association> HostDriver<Machine> {
             self.alarm.set(&self.port, deadline, now);
         }
         progress
-    }
-
-    /// Polls until `is_done` or the association is over, with turns of the caller's, who may do
-    /// more in them.
-    pub(super) fn run_with(
-        &mut self,
-        mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
-        is_done: impl Fn(&mut Machine) -> bool,
-    ) -> Result<(), DeviceError> {
-        let mut now = turn(Wait::No)?;
-        loop {
-            let progress = self.poll(now);
-            if is_done(&mut self.machine) || self.machine.controller().is_over() {
-                return Ok(());
-            }
-            now = turn(if progress { Wait::No } else { Wait::ForEvent })?;
-        }
     }
 
     fn connect(&mut self, queue: QueueIndex) {

@@ -1,9 +1,9 @@
 //! The only I/O of this crate: sockets, timers and names for the state machines.
 //!
 //! ```text
-//!   NvmeTcpDevice ─▶ HostDriver ─▶ host::Controller        discover ─▶ host::discovery
+//!   NvmeTcpDevice ─▶ PathsDriver ─▶ host::Paths      discover ─▶ HostDriver ─▶ host::discovery
 //!        │               └─ stream: one socket, one receive and one send in flight
-//!   NamespaceQueue                                     TargetTask ─▶ target
+//!   NamespaceQueue                                   TargetTask ─▶ target
 //! ```
 //! Everything runs on a [`block_io::reactor::Reactor`], whose every event leads to a poll.
 //! With the cargo feature `tokio-uring` the same host runs on that runtime instead, see
@@ -14,11 +14,13 @@ mod association;
 pub mod discover;
 mod host;
 pub mod namespace_device;
+mod paths;
 pub mod reservation_files;
 #[cfg(feature = "tls")]
 mod security;
 mod stream;
 pub mod target;
+mod target_devices;
 #[cfg(feature = "tokio-uring")]
 pub mod tokio_uring;
 
@@ -31,7 +33,7 @@ use crate::auth::{Random, SEED_LENGTH};
 
 pub use association::Association;
 pub use discover::{DiscoverOptions, DiscoveryWatch, WatchEvent, discover};
-pub use namespace_device::{ConnectOptions, NamespaceQueue, NvmeTcpDevice};
+pub use namespace_device::{Addresses, ConnectOptions, NamespaceQueue, NvmeTcpDevice};
 pub use target::TargetTask;
 
 /// Random numbers of the system's, to make a secret with.

@@ -1,23 +1,26 @@
-//! A remote namespace as a block device: an association over TCP, its I/O queues as block queues.
+//! A remote namespace as a block device: paths to it over TCP, and block queues that use them.
 //!
 //! Connecting blocks the caller, who gives the reactor to turn, or turns it himself and serves
-//! others meanwhile; after that everything happens in the queues' polls. When the association is
-//! lost, every request ends with [`IoError::ConnectionLost`](block_io::IoError::ConnectionLost),
-//! those in flight and all later ones; making a new device connects again.
+//! others meanwhile; after that everything happens in the queues' polls. An association that is
+//! lost is made again; requests wait for that, or take another path, as [`crate::host::paths`]
+//! says. A request fails with [`IoError::ConnectionLost`](block_io::IoError::ConnectionLost) only
+//! when it may still be carried out, and with `EHOSTUNREACH` when there was no path for too long.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use block_io::device::Interruptions;
 use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 
-use super::host::{HostDriver, resolve};
-use super::random_seed;
+use super::host::resolve;
+use super::paths::PathsDriver;
+use super::{random, random_seed};
 use crate::error::ConnectionError;
-use crate::host::controller::Purpose;
-use crate::host::{Controller, HostAuthentication, HostOptions, Identity, QueueIndex};
+use crate::host::paths::{LostChanges, PathPolicy, PathsStatus, Settings};
+use crate::host::{Controller, HostAuthentication, HostOptions, Identity, Paths};
 use crate::pdu::Digests;
 use crate::spec::nqn::{HostId, Nqn};
 
@@ -31,6 +34,8 @@ pub struct ConnectOptions {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Further addresses of the subsystem, name and port; each is a path of its own.
+    pub more_addresses: Vec<(String, u16)>,
     /// The subsystem's NQN.
     pub subsystem: Nqn,
     /// The namespace in it.
@@ -51,8 +56,22 @@ pub struct ConnectOptions {
     pub keep_alive: Duration,
     /// How long connecting may take in all.
     pub connect_timeout: Duration,
-    /// How long a command may take before the association is given up.
+    /// How long a command may take before it is aborted.
     pub command_timeout: Duration,
+    /// How much longer it may take then, before the association is given up; absent: no longer.
+    pub abort_time: Option<Duration>,
+    /// See [`Settings::reconnect_delay_min`].
+    pub reconnect_delay_min: Duration,
+    /// See [`Settings::reconnect_delay_max`].
+    pub reconnect_delay_max: Duration,
+    /// See [`Settings::fast_io_fail`].
+    pub fast_io_fail: Option<Duration>,
+    /// See [`Settings::controller_loss`].
+    pub controller_loss: Option<Duration>,
+    /// See [`Settings::lost_changes`].
+    pub lost_changes: LostChanges,
+    /// See [`Settings::policy`].
+    pub path_policy: PathPolicy,
     /// The key with which every queue's stream is encrypted; plain without.
     #[cfg(feature = "tls")]
     pub tls: Option<crate::tls::HostTls>,
@@ -61,12 +80,15 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Namespace 1 of `subsystem` at `host`, port 4420, all else as in [`HostOptions::new`].
+    /// Namespace 1 of `subsystem` at `host`, port 4420, all else as in [`HostOptions::new`] and
+    /// [`Settings::default`].
     pub fn new(host: impl Into<String>, subsystem: Nqn, host_nqn: Nqn, host_id: HostId) -> Self {
         let options = HostOptions::new("", subsystem, host_nqn, host_id);
+        let settings = Settings::default();
         Self {
             host: host.into(),
             port: PORT,
+            more_addresses: Vec::new(),
             namespace_id: 1,
             header_digest: options.digests.header,
             data_digest: options.digests.data,
@@ -75,6 +97,13 @@ impl ConnectOptions {
             keep_alive: options.keep_alive,
             connect_timeout: options.connect_timeout,
             command_timeout: options.command_timeout,
+            abort_time: options.abort_time,
+            reconnect_delay_min: settings.reconnect_delay_min,
+            reconnect_delay_max: settings.reconnect_delay_max,
+            fast_io_fail: settings.fast_io_fail,
+            controller_loss: settings.controller_loss,
+            lost_changes: settings.lost_changes,
+            path_policy: settings.policy,
             authentication: options.authentication,
             subsystem: options.subsystem,
             host_nqn: options.host,
@@ -84,7 +113,30 @@ impl ConnectOptions {
         }
     }
 
-    /// The state machine's part of it.
+    /// The times and policies in it.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            reconnect_delay_min: self.reconnect_delay_min,
+            reconnect_delay_max: self.reconnect_delay_max,
+            fast_io_fail: self.fast_io_fail,
+            controller_loss: self.controller_loss,
+            connect_timeout: self.connect_timeout,
+            command_timeout: self.command_timeout,
+            abort_time: self.abort_time,
+            keep_alive: self.keep_alive,
+            lost_changes: self.lost_changes,
+            policy: self.path_policy,
+            ..Settings::default()
+        }
+    }
+
+    /// Where its paths lead, the first address first.
+    fn endpoints(&self) -> impl Iterator<Item = (&str, u16)> {
+        let more = self.more_addresses.iter().map(|(host, port)| (host.as_str(), *port));
+        std::iter::once((self.host.as_str(), self.port)).chain(more)
+    }
+
+    /// The state machine's part of it, for the first address.
     pub(super) fn host_options(&self) -> HostOptions {
         HostOptions {
             address: show_address(&self.host, self.port),
@@ -97,6 +149,7 @@ impl ConnectOptions {
             keep_alive: self.keep_alive,
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
+            abort_time: self.abort_time,
             authentication: self.authentication.clone(),
         }
     }
@@ -107,22 +160,26 @@ pub(super) fn show_address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-type Driver = HostDriver<Controller>;
+/// The addresses that the names of [`ConnectOptions`] have: those of each path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(Vec<Vec<SocketAddr>>);
 
-/// A connected namespace. Cheap to clone; clones are the same association.
+/// A connected namespace. Cheap to clone; clones are the same one.
 #[derive(Clone)]
 pub struct NvmeTcpDevice {
-    driver: Rc<RefCell<Driver>>,
+    driver: Rc<RefCell<PathsDriver>>,
     /// As of connecting.
     geometry: Geometry,
     namespace_id: u32,
+    /// For people: the subsystem and the first address.
+    name: Rc<str>,
 }
 
 impl NvmeTcpDevice {
-    /// Connects, and runs the reactor until the association is up.
+    /// Connects, and runs the reactor until the first path is up. The others go on trying.
     ///
     /// # Errors
-    /// Why it did not come up within the connect timeout: what was offered, to whom, and what the
+    /// Why no path came up within the connect timeout: what was offered, to whom, and what the
     /// answer was.
     pub fn connect(reactor: &Reactor, options: &ConnectOptions) -> Result<Self, DeviceError> {
         let addresses = Self::resolve(options)?;
@@ -132,35 +189,43 @@ impl NvmeTcpDevice {
         })
     }
 
-    /// The addresses of the host that `options` name. Blocks for as long as the resolver does, and
+    /// The addresses of the hosts that `options` name. Blocks for as long as the resolver does, and
     /// needs no reactor: a thread of its own can do it.
     ///
     /// # Errors
-    /// When the name is not known.
-    pub fn resolve(options: &ConnectOptions) -> Result<Vec<SocketAddr>, DeviceError> {
-        resolve(&options.host, options.port)
+    /// When a name is not known.
+    pub fn resolve(options: &ConnectOptions) -> Result<Addresses, DeviceError> {
+        let addresses = options.endpoints().map(|(host, port)| resolve(host, port));
+        addresses.collect::<Result<_, _>>().map(Addresses)
     }
 
-    /// As [`connect`](Self::connect), to the first of `addresses` that answers. `turn` turns the
-    /// reactor and returns the time; others can be served in it.
+    /// As [`connect`](Self::connect), to the first of each path's `addresses` that answers. `turn`
+    /// turns the reactor and returns the time; others can be served in it.
     ///
     /// # Errors
     /// As [`connect`](Self::connect), and what `turn` fails of.
     pub fn connect_with(
         reactor: &Reactor,
         options: &ConnectOptions,
-        addresses: Vec<SocketAddr>,
+        addresses: Addresses,
         mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
     ) -> Result<Self, DeviceError> {
         turn(Wait::No)?;
-        let mut controller = Controller::new(
+        let first = options.host_options();
+        let name = format!("{} at {}", first.subsystem, first.address).into();
+        let paths = options
+            .endpoints()
+            .map(|(host, port)| HostOptions { address: show_address(host, port), ..first.clone() });
+        let mut paths = Paths::new(
             reactor.pool(),
-            options.host_options(),
-            Purpose::Namespace(options.namespace_id),
+            paths.collect(),
+            options.namespace_id,
+            options.settings(),
+            u64::from_le_bytes(*random_seed()?.first_chunk().expect("longer than 8 bytes")),
             reactor.now(),
         )?;
-        controller.seed_random(&*random_seed()?);
-        let mut driver = HostDriver::new(reactor, controller, addresses);
+        paths.set_random(random()?);
+        let mut driver = PathsDriver::new(reactor, paths, addresses.0);
         #[cfg(feature = "tls")]
         if let Some(tls) = &options.tls {
             if options.authentication.as_ref().is_some_and(|own| own.keys.concatenate) {
@@ -172,24 +237,25 @@ impl NvmeTcpDevice {
             let offer = crate::tls::Offer::new(tls, &options.host_nqn, &options.subsystem)?;
             driver.offer(offer);
         }
-        driver.run_with(turn, |controller| controller.is_up())?;
-        let controller = &driver.machine;
-        match controller.identity().geometry {
-            Some(geometry) if controller.is_up() => {
-                let driver = Rc::new(RefCell::new(driver));
-                Ok(Self { driver, geometry, namespace_id: options.namespace_id })
-            }
-            _ => Err(controller.error().cloned().unwrap_or(ConnectionError::Closed).into()),
-        }
+        driver.run_with(&mut turn, |paths| paths.is_usable() || paths.all_have_failed())?;
+        let Some(geometry) = driver.paths.geometry().filter(|_| driver.paths.is_usable()) else {
+            let reason = driver.paths.last_reason();
+            // Whatever is open is closed before the driver goes.
+            driver.paths.abandon();
+            driver.run_with(turn, |_| false)?;
+            return Err(reason.into());
+        };
+        let driver = Rc::new(RefCell::new(driver));
+        Ok(Self { driver, geometry, namespace_id: options.namespace_id, name })
     }
 
-    /// What controller and namespace have told about themselves.
+    /// What the controller that came up last and the namespace have told about themselves.
     pub fn identity(&self) -> Identity {
-        self.driver.borrow().machine.identity().clone()
+        self.driver.borrow().paths.identity().cloned().unwrap_or_default()
     }
 
     pub(super) fn with_controller<Value>(&self, look: impl FnOnce(&Controller) -> Value) -> Value {
-        look(&self.driver.borrow().machine)
+        look(self.driver.borrow().paths.controller().expect("it has been connected"))
     }
 
     /// The namespace's identifier in its subsystem.
@@ -197,12 +263,48 @@ impl NvmeTcpDevice {
         self.namespace_id
     }
 
-    /// Why the association was lost; absent while it is up.
+    /// Why requests fail at once: there has been no path for too long, or every path is given up.
+    /// Absent while requests are taken, which may have to wait.
     pub fn error(&self) -> Option<ConnectionError> {
-        self.driver.borrow().machine.error().cloned()
+        self.driver.borrow().paths.fault()
     }
 
-    /// Tells the controller that this host is leaving, and closes the connections. Requests still
+    /// The state of every path.
+    pub fn status(&self) -> PathsStatus {
+        self.driver.borrow().paths.status()
+    }
+
+    /// The times and policies in force.
+    pub fn settings(&self) -> Settings {
+        *self.driver.borrow().paths.settings()
+    }
+
+    /// Changes them; each says from when on it holds.
+    pub fn set_settings(&self, settings: Settings) {
+        self.driver.borrow_mut().paths.set_settings(settings);
+    }
+
+    /// Gives the association of the path number `path` up and makes another one.
+    pub fn reset_path(&self, path: usize) {
+        self.driver.borrow_mut().paths.reset_path(path);
+    }
+
+    /// Tries the path number `path` now, even if it was given up.
+    pub fn retry_path(&self, path: usize) {
+        self.driver.borrow_mut().paths.retry_path(path);
+    }
+
+    /// See [`Paths::losses`].
+    pub fn losses(&self) -> u64 {
+        self.driver.borrow().paths.losses()
+    }
+
+    /// See [`Paths::fences`].
+    pub fn fences(&self) -> u64 {
+        self.driver.borrow().paths.fences()
+    }
+
+    /// Tells the controllers that this host is leaving, and closes the connections. Requests still
     /// in flight end as lost.
     ///
     /// # Errors
@@ -224,7 +326,7 @@ impl NvmeTcpDevice {
         turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
     ) -> Result<(), DeviceError> {
         let mut driver = self.driver.borrow_mut();
-        driver.machine.shut_down();
+        driver.paths.shut_down();
         driver.run_with(turn, |_| false)
     }
 }
@@ -233,60 +335,59 @@ impl BlockDevice<Reactor> for NvmeTcpDevice {
     type Queue = NamespaceQueue;
 
     fn geometry(&self) -> Geometry {
-        let driver = self.driver.borrow();
-        driver.machine.identity().geometry.unwrap_or(self.geometry)
+        self.driver.borrow().paths.geometry().unwrap_or(self.geometry)
     }
 
-    /// Must be on the reactor that the device was connected on; each queue is one I/O queue of the
-    /// association's.
+    /// Must be on the reactor that the device was connected on. Each queue uses one I/O queue of
+    /// each path; when there are fewer of those, queues share them.
     fn open_queue(&self, _: &Reactor, depth: usize) -> Result<NamespaceQueue, DeviceError> {
-        let queue = self.driver.borrow_mut().machine.open_queue(depth)?;
+        let queue = self.driver.borrow_mut().paths.open_queue(depth)?;
         Ok(NamespaceQueue { device: self.clone(), queue })
     }
 }
 
 impl std::fmt::Debug for NvmeTcpDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let driver = self.driver.borrow();
-        let options = driver.machine.options();
-        write!(f, "NvmeTcpDevice({} at {})", options.subsystem, options.address)
+        write!(f, "NvmeTcpDevice({})", self.name)
     }
 }
 
-/// One I/O queue. Its poll also keeps the association alive.
+/// One user's queue. Its poll also keeps the associations alive.
 #[derive(Debug)]
 pub struct NamespaceQueue {
     device: NvmeTcpDevice,
-    queue: QueueIndex,
+    queue: usize,
 }
 
 impl BlockQueue for NamespaceQueue {
     fn geometry(&self) -> Geometry {
         let mut driver = self.device.driver.borrow_mut();
-        driver
-            .machine
-            .requests(self.queue)
-            .map_or(self.device.geometry, |requests| requests.geometry())
+        driver.paths.requests(self.queue).map_or(self.device.geometry, |it| it.geometry())
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
-        self.device.driver.borrow_mut().machine.submit(self.queue, request)
+        self.device.driver.borrow_mut().paths.submit(self.queue, request)
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
         let mut driver = self.device.driver.borrow_mut();
         let progress = driver.poll(now);
-        driver.machine.take_completions(self.queue, completions) | progress
+        driver.paths.take_completions(self.queue, completions) | progress
     }
 
     fn in_flight(&self) -> usize {
         let mut driver = self.device.driver.borrow_mut();
-        driver.machine.requests(self.queue).map_or(0, |requests| requests.in_flight())
+        driver.paths.requests(self.queue).map_or(0, |requests| requests.in_flight())
+    }
+
+    fn interruptions(&self) -> Interruptions {
+        let driver = self.device.driver.borrow();
+        Interruptions { lost: driver.paths.losses(), settled: driver.paths.fences() }
     }
 }
 
 impl Drop for NamespaceQueue {
     fn drop(&mut self) {
-        self.device.driver.borrow_mut().machine.close_queue(self.queue);
+        self.device.driver.borrow_mut().paths.close_queue(self.queue);
     }
 }

@@ -3,8 +3,9 @@
 //! ```text
 //!   listener ─accept─▶ Peer { Stream ◀bytes▶ Connection ─requests▶ SharedQueue } ─▶ device's queue
 //! ```
-//! One task serves all connections of one core. Bounds: [`CONNECTIONS_MAX`] connections, beyond
-//! which the kernel's backlog holds them; each connection's memory as `crate::target` says.
+//! One task serves all connections of one core. Bounds: as many connections as the target's
+//! settings say, beyond which the kernel's backlog holds them; their memory as `crate::target`
+//! says.
 //!
 //! Absent: spreading connections over cores.
 
@@ -12,20 +13,19 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use block_io::device::shared::SharedQueue;
 use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, Task, socket};
 use block_io::{BlockQueue, BufferPool, Completion, DeviceError, Timestamp};
 
 use super::alarm::Alarm;
 use super::reservation_files::ReservationFiles;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
+use super::target_devices::{Devices, OpenQueues};
 use crate::error::ConnectionError;
-use crate::target::{Connection, Listener, SecureChannel, Submission, Target};
+use crate::target::{
+    Connection, Listener, Namespace, NamespaceKey, SecureChannel, Subsystem, Target,
+};
 #[cfg(feature = "tls")]
 use crate::tls::{Keyring, Layer};
-
-/// Connections served at a time.
-pub const CONNECTIONS_MAX: usize = 1024;
 
 /// How long to wait before accepting again when the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -45,10 +45,10 @@ pub struct TargetTask<Queue> {
     port: Port,
     pool: BufferPool,
     target: Target,
+    devices: Devices<Queue>,
     reservations: Option<ReservationFiles>,
-    /// By subsystem and namespace, as in the target.
-    queues: Vec<Vec<SharedQueue<Queue>>>,
-    listeners: Vec<Door>,
+    /// An accept's token is its door's place.
+    listeners: Vec<Option<Door>>,
     peers: Vec<Option<Peer<Queue>>>,
     /// No accept before this time.
     accept_after: Timestamp,
@@ -66,6 +66,8 @@ struct Door {
     address: SocketAddr,
     service: Service,
     accepting: Option<OperationId>,
+    /// No longer listened at; it is let go of when no accept is out.
+    is_closing: bool,
     /// The keys, and whether hosts may do without.
     #[cfg(feature = "tls")]
     keyring: Option<(std::rc::Rc<Keyring>, SecureChannel)>,
@@ -74,7 +76,7 @@ struct Door {
 struct Peer<Queue> {
     stream: Stream,
     connection: Connection,
-    queues: Vec<Vec<SharedQueue<Queue>>>,
+    queues: OpenQueues<Queue>,
 }
 
 impl<Queue: BlockQueue> TargetTask<Queue> {
@@ -90,7 +92,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
     ) -> Result<Self, DeviceError> {
         let given: Vec<usize> = queues.iter().map(Vec::len).collect();
         let needed: Vec<usize> =
-            target.subsystems().iter().map(|subsystem| subsystem.namespaces().len()).collect();
+            target.subsystems().values().map(|subsystem| subsystem.namespaces().len()).collect();
         if given != needed {
             return Err(DeviceError::new(format!(
                 "queues by subsystem are {given:?}: must be as many as namespaces, {needed:?}"
@@ -98,13 +100,18 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         }
         let mut target = target;
         target.seed_random(&*super::random_seed()?);
-        let share = |queues: Vec<Queue>| queues.into_iter().map(SharedQueue::new).collect();
+        let mut devices = Devices::new();
+        for ((subsystem, found), queues) in target.subsystems().iter().zip(queues) {
+            for ((namespace, _), queue) in found.namespaces().iter().zip(queues) {
+                devices.add(NamespaceKey { subsystem, namespace }, queue);
+            }
+        }
         Ok(Self {
             port: reactor.open_port(),
             pool: reactor.pool().clone(),
             target,
+            devices,
             reservations: None,
-            queues: queues.into_iter().map(share).collect(),
             listeners: Vec::new(),
             peers: Vec::new(),
             accept_after: Timestamp(0),
@@ -149,7 +156,9 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         keyring: &std::rc::Rc<Keyring>,
     ) -> Result<SocketAddr, DeviceError> {
         let address = self.open_door(address, service, channel)?;
-        if let Some(door) = self.listeners.last_mut().filter(|_| channel != SecureChannel::None) {
+        let mut doors = self.listeners.iter_mut().flatten();
+        let door = doors.find(|door| door.address == address && !door.is_closing);
+        if let Some(door) = door.filter(|_| channel != SecureChannel::None) {
             door.keyring = Some((std::rc::Rc::clone(keyring), channel));
         }
         Ok(address)
@@ -158,7 +167,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
     /// Has every listener with TLS take new connections by these keys; those that are there stay.
     #[cfg(feature = "tls")]
     pub fn replace_keyring(&mut self, keyring: &std::rc::Rc<Keyring>) {
-        for (old, _) in self.listeners.iter_mut().filter_map(|door| door.keyring.as_mut()) {
+        for (old, _) in self.listeners.iter_mut().flatten().filter_map(|door| door.keyring.as_mut())
+        {
             *old = std::rc::Rc::clone(keyring);
         }
     }
@@ -175,22 +185,111 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             Service::Subsystems => self.target.add_listener(listener),
             Service::Discovery => self.target.add_discovery_listener(listener),
         }
-        self.listeners.push(Door {
+        let door = Door {
             socket,
             address,
             service,
             accepting: None,
+            is_closing: false,
             #[cfg(feature = "tls")]
             keyring: None,
-        });
+        };
+        match self.listeners.iter().position(Option::is_none) {
+            Some(free) => self.listeners[free] = Some(door),
+            None => self.listeners.push(Some(door)),
+        }
         Ok(address)
+    }
+
+    /// Listens no more at an address, as [`listen`](Self::listen) returned it, and discovery tells
+    /// it no more. Connections that came by it go on.
+    ///
+    /// # Errors
+    /// When it was not listened at.
+    pub fn stop_listening(&mut self, address: SocketAddr) -> Result<(), DeviceError> {
+        let mut doors = self.listeners.iter_mut().flatten();
+        let door = doors.find(|door| door.address == address && !door.is_closing);
+        let door = door.ok_or_else(|| {
+            DeviceError::new(format!("the listener is {address}: must be one that is there"))
+        })?;
+        door.is_closing = true;
+        if let Some(operation) = door.accepting {
+            self.port.cancel(operation);
+        }
+        self.target.remove_listener(address.ip(), address.port())
+    }
+
+    /// Adds a subsystem, with the queues of its namespaces' devices in the order of NSIDs, and
+    /// returns its place.
+    ///
+    /// # Errors
+    /// As [`Target::add_subsystem`], and when there is not exactly one queue for each namespace.
+    pub fn add_subsystem(
+        &mut self,
+        subsystem: Subsystem,
+        queues: Vec<Queue>,
+    ) -> Result<usize, DeviceError> {
+        let namespaces: Vec<usize> = subsystem.namespaces().iter().map(|found| found.0).collect();
+        if namespaces.len() != queues.len() {
+            let (given, needed) = (queues.len(), namespaces.len());
+            return Err(DeviceError::new(format!(
+                "queues are {given}: must be as many as namespaces, {needed}"
+            )));
+        }
+        let subsystem = self.target.add_subsystem(subsystem)?;
+        for (namespace, queue) in namespaces.into_iter().zip(queues) {
+            self.devices.add(NamespaceKey { subsystem, namespace }, queue);
+        }
+        Ok(subsystem)
+    }
+
+    /// Removes a subsystem and ends its connections; see [`is_in_use`](Self::is_in_use).
+    ///
+    /// # Errors
+    /// As [`Target::remove_subsystem`].
+    pub fn remove_subsystem(&mut self, place: usize) -> Result<Subsystem, DeviceError> {
+        let removed = self.target.remove_subsystem(place)?;
+        self.devices.remove(|key| key.subsystem == place);
+        Ok(removed)
+    }
+
+    /// Adds a namespace with the queue of its device.
+    ///
+    /// # Errors
+    /// As [`Target::add_namespace`].
+    pub fn add_namespace(
+        &mut self,
+        place: usize,
+        namespace_id: Option<u32>,
+        namespace: Namespace,
+        queue: Queue,
+    ) -> Result<NamespaceKey, DeviceError> {
+        let key = self.target.add_namespace(place, namespace_id, namespace)?;
+        self.devices.add(key, queue);
+        Ok(key)
+    }
+
+    /// Removes a namespace; see [`is_in_use`](Self::is_in_use).
+    ///
+    /// # Errors
+    /// As [`Target::remove_namespace`].
+    pub fn remove_namespace(&mut self, key: NamespaceKey) -> Result<Namespace, DeviceError> {
+        let removed = self.target.remove_namespace(key)?;
+        self.devices.remove(|other| other == key);
+        Ok(removed)
+    }
+
+    /// Whether a namespace is served, or was removed and its device has not yet answered all
+    /// requests. After that nothing of the target touches the device.
+    pub fn is_in_use(&self, key: NamespaceKey) -> bool {
+        self.devices.has(key)
     }
 
     /// Takes no more connections, ends those that there are, and finishes when the devices have
     /// answered all requests.
     pub fn stop(&mut self) {
         self.is_stopping = true;
-        for door in &self.listeners {
+        for door in self.listeners.iter().flatten() {
             if let Some(operation) = door.accepting {
                 self.port.cancel(operation);
             }
@@ -234,8 +333,12 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
 
     /// An accept, of the listener number `index`, has ended.
     fn accepted(&mut self, index: usize, event: Event, now: Timestamp) {
-        let Some(door) = self.listeners.get_mut(index) else { return };
+        let Some(Some(door)) = self.listeners.get_mut(index) else { return };
         door.accepting = None;
+        if door.is_closing {
+            self.listeners[index] = None;
+            return;
+        }
         if self.is_stopping {
             return;
         }
@@ -253,8 +356,6 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         }
         let free = self.peers.iter().position(Option::is_none);
         let place = free.unwrap_or(self.peers.len());
-        let another = |queue: &SharedQueue<Queue>| queue.another();
-        let queues = self.queues.iter().map(|queues| queues.iter().map(another).collect());
         #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
         let mut stream = Stream::new(place, socket);
         #[cfg(feature = "tls")]
@@ -272,7 +373,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
                 stream.secure(layer);
             }
         }
-        let peer = Peer { stream, connection, queues: queues.collect() };
+        let peer = Peer { stream, connection, queues: OpenQueues::new() };
         match self.peers.get_mut(place) {
             Some(free) => *free = Some(peer),
             None => self.peers.push(Some(peer)),
@@ -283,13 +384,19 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         if self.is_stopping || now < self.accept_after {
             return false;
         }
-        let mut room = CONNECTIONS_MAX.saturating_sub(self.connections());
+        let settings = self.target.settings();
+        let most = settings.queues_max.saturating_add(settings.unconnected_max);
+        let mut room = most.saturating_sub(self.connections());
         let mut progress = false;
-        for (index, door) in self.listeners.iter_mut().enumerate() {
+        for (index, slot) in self.listeners.iter_mut().enumerate() {
+            if slot.as_ref().is_some_and(|door| door.is_closing && door.accepting.is_none()) {
+                *slot = None;
+            }
+            let Some(door) = slot else { continue };
             // An accept that is out may take a place at any time.
             if door.accepting.is_some() {
                 room = room.saturating_sub(1);
-            } else if room > 0 {
+            } else if room > 0 && !door.is_closing {
                 let token = token(index, Operation::Connect);
                 door.accepting = Some(self.port.accept(&door.socket, token));
                 room -= 1;
@@ -307,14 +414,9 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             // Of a length that no key has: its host is told that there is none by that identity.
             let _ = self.generated.insert(&key, now);
         }
-        progress |= peer.submit();
-        for queue in peer.queues.iter_mut().flatten() {
-            progress |= queue.poll(now, &mut self.completions);
-            for completion in self.completions.drain(..) {
-                progress = true;
-                peer.connection.complete(completion);
-            }
-        }
+        let Peer { connection, queues, .. } = peer;
+        progress |= queues.submit(&self.devices, connection);
+        progress |= queues.poll(&self.devices, connection, now, &mut self.completions);
         if !peer.connection.is_finished() {
             progress |= peer.stream.start(&self.port, &mut peer.connection);
             #[cfg(feature = "tls")]
@@ -331,7 +433,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
         peer.stream.close(&self.port);
         // The last completions give back what other connections' commands may wait for.
         progress |= peer.connection.poll(&mut self.target, now);
-        if peer.stream.is_closed() && peer.in_flight() == 0 {
+        if peer.stream.is_closed() && peer.queues.in_flight() == 0 {
             self.peers[index] = None;
             return true;
         }
@@ -365,6 +467,11 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
         for index in 0..self.peers.len() {
             progress |= self.move_peer(index, now);
         }
+        if self.devices.are_leaving() {
+            let peers = &self.peers;
+            let is_open = |key| peers.iter().flatten().any(|peer| peer.queues.has(key));
+            progress |= self.devices.let_go(is_open);
+        }
         if let Some(files) = &self.reservations {
             progress |= files.keep(&mut self.target);
         }
@@ -375,27 +482,7 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
     fn is_finished(&self) -> bool {
         self.is_stopping
             && self.connections() == 0
-            && self.listeners.iter().all(|door| door.accepting.is_none())
-    }
-}
-
-impl<Queue: BlockQueue> Peer<Queue> {
-    /// Hands requests to the devices until one is full.
-    fn submit(&mut self) -> bool {
-        let mut progress = false;
-        while let Some(Submission { namespace, request }) = self.connection.next_submission() {
-            let queue = &mut self.queues[namespace.subsystem][namespace.namespace];
-            if let Err(request) = queue.submit(request) {
-                self.connection.return_submission(Submission { namespace, request });
-                break;
-            }
-            progress = true;
-        }
-        progress
-    }
-
-    fn in_flight(&self) -> usize {
-        self.queues.iter().flatten().map(BlockQueue::in_flight).sum()
+            && self.listeners.iter().flatten().all(|door| door.accepting.is_none())
     }
 }
 

@@ -1,23 +1,27 @@
 //! The initiator, as state machines without I/O.
 //!
 //! ```text
-//!   requests      a block device's requests, split into commands
+//!   requests      a block device's requests, split into commands, sent again where that is safe
 //!      │          commands: what a block device has no requests for
+//!   paths         the ways to one namespace: reconnect, fence what is lost, choose
+//!      │
 //!   controller    brings an association up, keeps it alive, hears its events, shuts it down
 //!      │                                    discovery: asks a discovery controller what there is
 //!   connection    one queue: handshake, commands, transfer, shutdown
 //! ```
-//! Time comes in, PDUs go out; [`crate::driver`] connects it to sockets. An association that is
-//! lost stays lost: requests fail at once, and reconnecting is for whoever made it.
+//! Time comes in, PDUs go out; [`crate::driver`] connects it to sockets. A [`Controller`] that is
+//! lost stays lost; [`Paths`] makes another one.
 
 pub mod commands;
 pub mod connection;
 pub mod controller;
 pub mod discovery;
+pub mod paths;
 pub mod requests;
 mod status;
 
 pub use controller::{Controller, Identity, QueueIndex};
+pub use paths::Paths;
 pub use status::io_error;
 
 use std::time::Duration;
@@ -49,8 +53,11 @@ pub struct HostOptions {
     pub keep_alive: Duration,
     /// How long bringing the association up may take in all.
     pub connect_timeout: Duration,
-    /// How long a command may take before the association is given up.
+    /// How long a command may take before it is aborted.
     pub command_timeout: Duration,
+    /// How much longer it may take once it is past that, before the association is given up.
+    /// Absent: nothing is aborted, and the association is given up at once.
+    pub abort_time: Option<Duration>,
     /// What this host proves itself with, where a controller asks for that.
     pub authentication: Option<HostAuthentication>,
 }
@@ -88,8 +95,8 @@ impl HostOptions {
     /// Entries of an I/O queue when nothing else is asked for.
     pub const QUEUE_DEPTH: u16 = 128;
 
-    /// No digests, 128 entries, one I/O queue, 5 s keep alive, 10 s to connect, 30 s a command,
-    /// no secret.
+    /// No digests, 128 entries, one I/O queue, 5 s keep alive, 10 s to connect, 30 s a command and
+    /// 5 s to abort it, no secret.
     pub fn new(address: impl Into<String>, subsystem: Nqn, host: Nqn, host_id: HostId) -> Self {
         Self {
             address: address.into(),
@@ -102,6 +109,7 @@ impl HostOptions {
             keep_alive: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(30),
+            abort_time: Some(Duration::from_secs(5)),
             authentication: None,
         }
     }

@@ -4,14 +4,19 @@
 //! when the last of them has ended; the first failure is its result, and after one no further
 //! commands of it are sent. Commands that find the queue full wait here, in order.
 //!
-//! Absent: any order among requests that overlap, and any retry: a request whose connection was
-//! lost fails, its outcome unknown.
+//! Commands that an association has lost are sent again where [`retry`] allows it; without it a
+//! request whose connection was lost fails, its outcome unknown.
+//!
+//! Absent: any order among requests that overlap, but for what [`retry`] says.
+
+pub(crate) mod retry;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use block_io::{Buffer, BufferPool, Completion, Geometry, IoError, Operation, Request};
 
+use self::retry::{Retry, Trouble};
 use super::connection::{Connection, Data, Finished, Outcome};
 use super::status::io_error;
 use crate::spec::command::nvm::{BLOCKS_MAX, NvmCommand, RANGE_LENGTH, Range};
@@ -49,9 +54,33 @@ pub struct Requests {
     completions: VecDeque<Completion>,
     /// Zero bytes, for controllers without Write Zeroes; one command's worth.
     zeroes: Option<Buffer>,
+    /// Nothing can be sent, and nothing waits for that to change.
     lost: bool,
     /// What requests fail with that come now.
     refusal: Option<IoError>,
+    retry: Option<Retry>,
+}
+
+/// Where the next command goes.
+pub(crate) struct Way<'a> {
+    /// It has room.
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) limits: Limits,
+}
+
+/// Finds the way for each command.
+pub(crate) trait Route {
+    /// Absent: there is none now.
+    fn next(&mut self) -> Option<Way<'_>>;
+}
+
+struct OnlyWay<'a>(&'a mut Connection, Limits);
+
+impl Route for OnlyWay<'_> {
+    fn next(&mut self) -> Option<Way<'_>> {
+        let has_room = self.0.has_room();
+        has_room.then_some(Way { connection: self.0, limits: self.1 })
+    }
 }
 
 #[derive(Debug)]
@@ -66,11 +95,18 @@ struct Live {
     used_write_zeroes: bool,
     /// It was refused: once nothing is in flight, zeroes are written from the start.
     starts_over: bool,
+    trouble: Trouble,
 }
 
 impl Live {
     fn wants_more(&self) -> bool {
-        self.result.is_ok() && self.sent < self.length()
+        self.result.is_ok() && !self.trouble.again && self.sent < self.length()
+    }
+
+    /// Every command of it is to be sent again.
+    fn start_over(&mut self) {
+        (self.sent, self.result) = (0, Ok(()));
+        (self.used_write_zeroes, self.starts_over) = (false, false);
     }
 
     /// Bytes to send commands for; a flush counts as one.
@@ -93,6 +129,7 @@ impl Requests {
             zeroes: None,
             lost: false,
             refusal: None,
+            retry: None,
         }
     }
 
@@ -144,15 +181,20 @@ impl Requests {
             result: Ok(()),
             used_write_zeroes: false,
             starts_over: false,
+            trouble: Trouble::default(),
         });
-        self.to_send.push_back(index);
+        if !self.waits_behind(index) {
+            self.to_send.push_back(index);
+        }
         Ok(())
     }
 
     /// The result of a request that needs no command.
     fn answer_at_once(&self, request: &Request) -> Option<Result<(), IoError>> {
         if self.lost {
-            return Some(Err(IoError::ConnectionLost));
+            let nothing_was_sent = self.retry.is_some();
+            let never = nothing_was_sent.then_some(retry::UNREACHABLE);
+            return Some(Err(never.unwrap_or(IoError::ConnectionLost)));
         }
         if let Some(error) = self.refusal {
             return Some(Err(error));
@@ -173,13 +215,19 @@ impl Requests {
 
     /// Sends what the queue has room for.
     pub fn send(&mut self, connection: &mut Connection, pool: &BufferPool) -> bool {
+        let limits = self.limits;
+        self.send_by(&mut OnlyWay(connection, limits), pool)
+    }
+
+    /// Sends what there is a way for.
+    pub(crate) fn send_by(&mut self, route: &mut impl Route, pool: &BufferPool) -> bool {
         let mut progress = false;
         while let Some(&index) = self.to_send.front() {
-            if !connection.has_room() {
+            let Some(way) = route.next() else {
                 break;
-            }
+            };
             progress = true;
-            self.send_part(index, connection, pool);
+            self.send_part(index, way, pool);
             let live = self.slots[index as usize].as_ref().expect("queued requests are live");
             if !live.wants_more() {
                 self.to_send.pop_front();
@@ -190,8 +238,10 @@ impl Requests {
     }
 
     /// One command of the request at `index`.
-    fn send_part(&mut self, index: u32, connection: &mut Connection, pool: &BufferPool) {
-        let Self { slots, limits, geometry, zeroes, .. } = self;
+    fn send_part(&mut self, index: u32, way: Way<'_>, pool: &BufferPool) {
+        let Way { connection, limits } = way;
+        let token = self.token(index);
+        let Self { slots, geometry, zeroes, .. } = self;
         let live = slots[index as usize].as_mut().expect("queued requests are live");
         let part = limits.part(live, geometry);
         let Request { operation, extent, force_unit_access, ref buffer, .. } = live.request;
@@ -233,7 +283,7 @@ impl Requests {
         let timeout = Some(limits.timeout);
         live.used_write_zeroes |= matches!(command, NvmCommand::WriteZeroes { .. });
         live.sent += part;
-        match connection.submit(entry, data, u64::from(index), timeout) {
+        match connection.submit(entry, data, token, timeout) {
             Ok(()) => live.outstanding += 1,
             Err(_) => live.result = Err(IoError::ConnectionLost),
         }
@@ -252,6 +302,13 @@ impl Requests {
             Outcome::DataDigest | Outcome::Short(_) => Err(IoError::Media),
             Outcome::Lost => Err(IoError::ConnectionLost),
         };
+        self.take_result(index, result);
+    }
+
+    fn take_result(&mut self, index: u32, result: Result<(), IoError>) {
+        let Some(live) = &mut self.slots[index as usize] else {
+            return;
+        };
         // A controller may offer Write Zeroes and yet have a medium below that cannot do it.
         if result == Err(IoError::Unsupported) && live.used_write_zeroes {
             self.geometry.write_zeroes = false;
@@ -266,17 +323,21 @@ impl Requests {
 
     fn complete_if_done(&mut self, index: u32) {
         let place = &mut self.slots[index as usize];
-        if let Some(live) = place.as_mut()
-            && live.starts_over
-            && live.outstanding == 0
-            && !self.lost
-        {
-            (live.sent, live.result) = (0, Ok(()));
-            (live.used_write_zeroes, live.starts_over) = (false, false);
-            self.to_send.push_back(index);
+        let Some(live) = place.as_mut().filter(|live| live.outstanding == 0) else {
             return;
+        };
+        if live.trouble.is_any() {
+            self.settle(index);
+        } else if live.starts_over && !self.lost {
+            live.start_over();
+            self.to_send.push_back(index);
+        } else if !live.wants_more() {
+            self.complete(index);
         }
-        if let Some(live) = place.take_if(|live| live.outstanding == 0 && !live.wants_more()) {
+    }
+
+    fn complete(&mut self, index: u32) {
+        if let Some(live) = self.slots[index as usize].take() {
             self.free.push(index);
             self.completions.push_back(live.request.complete(live.result));
         }
@@ -307,6 +368,13 @@ impl Requests {
 }
 
 impl Limits {
+    /// Limits of a controller of which nothing is known yet: a block at a time.
+    pub(crate) fn unknown(namespace_id: u32, block_shift: u32, timeout: Duration) -> Self {
+        let (data_max, bytes_max) = (1 << block_shift, 1 << block_shift);
+        let (zeroes_max, discard_max) = (bytes_max, bytes_max);
+        Self { namespace_id, block_shift, data_max, zeroes_max, discard_max, boundary: 0, timeout }
+    }
+
     /// Bytes of the next command of `live`.
     fn part(&self, live: &Live, geometry: &Geometry) -> u64 {
         let rest = live.length() - live.sent;

@@ -113,6 +113,11 @@ impl Status {
         self.code() == other.code()
     }
 
+    /// Whether the way to the namespace is at fault, not the command (SCT 3h).
+    pub const fn is_path_related(self) -> bool {
+        self.code() >> 8 == 3
+    }
+
     /// Whether the command succeeded.
     pub const fn is_success(self) -> bool {
         self.code() == 0

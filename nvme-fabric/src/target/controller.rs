@@ -179,16 +179,20 @@ impl Controller {
         self.raise(event::NAMESPACE_ATTRIBUTE);
     }
 
-    /// The changed namespace list; reading it empties it. Base §5.16.1.5.
-    pub(super) fn take_changed_namespaces(&mut self) -> Vec<u32> {
+    /// The changed namespace list. Base §5.16.1.5.
+    pub(super) fn changed_namespaces(&mut self) -> Vec<u32> {
         self.changed_namespaces.sort_unstable();
-        let list = std::mem::take(&mut self.changed_namespaces);
-        if std::mem::take(&mut self.changed_overflow) { vec![u32::MAX] } else { list }
+        if self.changed_overflow { vec![u32::MAX] } else { self.changed_namespaces.clone() }
     }
 
-    /// The page was read without RAE: its event may be told again. Base §5.2.
+    /// The page was read without RAE: its event may be told again, and what the host has read of
+    /// namespaces is not told again. Base §5.2.
     pub(super) fn rearm(&mut self, events: u32) {
         self.told &= !events;
+        if events & event::NAMESPACE_ATTRIBUTE != 0 {
+            self.changed_namespaces.clear();
+            self.changed_overflow = false;
+        }
     }
 
     /// The next event to tell, for a parked Asynchronous Event Request. It is not told again until
@@ -196,6 +200,7 @@ impl Controller {
     pub(super) fn next_event(&mut self) -> Option<Event> {
         for (bit, told) in [
             (event::NAMESPACE_ATTRIBUTE, Event::NAMESPACE_CHANGED),
+            (event::ASYMMETRIC_ACCESS, Event::ACCESS_CHANGED),
             (event::DISCOVERY_LOG, Event::DISCOVERY_CHANGED),
         ] {
             if self.raised & bit & !self.told != 0 {
@@ -244,13 +249,14 @@ mod tests {
         assert_eq!(controller.next_event(), Some(Event::NAMESPACE_CHANGED));
         controller.namespace_changed(1);
         assert_eq!(controller.next_event(), None, "not re-armed");
-        assert_eq!(controller.take_changed_namespaces(), [1, 2]);
+        assert_eq!(controller.changed_namespaces(), [1, 2]);
         controller.rearm(event::NAMESPACE_ATTRIBUTE);
         assert_eq!(controller.next_event(), Some(Event::NAMESPACE_CHANGED));
+        assert!(controller.changed_namespaces().is_empty(), "they were read");
         for id in 1..=1025 {
             controller.namespace_changed(id);
         }
-        assert_eq!(controller.take_changed_namespaces(), [u32::MAX]);
+        assert_eq!(controller.changed_namespaces(), [u32::MAX]);
     }
 
     #[test]

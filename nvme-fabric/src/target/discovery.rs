@@ -1,13 +1,16 @@
 //! The discovery service: the log page that tells hosts where the subsystems are.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::Target;
+use block_io::DeviceError;
+
+use super::controller::ControllerKey;
+use super::{Numbered, Subsystem, Target};
 use crate::spec::log_page::{
     AddressFamily, DiscoveryEntry, DiscoveryHeader, SECURITY_NONE, SECURITY_TLS_1_3, SubsystemKind,
     TRANSPORT_TCP, entry_flag,
 };
-use crate::spec::nqn::DISCOVERY_NQN;
+use crate::spec::nqn::{DISCOVERY_NQN, Nqn};
 
 /// CNTLID of an entry for controllers made as hosts connect. Base §5.16.1.24.
 const CONTROLLER_DYNAMIC: u16 = 0xffff;
@@ -57,35 +60,141 @@ pub struct Listener {
     pub channel: SecureChannel,
 }
 
-#[derive(Debug, Default)]
+/// Referrals that there may be.
+const REFERRALS_MAX: usize = 256;
+
+/// ASQSZ of a referral: what the other service has is not known here, and 32 is the least that each
+/// must have. Base §5.16.1.24.
+const REFERRAL_QUEUE_SIZE: u16 = 32;
+
+#[derive(Debug)]
 pub(super) struct Discovery {
     /// GENCTR.
     pub(super) generation: u64,
-    /// Where every subsystem is.
-    pub(super) listeners: Vec<Listener>,
-    /// Where the discovery service is.
-    pub(super) services: Vec<Listener>,
+    /// PORTID of the first listener.
+    port_id_first: u16,
+    listeners: Numbered<Place>,
+    referrals: Vec<Listener>,
+    /// The service's name, where it is not the well known one.
+    name: Option<Nqn>,
 }
 
-/// The whole log page, for a host that reached this process at `local`.
-pub(super) fn log_page(target: &Target, local: IpAddr) -> Vec<u8> {
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    listener: Listener,
+    /// The discovery service itself; otherwise every subsystem.
+    is_service: bool,
+}
+
+impl Discovery {
+    pub(super) fn new(port_id_first: u16) -> Self {
+        Self {
+            generation: 0,
+            port_id_first,
+            listeners: Numbered::default(),
+            referrals: Vec::new(),
+            name: None,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.name.as_ref().map_or(DISCOVERY_NQN, Nqn::as_str)
+    }
+
+    pub(super) fn set_name(&mut self, name: Nqn) {
+        self.name = Some(name);
+    }
+
+    /// Whether a host that asks for `name` asks for the discovery service.
+    pub(super) fn is_named(&self, name: &Nqn) -> bool {
+        name.is_discovery() || self.name.as_ref() == Some(name)
+    }
+
+    pub(super) fn add_listener(&mut self, listener: Listener, is_service: bool) {
+        self.listeners.push(Place { listener, is_service });
+    }
+
+    pub(super) fn remove_listener(
+        &mut self,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<(), DeviceError> {
+        let is_it = |(_, place): &(usize, &Place)| {
+            (place.listener.address, place.listener.port) == (address, port)
+        };
+        let found = self.listeners.iter().find(is_it).map(|found| found.0);
+        let Some(number) = found else {
+            let address = SocketAddr::new(address, port);
+            return Err(DeviceError::new(format!(
+                "the listener is {address}: must be one that is told"
+            )));
+        };
+        self.listeners.remove(number);
+        Ok(())
+    }
+
+    pub(super) fn add_referral(&mut self, referral: Listener) -> Result<(), DeviceError> {
+        if referral.address.is_unspecified() || referral.port == 0 {
+            return Err(wrong("referral", referral, "an address that hosts can connect to"));
+        }
+        if self.referrals.contains(&referral) {
+            return Err(wrong("referral", referral, "one that is not there yet"));
+        }
+        if self.referrals.len() == REFERRALS_MAX {
+            return Err(wrong("referral", referral, "one of at most 256"));
+        }
+        self.referrals.push(referral);
+        Ok(())
+    }
+
+    pub(super) fn remove_referral(&mut self, referral: Listener) -> Result<(), DeviceError> {
+        let found = self.referrals.iter().position(|other| *other == referral);
+        self.referrals.remove(found.ok_or_else(|| wrong("referral", referral, "one of those"))?);
+        Ok(())
+    }
+
+    pub(super) fn places(&self, is_service: bool) -> impl Iterator<Item = (u16, Listener)> {
+        let places = self.listeners.iter();
+        places.filter(move |(_, place)| place.is_service == is_service).map(|(number, place)| {
+            // A port's number is its own for as long as 65536 listeners last.
+            (self.port_id_first.wrapping_add(number as u16), place.listener)
+        })
+    }
+}
+
+fn wrong(what: &str, listener: Listener, right: &str) -> DeviceError {
+    let address = SocketAddr::new(listener.address, listener.port);
+    DeviceError::new(format!("the {what} is {address}: must be {right}"))
+}
+
+/// The whole log page, as the host of controller `key` may see it, which reached this process at
+/// `local`: subsystems that it may connect to, and no others.
+pub(super) fn log_page(target: &Target, key: ControllerKey, local: IpAddr) -> Vec<u8> {
     let discovery = &target.discovery;
     let queue_size = target.settings.queue_entries_max;
     let mut entries = Vec::new();
-    for (port_id, listener) in (0..).zip(&discovery.services) {
+    for (port_id, listener) in discovery.places(true) {
         let flags = entry_flag::DUPLICATE | entry_flag::PERSISTENT_CONNECTION;
         entries.push(DiscoveryEntry {
             kind: SubsystemKind::CurrentDiscovery,
             flags,
-            ..entry(listener, local, port_id, DISCOVERY_NQN, queue_size)
+            ..entry(listener, local, port_id, discovery.name(), queue_size)
         });
     }
-    for subsystem in &target.subsystems {
-        let first = discovery.services.len() as u16;
-        for (port_id, listener) in (first..).zip(&discovery.listeners) {
+    let host = target.controller(key).map(|controller| &controller.host);
+    let is_allowed =
+        |subsystem: &&Subsystem| host.is_some_and(|host| subsystem.hosts().contains(host));
+    for subsystem in target.subsystems.values().filter(is_allowed) {
+        for (port_id, listener) in discovery.places(false) {
             let name = subsystem.nqn().as_str();
             entries.push(entry(listener, local, port_id, name, queue_size));
         }
+    }
+    for referral in &discovery.referrals {
+        entries.push(DiscoveryEntry {
+            kind: SubsystemKind::Referral,
+            ..entry(*referral, local, 0, DISCOVERY_NQN, REFERRAL_QUEUE_SIZE)
+        });
     }
     let header = DiscoveryHeader {
         generation: discovery.generation,
@@ -100,7 +209,7 @@ pub(super) fn log_page(target: &Target, local: IpAddr) -> Vec<u8> {
 }
 
 fn entry(
-    listener: &Listener,
+    listener: Listener,
     local: IpAddr,
     port_id: u16,
     subsystem: &str,

@@ -11,38 +11,47 @@
 //! [`Connection::poll`], so whoever spreads them over cores puts one lock around it.
 //!
 //! Bounds: commands of a connection by its queue's size, payload memory of a connection by
-//! [`Settings::bytes_in_flight_max`], controllers by [`Settings::controllers_max`]. A host that
-//! does not read its answers is not read from.
+//! [`Settings::bytes_in_flight_max`] and of all by [`Settings::memory_max`], controllers by
+//! [`Settings::controllers_max`], connections by [`Settings::queues_max`] and
+//! [`Settings::unconnected_max`]. A host that does not read its answers is not read from, and after
+//! [`Settings::stall_timeout`] it is let go.
 //!
-//! Absent: access control, asymmetric access.
+//! A target changes while hosts are connected (`changes`): what hosts asked to be told they are.
 
+mod access;
 mod admin;
+mod changes;
 mod connection;
 mod controller;
 mod discovery;
 mod io;
+mod limits;
 mod namespace;
+mod numbered;
 mod reservation;
 mod subsystem;
 #[cfg(test)]
 mod tests;
 
+pub use access::{ACCESS_GROUPS_MAX, HOSTS_MAX, Hosts};
 pub use connection::{Connection, Submission};
 pub use discovery::{Listener, SecureChannel};
 pub use namespace::Namespace;
+pub use numbered::Numbered;
 pub use reservation::ReservationImage;
 pub use subsystem::Subsystem;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use block_io::{DeviceError, Geometry, Timestamp};
+use block_io::{DeviceError, Timestamp};
 
 use crate::auth::{GeneratedPsk, Keys, Random, SEED_LENGTH};
-use crate::spec::feature::event;
 use crate::spec::nqn::Nqn;
+use crate::spec::status::Status;
 use controller::{Controller, ControllerKey, Service};
 use discovery::Discovery;
+use limits::Usage;
 
 /// Bytes of data that a command capsule may carry, on every queue. Linux and SPDK hosts rely on
 /// this much for the admin queue whatever IOCCSZ says (NVMe/TCP Transport, "Capsules").
@@ -54,8 +63,14 @@ pub const TRANSFER_MAX: u32 = 1 << 20;
 /// The smallest page, which MDTS counts in: CAP.MPSMIN is 0. Base §3.1.3.1.
 const PAGE_SIZE: u32 = 4096;
 
-/// NN and MNAN: the largest namespace id, and how many there may be.
-const NAMESPACES_MAX: usize = 1024;
+/// MNAN: how many namespaces a subsystem may have at a time.
+pub const NAMESPACES_MAX: usize = 1024;
+
+/// NN: the largest namespace id. Many more than namespaces, for none is given out twice.
+pub const NAMESPACE_ID_MAX: u32 = 1 << 20;
+
+/// The largest CNTLID; those above are reserved. Base §5.17.2.1, §6.3.
+const CONTROLLER_ID_MAX: u16 = 0xffef;
 
 /// Limits of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +81,32 @@ pub struct Settings {
     pub io_queues_max: u16,
     /// Controllers at a time, discovery controllers included; at most 65519.
     pub controllers_max: u16,
+    /// CNTLID of the first controller; they are numbered up to [`controllers_max`] from it. Two
+    /// processes that serve one subsystem need ranges that do not overlap. 1 to 65519.
+    ///
+    /// [`controllers_max`]: Self::controllers_max
+    pub controller_id_first: u16,
+    /// PORTID of the first listener in the discovery log; later ones count on. Another one for each
+    /// process that serves the same subsystem.
+    pub port_id_first: u16,
     /// Bytes of payload that one connection holds; a command that would exceed it waits, a single
-    /// one never.
+    /// one only where the others hold more than `memory_max`.
     pub bytes_in_flight_max: usize,
+    /// Bytes of payload that all connections hold; at least [`TRANSFER_MAX`]. A command that would
+    /// exceed it waits until another one has ended, in no particular order between connections.
+    pub memory_max: usize,
+    /// Connections that are queues, admin queues included; a further Connect is told that the
+    /// controller is busy.
+    pub queues_max: usize,
+    /// The same of one host, by its name.
+    pub queues_per_host_max: usize,
+    /// Connections that are not a queue yet, or no more; a further one ends the oldest.
+    pub unconnected_max: usize,
     /// How long a new connection may take to become a queue.
     pub handshake_timeout: Duration,
+    /// How long a host that was asked for data, or was sent some, may let not a byte pass. It keeps
+    /// memory that others wait for.
+    pub stall_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -79,13 +115,27 @@ impl Default for Settings {
             queue_entries_max: 128,
             io_queues_max: 64,
             controllers_max: 256,
+            controller_id_first: 1,
+            port_id_first: 0,
             bytes_in_flight_max: 32 << 20,
+            memory_max: 256 << 20,
+            queues_max: 1024,
+            queues_per_host_max: 512,
+            unconnected_max: 256,
             handshake_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
         }
     }
 }
 
-/// Which namespace a request is for: its subsystem's place and its own place, both as added.
+fn at_least(name: &str, value: usize, least: usize) -> Result<(), DeviceError> {
+    if value >= least {
+        return Ok(());
+    }
+    Err(DeviceError::new(format!("{name} is {value}: must be at least {least}")))
+}
+
+/// Which namespace a request is for. No other one gets the same key, even after it was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NamespaceKey {
     /// Place in the target.
@@ -98,8 +148,9 @@ pub struct NamespaceKey {
 #[derive(Debug)]
 pub struct Target {
     settings: Settings,
-    subsystems: Vec<Subsystem>,
-    /// A controller's place is its id less one.
+    subsystems: Numbered<Subsystem>,
+    usage: Usage,
+    /// A controller's place is its id less the first.
     controllers: Vec<Option<Controller>>,
     /// Distinguishes controllers that had the same id one after the other.
     controllers_made: u64,
@@ -138,13 +189,21 @@ impl Target {
         };
         in_range("queue_entries_max", settings.queue_entries_max, 2..=4096)?;
         in_range("io_queues_max", settings.io_queues_max, 1..=1024)?;
-        in_range("controllers_max", settings.controllers_max, 1..=0xffef)?;
+        let id_first = settings.controller_id_first;
+        in_range("controller_id_first", id_first, 1..=CONTROLLER_ID_MAX)?;
+        let controllers_most = CONTROLLER_ID_MAX - id_first + 1;
+        in_range("controllers_max", settings.controllers_max, 1..=controllers_most)?;
+        at_least("queues_max", settings.queues_max, 1)?;
+        at_least("queues_per_host_max", settings.queues_per_host_max, 1)?;
+        at_least("unconnected_max", settings.unconnected_max, 1)?;
+        at_least("memory_max", settings.memory_max, TRANSFER_MAX as usize)?;
         Ok(Self {
             settings,
-            subsystems: Vec::new(),
+            subsystems: Numbered::default(),
+            usage: Usage::default(),
             controllers: Vec::new(),
             controllers_made: 0,
-            discovery: Discovery::default(),
+            discovery: Discovery::new(settings.port_id_first),
             random: None,
             generated: VecDeque::new(),
         })
@@ -153,20 +212,6 @@ impl Target {
     /// The limits.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Adds a subsystem and returns its place, [`NamespaceKey::subsystem`].
-    ///
-    /// # Errors
-    /// When another one has its name, or it is the discovery service's.
-    pub fn add_subsystem(&mut self, subsystem: Subsystem) -> Result<usize, DeviceError> {
-        let name = subsystem.nqn();
-        if name.is_discovery() || self.find_subsystem(name).is_some() {
-            return Err(DeviceError::new(format!("the subsystem name {name} is taken")));
-        }
-        self.subsystems.push(subsystem);
-        self.discovery_changed();
-        Ok(self.subsystems.len() - 1)
     }
 
     /// Hands in random bytes, never the same twice, which hosts with secrets need: until then they
@@ -207,46 +252,29 @@ impl Target {
         place.set_host_keys(host, keys)
     }
 
-    /// The subsystems, as added.
-    pub fn subsystems(&self) -> &[Subsystem] {
+    /// Whether an address of the subsystems requires TLS.
+    pub fn requires_tls(&self) -> bool {
+        let mut listeners = self.discovery.places(false);
+        listeners.any(|(_, listener)| listener.channel == SecureChannel::Required)
+    }
+
+    /// The subsystems, by their places.
+    pub fn subsystems(&self) -> &Numbered<Subsystem> {
         &self.subsystems
     }
 
-    /// Adds an address that discovery tells hosts to connect to for every subsystem.
-    pub fn add_listener(&mut self, listener: Listener) {
-        self.discovery.listeners.push(listener);
-        self.discovery_changed();
+    /// The place of the subsystem with this name.
+    pub fn find_subsystem(&self, name: &Nqn) -> Option<usize> {
+        self.subsystems.iter().find(|(_, subsystem)| subsystem.nqn() == name).map(|found| found.0)
     }
 
-    /// Adds an address where the discovery service itself is, which the log tells too.
-    pub fn add_discovery_listener(&mut self, listener: Listener) {
-        self.discovery.services.push(listener);
-        self.discovery_changed();
-    }
-
-    /// Whether an address of the subsystems requires TLS.
-    pub fn requires_tls(&self) -> bool {
-        let mut listeners = self.discovery.listeners.iter();
-        listeners.any(|listener| listener.channel == SecureChannel::Required)
-    }
-
-    /// Changes the size of a namespace and tells hosts that asked to be told.
-    ///
-    /// # Errors
-    /// When there is no such namespace, or hosts could not work with the geometry.
-    pub fn resize(&mut self, key: NamespaceKey, geometry: Geometry) -> Result<(), DeviceError> {
-        let namespace = self
-            .subsystems
-            .get_mut(key.subsystem)
-            .and_then(|subsystem| subsystem.namespaces.get_mut(key.namespace))
-            .ok_or_else(|| DeviceError::new(format!("there is no namespace {key:?}")))?;
-        namespace.set_geometry(geometry)?;
-        for controller in self.controllers.iter_mut().flatten() {
-            if controller.service == Service::Subsystem(key.subsystem) {
-                controller.namespace_changed(key.namespace as u32 + 1);
-            }
-        }
-        Ok(())
+    /// Associations with a subsystem at the moment: host name, controller id, and I/O queues that
+    /// are there.
+    pub fn associations(&self, place: usize) -> impl Iterator<Item = (&Nqn, u16, usize)> {
+        self.controllers_of(place).map(|controller| {
+            let queues = controller.io_queues.iter().filter(|taken| **taken).count();
+            (&controller.host, controller.key.id, queues)
+        })
     }
 
     /// Associations at the moment: controllers that a host is connected to.
@@ -254,17 +282,36 @@ impl Target {
         self.controllers.iter().flatten().count()
     }
 
-    fn discovery_changed(&mut self) {
-        self.discovery.generation += 1;
-        for controller in self.controllers.iter_mut().flatten() {
-            if controller.service == Service::Discovery {
-                controller.raise(event::DISCOVERY_LOG);
-            }
-        }
+    /// Connections that are queues at the moment.
+    pub fn queues_in_use(&self) -> usize {
+        self.usage.queues
     }
 
-    fn find_subsystem(&self, name: &Nqn) -> Option<usize> {
-        self.subsystems.iter().position(|subsystem| subsystem.nqn() == name)
+    /// Connections that are not a queue yet, or no more, at the moment.
+    pub fn unconnected(&self) -> usize {
+        self.usage.unconnected()
+    }
+
+    /// Bytes of payload that connections hold, as of their last polls.
+    pub fn memory_in_use(&self) -> usize {
+        self.usage.memory
+    }
+
+    fn controllers_of(&self, place: usize) -> impl Iterator<Item = &Controller> {
+        let controllers = self.controllers.iter().flatten();
+        controllers.filter(move |controller| controller.service == Service::Subsystem(place))
+    }
+
+    /// The place of the controller with this id, whether it is there or not.
+    fn controller_place(&self, id: u16) -> Option<usize> {
+        id.checked_sub(self.settings.controller_id_first).map(usize::from)
+    }
+
+    /// Why commands for a namespace fail here now; none when they do not, or there is none.
+    fn access_failure(&self, key: NamespaceKey) -> Option<Status> {
+        let subsystem = self.subsystems.get(key.subsystem)?;
+        let namespace = subsystem.namespaces.get(key.namespace)?;
+        subsystem.access_failure(namespace.access_group())
     }
 
     fn namespace(&self, key: NamespaceKey) -> Option<&Namespace> {
@@ -277,12 +324,13 @@ impl Target {
 
     /// The controller with this key, unless it is gone.
     fn controller(&self, key: ControllerKey) -> Option<&Controller> {
-        let place = self.controllers.get(usize::from(key.id).checked_sub(1)?)?;
+        let place = self.controllers.get(self.controller_place(key.id)?)?;
         place.as_ref().filter(|controller| controller.key == key)
     }
 
     fn controller_mut(&mut self, key: ControllerKey) -> Option<&mut Controller> {
-        let place = self.controllers.get_mut(usize::from(key.id).checked_sub(1)?)?;
+        let place = self.controller_place(key.id)?;
+        let place = self.controllers.get_mut(place)?;
         place.as_mut().filter(|controller| controller.key == key)
     }
 
@@ -297,7 +345,9 @@ impl Target {
             return None;
         }
         self.controllers_made += 1;
-        let key = ControllerKey { id: place as u16 + 1, serial: self.controllers_made };
+        // Within the range that `new` has checked.
+        let id = self.settings.controller_id_first + place as u16;
+        let key = ControllerKey { id, serial: self.controllers_made };
         let controller = Some(make(key));
         match self.controllers.get_mut(place) {
             Some(free) => *free = controller,
@@ -308,8 +358,10 @@ impl Target {
 
     /// Ends an association; its I/O queues find their controller gone.
     fn remove_controller(&mut self, key: ControllerKey) {
-        if self.controller(key).is_some() {
-            self.controllers[usize::from(key.id) - 1] = None;
+        if self.controller(key).is_some()
+            && let Some(place) = self.controller_place(key.id)
+        {
+            self.controllers[place] = None;
         }
     }
 

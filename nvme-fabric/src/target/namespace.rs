@@ -20,6 +20,8 @@ const DEALLOCATED_READS_NOT_REPORTED: u8 = 0;
 pub struct Namespace {
     geometry: Geometry,
     uuid: HostId,
+    /// ANAGRPID; 0 where the subsystem has no groups.
+    access_group: u32,
     /// What commands are at the device for.
     pub(super) extents: Extents,
     pub(super) reservation: Reservation,
@@ -36,7 +38,7 @@ impl Namespace {
         }
         check(&geometry)?;
         let (extents, reservation) = (Extents::default(), Reservation::default());
-        Ok(Self { geometry, uuid, extents, reservation })
+        Ok(Self { geometry, uuid, access_group: 0, extents, reservation })
     }
 
     /// The same, whose reservation can persist through power loss, because the owner of the target
@@ -48,6 +50,18 @@ impl Namespace {
     pub fn with_kept_reservations(self, image: Option<&str>) -> Result<Self, DeviceError> {
         let reservation = Reservation::kept(image, self.uuid)?;
         Ok(Self { reservation, ..self })
+    }
+
+    /// The same as a member of an access group, which its subsystem must have. Without that it
+    /// becomes one of the subsystem's first group.
+    #[must_use]
+    pub fn with_access_group(self, access_group: u32) -> Self {
+        Self { access_group, ..self }
+    }
+
+    /// Its access group: 0 where the subsystem has none.
+    pub fn access_group(&self) -> u32 {
+        self.access_group
     }
 
     /// The device's geometry.
@@ -80,7 +94,8 @@ impl Namespace {
         (end <= self.geometry.capacity).then_some(extent)
     }
 
-    pub(super) fn identify(&self) -> IdentifyNamespace {
+    /// `is_accessible` says whether its group is; otherwise what is used is not told, as by Linux.
+    pub(super) fn identify(&self, is_accessible: bool) -> IdentifyNamespace {
         let geometry = &self.geometry;
         let blocks = geometry.capacity / u64::from(geometry.block_size);
         let preferred = (geometry.preferred_block_size / geometry.block_size - 1) as u16;
@@ -89,7 +104,7 @@ impl Namespace {
             size: blocks,
             capacity: blocks,
             // How much is allocated is not known; all of it is the answer that promises nothing.
-            used: blocks,
+            used: if is_accessible { blocks } else { 0 },
             features: thin | IdentifyNamespace::FEATURE_PREFERRED_SIZES,
             multi_path: IdentifyNamespace::SHARED,
             deallocate_features: DEALLOCATED_READS_NOT_REPORTED,
@@ -98,7 +113,7 @@ impl Namespace {
             deallocate_granularity: preferred,
             deallocate_alignment: preferred,
             write_size: preferred,
-            access_group: 0,
+            access_group: self.access_group,
             reservations: self.reservation.capabilities(),
             optimal_boundary: 0,
             copy_range_blocks_max: io::copy_range_blocks_max(geometry) as u16,
@@ -119,7 +134,7 @@ impl Namespace {
         IndependentNamespace {
             multi_path: IdentifyNamespace::SHARED,
             reservations: self.reservation.capabilities(),
-            access_group: 0,
+            access_group: self.access_group,
             attributes: self.attributes(),
             ready: true,
         }

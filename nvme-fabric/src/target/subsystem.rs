@@ -3,11 +3,12 @@
 
 use block_io::{DeviceError, SECTOR_SIZE};
 
+use super::access::{Groups, HOSTS_MAX, Hosts};
 use super::io::ATOMIC_MAX;
-use super::{NAMESPACES_MAX, Namespace, PAGE_SIZE, TRANSFER_MAX};
+use super::{NAMESPACE_ID_MAX, NAMESPACES_MAX, Namespace, Numbered, PAGE_SIZE, TRANSFER_MAX};
 use crate::auth::Keys;
 use crate::spec::command::nvm::BLOCKS_MAX;
-use crate::spec::log_page::HealthLog;
+use crate::spec::log_page::{AccessState, HealthLog};
 use crate::spec::nqn::Nqn;
 
 /// Name, identity and namespaces of a subsystem.
@@ -16,7 +17,9 @@ pub struct Subsystem {
     nqn: Nqn,
     serial_number: String,
     model_number: String,
-    pub(super) namespaces: Vec<Namespace>,
+    pub(super) namespaces: Numbered<Namespace>,
+    pub(super) groups: Groups,
+    allowed: Hosts,
     pub(super) traffic: Traffic,
     /// Secrets by the host's name.
     hosts: Vec<(Nqn, Keys)>,
@@ -33,7 +36,7 @@ pub(super) struct Traffic {
 }
 
 impl Subsystem {
-    /// A subsystem without namespaces, called "Forebay".
+    /// A subsystem without namespaces, called "Forebay", for any host.
     ///
     /// # Errors
     /// When the serial number is not 1 to 20 printable ASCII characters (SN, Base §5.17.2.1).
@@ -43,7 +46,9 @@ impl Subsystem {
             nqn,
             serial_number: serial_number.to_owned(),
             model_number: "Forebay".to_owned(),
-            namespaces: Vec::new(),
+            namespaces: Numbered::default(),
+            groups: Groups::default(),
+            allowed: Hosts::Any,
             traffic: Traffic::default(),
             hosts: Vec::new(),
             requires_authentication: false,
@@ -59,27 +64,141 @@ impl Subsystem {
         Ok(Self { model_number: model_number.to_owned(), ..self })
     }
 
-    /// Adds a namespace and returns its place, [`super::NamespaceKey::namespace`]. Its NSID is one
-    /// more.
+    /// The same with access groups: each with its id (1 to [`super::ACCESS_GROUPS_MAX`]) and its
+    /// state at first. Without groups, asymmetric access is not reported.
     ///
     /// # Errors
-    /// When there are 1024 of them, or one has its UUID.
+    /// When an id or a state makes no sense, or there are namespaces already.
+    pub fn with_access_groups(
+        mut self,
+        groups: &[(u32, AccessState)],
+    ) -> Result<Self, DeviceError> {
+        if !self.namespaces.is_empty() {
+            let nqn = &self.nqn;
+            return Err(DeviceError::new(format!(
+                "subsystem {nqn} has namespaces: access groups must be there before"
+            )));
+        }
+        for (id, state) in groups {
+            self.groups.add(*id, *state)?;
+        }
+        Ok(self)
+    }
+
+    /// The same for these hosts only.
+    ///
+    /// # Errors
+    /// When more than [`HOSTS_MAX`] are listed.
+    pub fn with_hosts(mut self, hosts: Hosts) -> Result<Self, DeviceError> {
+        self.set_hosts(hosts)?;
+        Ok(self)
+    }
+
+    /// Adds a namespace and returns its place, [`super::NamespaceKey::namespace`]. Its NSID is one
+    /// more: the next that no namespace of the subsystem has had.
+    ///
+    /// # Errors
+    /// When there are 1024 of them, one has its UUID, its access group is not the subsystem's, or
+    /// all NSIDs were given out.
     pub fn add_namespace(&mut self, namespace: Namespace) -> Result<usize, DeviceError> {
+        self.add_namespace_as(self.next_namespace_id(), namespace)
+    }
+
+    /// Adds a namespace with an NSID that the caller chooses, so that it is the same after a
+    /// restart; returns its place.
+    ///
+    /// # Errors
+    /// As [`add_namespace`](Self::add_namespace), and when the NSID is not above those that were
+    /// given out: hosts that know one must not meet another namespace there.
+    pub fn add_namespace_as(
+        &mut self,
+        namespace_id: u32,
+        mut namespace: Namespace,
+    ) -> Result<usize, DeviceError> {
+        let nqn = &self.nqn;
+        let wrong = |what: String| Err(DeviceError::new(what));
         if self.namespaces.len() == NAMESPACES_MAX {
+            return wrong(format!(
+                "subsystem {nqn} has {NAMESPACES_MAX} namespaces: must have no more"
+            ));
+        }
+        if self.namespaces.values().any(|other| other.uuid() == namespace.uuid()) {
+            let uuid = namespace.uuid();
+            return wrong(format!("the namespace UUID {uuid} is taken in subsystem {nqn}"));
+        }
+        let next = self.next_namespace_id();
+        if !(next..=NAMESPACE_ID_MAX).contains(&namespace_id) {
+            return wrong(format!(
+                "the NSID in subsystem {nqn} is {namespace_id}: must be {next} to \
+                 {NAMESPACE_ID_MAX}, for none is given out twice"
+            ));
+        }
+        if namespace.access_group() == 0 {
+            namespace = namespace.with_access_group(self.groups.first().unwrap_or(0));
+        }
+        let group = namespace.access_group();
+        if self.groups.state(group).is_none() && !(group == 0 && self.groups.is_empty()) {
+            let ids: Vec<u32> = self.groups.states().map(|(id, _)| id).collect();
+            return wrong(format!(
+                "the namespace's access group is {group}: must be one of subsystem {nqn}, {ids:?}"
+            ));
+        }
+        self.groups.members_changed(group);
+        self.namespaces.skip_to(namespace_id as usize - 1);
+        Ok(self.namespaces.push(namespace))
+    }
+
+    /// NSIDs below this one are not given out again. To be kept across a restart, with
+    /// [`skip_namespace_ids`](Self::skip_namespace_ids).
+    pub fn next_namespace_id(&self) -> u32 {
+        // At most one above the largest, which add_namespace_as sees to.
+        self.namespaces.next_number() as u32 + 1
+    }
+
+    /// NSIDs below `next` were given out before: they are not given out again.
+    ///
+    /// # Errors
+    /// When that is more than one above the largest NSID.
+    pub fn skip_namespace_ids(&mut self, next: u32) -> Result<(), DeviceError> {
+        if !(1..=NAMESPACE_ID_MAX + 1).contains(&next) {
             return Err(DeviceError::new(format!(
-                "subsystem {} has {NAMESPACES_MAX} namespaces: must have no more",
-                self.nqn
+                "the next NSID of subsystem {} is {next}: must be 1 to {}",
+                self.nqn,
+                NAMESPACE_ID_MAX + 1
             )));
         }
-        if self.namespaces.iter().any(|other| other.uuid() == namespace.uuid()) {
+        self.namespaces.skip_to(next as usize - 1);
+        Ok(())
+    }
+
+    pub(super) fn remove_namespace(&mut self, place: usize) -> Option<Namespace> {
+        let namespace = self.namespaces.remove(place)?;
+        self.groups.members_changed(namespace.access_group());
+        Some(namespace)
+    }
+
+    pub(super) fn set_hosts(&mut self, hosts: Hosts) -> Result<(), DeviceError> {
+        if let Hosts::Listed(listed) = &hosts
+            && listed.len() > HOSTS_MAX
+        {
             return Err(DeviceError::new(format!(
-                "the namespace UUID {} is taken in subsystem {}",
-                namespace.uuid(),
-                self.nqn
+                "the hosts of subsystem {} are {}: must be at most {HOSTS_MAX}",
+                self.nqn,
+                listed.len()
             )));
         }
-        self.namespaces.push(namespace);
-        Ok(self.namespaces.len() - 1)
+        self.allowed = hosts;
+        Ok(())
+    }
+
+    /// Which hosts may connect.
+    pub fn hosts(&self) -> &Hosts {
+        &self.allowed
+    }
+
+    /// Access groups with their states, ascending; none when asymmetric access is not reported.
+    pub fn access_groups(&self) -> impl Iterator<Item = (u32, AccessState)> {
+        self.groups.states()
     }
 
     /// Gives a host keys, in place of those it had: from its next Connect on it proves that it
@@ -131,8 +250,8 @@ impl Subsystem {
         &self.model_number
     }
 
-    /// The namespaces; NSIDs are places plus one.
-    pub fn namespaces(&self) -> &[Namespace] {
+    /// The namespaces; NSIDs are numbers plus one.
+    pub fn namespaces(&self) -> &Numbered<Namespace> {
         &self.namespaces
     }
 
@@ -144,7 +263,7 @@ impl Subsystem {
 
     /// MDTS: the most data of one command that every namespace takes, as a power of two pages.
     pub(super) fn data_transfer_size_max(&self) -> u8 {
-        let smallest = self.namespaces.iter().map(|namespace| namespace.geometry().transfer_max);
+        let smallest = self.namespaces.values().map(|namespace| namespace.geometry().transfer_max);
         let bytes = smallest.fold(TRANSFER_MAX, u32::min);
         // At least two pages, which a namespace's check sees to.
         (bytes / PAGE_SIZE).ilog2() as u8
@@ -153,7 +272,7 @@ impl Subsystem {
     /// WZSL: the most that one write zeroes covers, as a power of two pages: as many blocks as the
     /// command can name, of the smallest block size.
     pub(super) fn write_zeroes_size_max(&self) -> u8 {
-        let sizes = self.namespaces.iter().map(|namespace| namespace.geometry().block_size);
+        let sizes = self.namespaces.values().map(|namespace| namespace.geometry().block_size);
         let block_size = sizes.min().unwrap_or(SECTOR_SIZE);
         (block_size * (BLOCKS_MAX / PAGE_SIZE)).ilog2() as u8
     }
@@ -165,7 +284,7 @@ impl Subsystem {
 
     /// ACWU: blocks of an atomic compare and write, 0's based, on every namespace.
     pub(super) fn atomic_compare_write_unit(&self) -> u16 {
-        let sizes = self.namespaces.iter().map(|namespace| namespace.geometry().block_size);
+        let sizes = self.namespaces.values().map(|namespace| namespace.geometry().block_size);
         let block_size = sizes.max().unwrap_or(SECTOR_SIZE);
         (self.atomic_max() / block_size - 1) as u16
     }

@@ -10,6 +10,7 @@ mod discovery_script;
 mod faults;
 mod harness;
 mod namespace_changes;
+mod paths;
 mod requests;
 #[path = "../scripted/mod.rs"]
 mod scripted;

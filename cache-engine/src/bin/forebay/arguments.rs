@@ -70,24 +70,37 @@ pub(crate) enum Verb {
 Serve block devices as an NVMe/TCP subsystem until SIGINT or SIGTERM.
 
 Prints `ready NQN HOST:PORT` when it serves. The namespaces are numbered from 1, in the order \
-given. With --discovery a second line tells where the discovery service is.")]
+given. With --discovery a second line tells where the discovery service is. With --config there \
+may be several, and the verbs below change a target that runs.")]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_long_help = "\
 Examples:
+  forebay target --config /etc/forebay/target.toml
+  forebay target create pg --size 100GiB
   forebay target --listen 127.0.0.1:4420 --subsystem nqn.2014-08.org.example:v1 \\
       --namespace file:/dev/sdb --namespace memory:1GiB --discovery 127.0.0.1:8009
   nvme connect -t tcp -a 127.0.0.1 -s 4420 -n nqn.2014-08.org.example:v1")]
 pub(crate) struct TargetArguments {
+    /// What to do with a target that runs.
+    #[command(subcommand)]
+    pub(crate) verb: Option<crate::control_verbs::TargetVerb>,
+
+    /// File with listeners, subsystems and namespaces; docs/forebay-target.toml has every key
+    #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["listen", "subsystem", "namespaces", "discovery"])]
+    pub(crate) config: Option<PathBuf>,
+
     /// Address to serve on; port 0 takes a free one, 4420 where none is given
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) listen: Endpoint,
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "config")]
+    pub(crate) listen: Option<Endpoint>,
 
     /// NVMe qualified name of the subsystem
-    #[arg(long, value_name = "NQN")]
-    pub(crate) subsystem: Nqn,
+    #[arg(long, value_name = "NQN", required_unless_present = "config")]
+    pub(crate) subsystem: Option<Nqn>,
 
     /// What a namespace is made of: file:PATH, memory:SIZE, null:SIZE or nvme+tcp://…; may be
     /// repeated
-    #[arg(long = "namespace", value_name = "URI", required = true)]
+    #[arg(long = "namespace", value_name = "URI", required_unless_present = "config")]
     pub(crate) namespaces: Vec<OriginAddress>,
 
     /// Address to serve discovery on; port 8009 where none is given

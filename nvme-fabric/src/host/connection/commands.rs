@@ -3,6 +3,7 @@
 //! A command identifier is a slot's index below and the slot's generation above, so a late or
 //! invented answer to an earlier command on the slot is recognised.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use block_io::{Buffer, Timestamp};
@@ -37,6 +38,8 @@ impl Data {
 pub struct Finished {
     /// The submitter's name for it.
     pub token: u64,
+    /// When it was submitted.
+    pub submitted: Timestamp,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -67,8 +70,10 @@ pub(super) struct Command {
     /// A C2HData was the last one.
     pub(super) last_seen: bool,
     pub(super) digest_failed: bool,
-    submitted: Timestamp,
+    pub(super) submitted: Timestamp,
     deadline: Option<Timestamp>,
+    /// The deadline has passed, and the controller is asked to abort it.
+    is_expired: bool,
 }
 
 impl Command {
@@ -162,15 +167,34 @@ impl CommandTable {
         Some(self.release(index))
     }
 
-    /// How long a command that is past its deadline has been in flight.
-    pub(super) fn overdue(&mut self, now: Timestamp) -> Option<Duration> {
+    /// How long a command that is past its deadline has been in flight. With `grace` a command gets
+    /// that much more time when its deadline passes first, and its name goes to `expired`.
+    pub(super) fn overdue(
+        &mut self,
+        now: Timestamp,
+        grace: Option<Duration>,
+        expired: &mut VecDeque<u16>,
+    ) -> Option<Duration> {
         if self.next_check.is_none_or(|check| now < check) {
             return None;
         }
-        let commands = || self.slots.iter().filter_map(|slot| slot.command.as_ref());
-        let late = commands().find(|command| command.deadline.is_some_and(|at| at <= now));
-        let after = late.map(|command| now.since(command.submitted));
-        self.next_check = commands().filter_map(|command| command.deadline).min();
+        let mut after = None;
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(command) = &mut slot.command else { continue };
+            match (command.deadline, grace) {
+                (Some(deadline), Some(grace)) if deadline <= now && !command.is_expired => {
+                    command.is_expired = true;
+                    command.deadline = Some(now + grace);
+                    expired.push_back(slot.generation << self.index_bits | index as u16);
+                }
+                (Some(deadline), _) if deadline <= now => {
+                    after = Some(now.since(command.submitted));
+                }
+                _ => {}
+            }
+        }
+        let commands = self.slots.iter().filter_map(|slot| slot.command.as_ref());
+        self.next_check = commands.filter_map(|command| command.deadline).min();
         after
     }
 }
@@ -219,6 +243,7 @@ impl Connection {
             digest_failed: false,
             submitted: self.now,
             deadline: timeout.map(|timeout| self.now + timeout),
+            is_expired: false,
         };
         let id = self.commands.insert(command).expect("there is room, as was just asked");
         set_command_id(&mut entry, id);
@@ -242,7 +267,10 @@ impl Connection {
         } else {
             Outcome::Completed(completion)
         };
-        self.finished.push_back(Finished { token: command.token, outcome });
+        // Only what was sent later shows that the controller has heard something later.
+        self.newest_answered = self.newest_answered.max(command.submitted);
+        let Command { token, submitted, .. } = command;
+        self.finished.push_back(Finished { token, submitted, outcome });
     }
 }
 
@@ -260,6 +288,7 @@ mod tests {
             digest_failed: false,
             submitted: Timestamp(0),
             deadline: deadline.map(Timestamp),
+            is_expired: false,
         }
     }
 
@@ -298,15 +327,29 @@ mod tests {
 
     #[test]
     fn the_first_deadline_is_noticed_and_no_other() {
+        let overdue = |table: &mut CommandTable, now| {
+            table.overdue(Timestamp(now), None, &mut VecDeque::new())
+        };
         let mut table = CommandTable::new(4);
         table.insert(command(0, None)).expect("room");
         assert_eq!(table.next_check(), None);
         let early = table.insert(command(1, Some(10))).expect("room");
         table.insert(command(2, Some(20))).expect("room");
-        assert_eq!(table.overdue(Timestamp(9)), None);
+        assert_eq!(overdue(&mut table, 9), None);
         table.remove(early);
-        assert_eq!(table.overdue(Timestamp(15)), None, "it has ended");
+        assert_eq!(overdue(&mut table, 15), None, "it has ended");
         assert_eq!(table.next_check(), Some(Timestamp(20)));
-        assert_eq!(table.overdue(Timestamp(20)), Some(Duration::from_nanos(20)));
+        assert_eq!(overdue(&mut table, 20), Some(Duration::from_nanos(20)));
+    }
+    #[test]
+    fn a_late_command_is_named_once_and_has_its_grace() {
+        let mut table = CommandTable::new(4);
+        let id = table.insert(command(0, Some(10))).expect("room");
+        let (mut expired, grace) = (VecDeque::new(), Some(Duration::from_nanos(5)));
+        assert_eq!(table.overdue(Timestamp(10), grace, &mut expired), None);
+        assert_eq!((expired.pop_front(), expired.pop_front()), (Some(id), None));
+        assert_eq!(table.next_check(), Some(Timestamp(15)));
+        let late = table.overdue(Timestamp(15), grace, &mut expired);
+        assert_eq!((late, expired.pop_front()), (Some(Duration::from_nanos(15)), None));
     }
 }

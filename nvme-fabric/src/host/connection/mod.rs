@@ -47,6 +47,9 @@ pub struct ConnectionOptions {
     pub commands_max: u16,
     /// Most bytes of one command's data that the host will accept in one C2HData.
     pub transfer_max: u32,
+    /// How much longer a command past its deadline may take that the owner aborts
+    /// ([`Connection::next_expired`]); absent: the deadline ends the connection.
+    pub abort_time: Option<Duration>,
 }
 
 /// Where a connection is in its life.
@@ -72,6 +75,10 @@ pub struct Connection {
     encoder: Encoder,
     commands: CommandTable,
     finished: VecDeque<Finished>,
+    /// Commands past their deadline that have not been aborted yet.
+    expired: VecDeque<u16>,
+    /// When the newest of the answered commands was submitted.
+    newest_answered: Timestamp,
     /// The command whose data the decoder is putting in place.
     receiving: Option<u16>,
     /// Those data also complete the command (SUCCESS).
@@ -95,6 +102,8 @@ impl Connection {
             encoder: Encoder::new(pool),
             commands: CommandTable::new(options.commands_max),
             finished: VecDeque::with_capacity(usize::from(options.commands_max)),
+            expired: VecDeque::new(),
+            newest_answered: Timestamp(0),
             receiving: None,
             success_follows: false,
             capsule_data_max: FABRICS_CAPSULE_DATA_MAX,
@@ -130,10 +139,11 @@ impl Connection {
         self.capsule_data_max = bytes;
     }
 
-    /// Says what time it is; commands past their deadline end the connection.
+    /// Says what time it is; commands past their deadline are to be aborted, or end the connection.
     pub fn tick(&mut self, now: Timestamp) {
         self.now = now;
-        if let Some(after) = self.commands.overdue(now)
+        let grace = self.options.abort_time;
+        if let Some(after) = self.commands.overdue(now, grace, &mut self.expired)
             && !self.is_over()
         {
             self.end(ConnectionError::TimedOut("a command".to_owned(), after));
@@ -147,6 +157,21 @@ impl Connection {
             Phase::Closing { deadline } => Some(deadline),
             Phase::Closed => None,
         }
+    }
+
+    /// The name of a command in flight past its deadline; each is named once.
+    pub fn next_expired(&mut self) -> Option<u16> {
+        while let Some(id) = self.expired.pop_front() {
+            if self.commands.get(id).is_some() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// When the newest of the commands that have been answered was submitted.
+    pub const fn newest_answered(&self) -> Timestamp {
+        self.newest_answered
     }
 
     /// Takes the outcome of the command that ended first.

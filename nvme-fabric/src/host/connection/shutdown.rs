@@ -72,7 +72,8 @@ impl Connection {
         self.decoder.abandon_payload();
         self.receiving = None;
         while let Some(command) = self.commands.remove_any() {
-            self.finished.push_back(Finished { token: command.token, outcome: Outcome::Lost });
+            let (token, submitted) = (command.token, command.submitted);
+            self.finished.push_back(Finished { token, submitted, outcome: Outcome::Lost });
         }
     }
 }

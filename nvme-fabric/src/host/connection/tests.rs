@@ -47,7 +47,8 @@ fn bytes_of(take: impl FnOnce(&mut Vec<Buffer>)) -> Vec<u8> {
 impl Bench {
     fn new(digests: Digests) -> Self {
         let pool = BufferPool::heap();
-        let options = ConnectionOptions { digests, commands_max: 4, transfer_max: 1 << 20 };
+        let options =
+            ConnectionOptions { digests, commands_max: 4, transfer_max: 1 << 20, abort_time: None };
         let connection = Connection::new(&pool, options, Timestamp(0));
         let mut bench = Self { controller: Encoder::new(&pool), pool, connection };
         assert_eq!(bench.sent().len(), 128, "ICReq");
@@ -313,7 +314,12 @@ fn digests_that_the_controller_does_not_agree_to_are_refused() {
         (DIGESTS, Digests { header: true, data: false }),
     ] {
         let pool = BufferPool::heap();
-        let options = ConnectionOptions { digests: asked, commands_max: 4, transfer_max: 4096 };
+        let options = ConnectionOptions {
+            digests: asked,
+            commands_max: 4,
+            transfer_max: 4096,
+            abort_time: None,
+        };
         let mut connection = Connection::new(&pool, options, Timestamp(0));
         let mut controller = Encoder::new(&pool);
         controller.push_initialize_response(&InitializeResponse {

@@ -3,7 +3,8 @@
 //! ```text
 //!   Open(0) ▶ Connect(0) ▶ Capabilities ▶ Version ▶ Enable ▶ Ready ⟲ pause ▶ IdentifyController
 //!     ▶ Events ▶ NumberOfQueues ▶ (Open(n) ▶ Connect(n))… ▶ ActiveNamespaces ▶ Namespace
-//!     ▶ CommandSet ▶ Descriptors ▶ Up         Connect ▶ Authenticate, where the controller asks for it
+//!     ▶ CommandSet ▶ Descriptors ▶ Access ▶ Up
+//!                                              Connect ▶ Authenticate, where it is asked for
 //! ```
 //! The order is the specification's (NVMe Base 2.1 §3.5.2, and Connect before all). A discovery
 //! controller is up after it has been identified. Whatever is refused ends the association with
@@ -51,6 +52,7 @@ pub(super) enum Step {
     Namespace,
     CommandSet,
     Descriptors,
+    Access,
     Up,
     Shutdown,
     ShutdownPause(Timestamp),
@@ -81,6 +83,7 @@ impl Step {
             Self::Namespace => "Identify (namespace)",
             Self::CommandSet => "Identify (controller, NVM command set)",
             Self::Descriptors => "Identify (namespace descriptors)",
+            Self::Access => "Get Log Page (asymmetric access)",
             Self::Up => "a request",
             Self::Shutdown | Self::ShutdownPause(_) => "shutting down",
             Self::Over => "nothing",
@@ -145,7 +148,13 @@ impl Controller {
     }
 
     /// Sends a bring-up command on a queue and awaits its answer at `step`.
-    fn ask(&mut self, queue: QueueIndex, step: Step, entry: SubmissionEntry, data: Data) {
+    pub(super) fn ask(
+        &mut self,
+        queue: QueueIndex,
+        step: Step,
+        entry: SubmissionEntry,
+        data: Data,
+    ) {
         self.step = step;
         let timeout = Some(self.options.command_timeout);
         let sent = self.connection(queue).is_some_and(|connection| {
@@ -274,6 +283,10 @@ impl Controller {
                 if status.is_success() {
                     self.take_descriptors()?;
                 }
+                self.ask_for_access();
+            }
+            Step::Access => {
+                self.note_access()?;
                 self.step = Step::Up;
             }
             step => debug_assert!(false, "{step:?} awaits no answer of bringing up"),

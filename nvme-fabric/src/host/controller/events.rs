@@ -38,10 +38,15 @@ impl Events {
     }
 }
 
-/// Events to hear of: changes of namespaces. NVMe Base 2.1 §5.27.1.8
-pub(super) const CONFIGURATION: u32 = feature::event::NAMESPACE_ATTRIBUTE;
+/// Events to hear of: changes of namespaces and of the way to them. NVMe Base 2.1 §5.27.1.8
+const CONFIGURATION: u32 = feature::event::NAMESPACE_ATTRIBUTE | feature::event::ASYMMETRIC_ACCESS;
 
 impl Controller {
+    /// Those of the events to hear of that the controller has (OAES has the same bits).
+    pub(super) fn event_configuration(&self) -> u32 {
+        CONFIGURATION & self.identity.controller.events
+    }
+
     /// Events heard so far.
     pub fn events_heard(&self) -> u64 {
         self.events.heard
@@ -87,6 +92,11 @@ impl Controller {
             (Event::NAMESPACE_CHANGED, Purpose::Namespace(_)) => self.read_changed_namespaces(),
             (Event::DISCOVERY_CHANGED, Purpose::PersistentDiscovery) => {
                 self.events.discovery_changed = true;
+            }
+            (Event::ACCESS_CHANGED, Purpose::Namespace(_)) => {
+                // Reading the log re-arms it; the next event may come meanwhile.
+                self.read_access_log();
+                self.park_event_request();
             }
             _ => self.park_event_request(),
         }

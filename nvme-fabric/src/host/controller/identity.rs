@@ -4,7 +4,7 @@
 use block_io::Geometry;
 
 use super::bring_up::Step;
-use super::{Controller, Purpose, TRANSFER_MAX, events};
+use super::{Controller, Purpose, TRANSFER_MAX};
 use crate::error::ConnectionError;
 use crate::host::requests::Limits;
 use crate::spec::feature::{self, event};
@@ -50,7 +50,8 @@ impl Controller {
         if let Some(fault) = fault {
             return Err(self.incompatible(fault));
         }
-        self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, events::CONFIGURATION);
+        let events = self.event_configuration();
+        self.set_feature(Step::Events, feature::ASYNCHRONOUS_EVENTS, events);
         Ok(())
     }
 
@@ -163,7 +164,7 @@ impl Controller {
         }
     }
 
-    pub(super) fn limits(&self, geometry: &Geometry) -> Limits {
+    pub(crate) fn limits(&self, geometry: &Geometry) -> Limits {
         let block_shift = geometry.block_size.trailing_zeros();
         let page_shift =
             12 + self.identity.capabilities.map_or(0, |it| u32::from(it.page_size_min));

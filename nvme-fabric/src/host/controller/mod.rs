@@ -12,10 +12,12 @@
 //! When any connection ends, all do: a queue cannot come back on its own, as the controller's
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
+mod access;
 mod authentication;
 mod bring_up;
 mod commands;
 mod connect_refusal;
+mod deadlines;
 mod events;
 mod identity;
 mod keep_alive;
@@ -28,6 +30,7 @@ use block_io::{
     Timestamp,
 };
 
+use self::access::AccessLogReading;
 use self::authentication::Authenticator;
 use self::bring_up::Step;
 use self::events::Events;
@@ -42,6 +45,7 @@ use crate::spec::command::SubmissionEntry;
 use crate::spec::identify::{
     self, IdentifyController, IdentifyControllerNvm, IdentifyNamespace, NamespaceDescriptors,
 };
+use crate::spec::log_page::AccessState;
 use crate::spec::property::Capabilities;
 
 /// A queue's identifier: 0 is the admin queue.
@@ -61,6 +65,8 @@ mod token {
     pub(super) const EVENT_NAMESPACE: u64 = 5;
     pub(super) const SHUTDOWN: u64 = 6;
     pub(super) const OWNER: u64 = 7;
+    pub(super) const ABORT: u64 = 9;
+    pub(super) const ACCESS_LOG: u64 = 10;
     /// On any queue, where requests' names are below.
     pub(super) const AUTHENTICATE: u64 = 1 << 32;
     pub(super) const EVENT_DESCRIPTORS: u64 = 8;
@@ -106,6 +112,8 @@ pub struct Identity {
     pub descriptors: NamespaceDescriptors,
     /// What it is as a block device.
     pub geometry: Option<Geometry>,
+    /// How this controller reaches it; absent when the controller does not tell (no ANA).
+    pub access: Option<AccessState>,
 }
 
 /// How far a queue's stream is.
@@ -172,6 +180,13 @@ pub struct Controller {
     identity: Identity,
     keep_alive: KeepAlive,
     events: Events,
+    /// The owner submits to the I/O queues himself.
+    lends_queues: bool,
+    /// Aborts in flight.
+    aborting: u16,
+    access_log: AccessLogReading,
+    /// Changes whenever the identity does.
+    identity_version: u64,
     authenticator: Authenticator,
     /// The answer to the owner's own admin command.
     answer: Option<Outcome>,
@@ -215,6 +230,10 @@ impl Controller {
             identity: Identity::default(),
             keep_alive,
             events: Events::default(),
+            lends_queues: false,
+            aborting: 0,
+            access_log: AccessLogReading::default(),
+            identity_version: 0,
             authenticator: Authenticator::default(),
             answer: None,
             ready_since: None,
@@ -266,6 +285,8 @@ impl Controller {
             digests: self.options.digests,
             commands_max,
             transfer_max: TRANSFER_MAX.max(self.data_max()),
+            // What an admin command waits for is not worth another admin command.
+            abort_time: self.options.abort_time.filter(|_| queue != 0),
         };
         let mut connection = Connection::new(&self.pool, options, self.now);
         if self.step == Step::Over {
@@ -289,6 +310,42 @@ impl Controller {
     /// The connection of `queue`, for its bytes to be moved. Absent without a stream.
     pub fn connection(&mut self, queue: QueueIndex) -> Option<&mut Connection> {
         self.queues.get_mut(usize::from(queue))?.connection.as_mut()
+    }
+
+    /// I/O queues that have been opened.
+    pub fn io_queues(&self) -> u16 {
+        (self.queues.len() - 1) as u16
+    }
+
+    /// From now on the owner submits commands to the connections of the I/O queues himself, once
+    /// the association is up, and takes what has finished there.
+    pub fn lend_queues(&mut self) {
+        self.lends_queues = true;
+    }
+
+    /// Gives a command back that finished on a lent queue but is this association's own; it is the
+    /// lender's when it is returned.
+    pub(super) fn take_own(&mut self, finished: Finished) -> Option<Finished> {
+        if finished.token == token::AUTHENTICATE {
+            self.take_authentication(finished.outcome);
+            return None;
+        }
+        Some(finished)
+    }
+
+    /// Changes whenever [`identity`](Self::identity) does, or whether the namespace can be used.
+    pub const fn identity_version(&self) -> u64 {
+        self.identity_version + self.events.namespace_changes
+    }
+
+    /// What new requests fail with, when the namespace is gone or another.
+    pub(super) fn namespace_refusal(&self) -> Option<IoError> {
+        self.events.refusal()
+    }
+
+    /// Gives the association up at once, whatever it is doing. Its streams are then to be closed.
+    pub fn abandon(&mut self, reason: ConnectionError) {
+        self.lose(reason);
     }
 
     /// The driver has closed the stream of `queue`, and no operation on it is in flight.
@@ -320,6 +377,7 @@ impl Controller {
         }
         self.notice_ended_connections();
         progress |= self.advance();
+        progress |= self.send_aborts();
         progress |= self.advance_authentication();
         self.note_live();
         progress |= self.send_keep_alive();
@@ -425,10 +483,15 @@ impl Controller {
     /// Hands each finished command of a queue to whom it belongs.
     fn take_finished(&mut self, queue: QueueIndex) -> bool {
         let mut progress = false;
+        let is_ours =
+            matches!(self.step, Step::Connect(own) | Step::Authenticate(own) if own == queue);
+        if self.lends_queues && queue != 0 && !is_ours {
+            return false;
+        }
         while let Some(finished) = self.connection(queue).and_then(Connection::next_finished) {
             progress = true;
             match finished {
-                Finished { token: token::AUTHENTICATE, outcome } => {
+                Finished { token: token::AUTHENTICATE, outcome, .. } => {
                     self.take_authentication(outcome);
                 }
                 _ if queue == 0 => self.take_admin(finished),
@@ -456,6 +519,8 @@ impl Controller {
             token::KEEP_ALIVE => self.take_keep_alive(finished.outcome),
             token::SHUTDOWN => self.take_shutdown(finished.outcome),
             token::OWNER => self.answer = Some(finished.outcome),
+            token::ABORT => self.aborting = self.aborting.saturating_sub(1),
+            token::ACCESS_LOG => self.take_access_log(finished.outcome),
             _ => self.take_event(finished),
         }
     }

@@ -160,6 +160,9 @@ pub struct IdentifyController {
     pub access_group_max: u32,
     /// NANAGRPID, bytes 348-351: how many access groups there may be.
     pub access_groups: u32,
+    /// CQT, bytes 386-387: milliseconds that the controller needs at the most, once it has noticed
+    /// that the host is lost, until no command of it does anything any more; 0 when not reported.
+    pub command_quiesce_time: u16,
     /// SQES, byte 512: submission entry size, required (3:0) and largest (7:4), powers of two.
     pub submission_entry_size: u8,
     /// CQES, byte 513: completion entry size likewise.
@@ -225,6 +228,7 @@ impl IdentifyController {
             access_capabilities: bytes[343],
             access_group_max: u32_at(bytes, 344),
             access_groups: u32_at(bytes, 348),
+            command_quiesce_time: u16_at(bytes, 386),
             submission_entry_size: bytes[512],
             completion_entry_size: bytes[513],
             commands_max: u16_at(bytes, 514),
@@ -272,6 +276,7 @@ impl IdentifyController {
         bytes[343] = self.access_capabilities;
         put_u32(bytes, 344, self.access_group_max);
         put_u32(bytes, 348, self.access_groups);
+        put_u16(bytes, 386, self.command_quiesce_time);
         self.encode_nvm(bytes);
         put_text(bytes, 768, 256, &self.subsystem, 0);
         put_u32(bytes, 1792, self.command_capsule_size);
@@ -364,6 +369,7 @@ mod tests {
         bytes[258..260].copy_from_slice(&[3, 4]);
         bytes[320] = 10;
         bytes[342..352].copy_from_slice(&[10, 0x5f, 128, 0, 0, 0, 127, 0, 0, 0]);
+        bytes[386..388].copy_from_slice(&[0xe8, 3]);
         bytes[512..514].copy_from_slice(&[0x66, 0x44]);
         bytes[516] = 9;
         bytes[520] = 0x0c;
@@ -384,6 +390,7 @@ mod tests {
         assert_eq!(controller.kind, ControllerKind::Discovery);
         assert_eq!((controller.abort_limit, controller.event_request_limit), (3, 4));
         assert_eq!((controller.access_transition_time, controller.access_capabilities), (10, 0x5f));
+        assert_eq!(controller.command_quiesce_time, 1000);
         assert_eq!((controller.access_group_max, controller.access_groups), (128, 127));
         assert_eq!(controller.sgl_support.0, SglSupport::OFFSET | SglSupport::TRANSPORT);
         assert_eq!((controller.fused_operations, controller.volatile_write_cache), (1, 7));
@@ -394,7 +401,7 @@ mod tests {
         controller.encode(&mut again);
         assert_eq!(IdentifyController::parse(&again), controller);
         assert_eq!(again[64..72], *b"        ");
-        assert_eq!(again[320..352], bytes[320..352]);
+        assert_eq!(again[320..388], bytes[320..388]);
         assert_eq!(again[512..], bytes[512..]);
     }
 

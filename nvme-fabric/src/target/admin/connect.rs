@@ -14,6 +14,9 @@ use crate::spec::status::Status;
 use crate::target::Target;
 use crate::target::controller::{Controller, ControllerKey, Service};
 
+/// KATO of a discovery controller whose host named none, milliseconds.
+const DISCOVERY_KEEP_ALIVE_MS: u32 = 120_000;
+
 /// What a connection has become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::target) struct Queue {
@@ -88,13 +91,23 @@ pub(in crate::target) fn connect(
         return Err(invalid(OFFSET_QUEUE_SIZE, false));
     }
     let data = ConnectData::parse(data).map_err(|error| invalid(error.offset, true))?;
-    let service = if data.subsystem.is_discovery() {
+    let service = if target.discovery.is_named(&data.subsystem) {
         Service::Discovery
     } else {
         let place = target.find_subsystem(&data.subsystem);
         Service::Subsystem(place.ok_or_else(|| invalid(OFFSET_SUBSYSTEM_NQN, true))?)
     };
+    if let Service::Subsystem(place) = service
+        && !target.subsystems[place].hosts().contains(&data.host)
+    {
+        // Base §6.3: where the name lies that is not on the list.
+        return Err(Refusal {
+            status: Status::CONNECT_INVALID_HOST.do_not_retry(),
+            result: InvalidParameter { offset: OFFSET_HOST_NQN, in_data: true }.encode(),
+        });
+    }
     let demand = check_host(target, service, &data.host, stream)?;
+    check_room(target, &data)?;
     let (controller, epoch) = if queue_id == 0 {
         (connect_admin(target, &data, service, keep_alive_ms, now)?, 0)
     } else {
@@ -110,12 +123,27 @@ pub(in crate::target) fn connect(
         flow_control: !flow_control_disabled,
         demand,
     };
+    target.usage.queues += 1;
     let result = ConnectResult {
         controller_id: controller.id,
         authentication_required: demand == Demand::Proof,
         secure_channel_required: demand == Demand::SecureChannel,
     };
     Ok((queue, Answer::Done(result.encode().into())))
+}
+
+/// Whether there may be another queue, and another of this host. It may be again later, so the host
+/// may retry.
+fn check_room(target: &Target, data: &ConnectData) -> Result<(), Refusal> {
+    let settings = &target.settings;
+    let of_host = target.controllers.iter().flatten().filter(|other| other.host == data.host);
+    let queues: usize = of_host
+        .map(|controller| 1 + controller.io_queues.iter().filter(|taken| **taken).count())
+        .sum();
+    if target.usage.queues >= settings.queues_max || queues >= settings.queues_per_host_max {
+        return Err(Status::CONNECT_CONTROLLER_BUSY.into());
+    }
+    Ok(())
 }
 
 /// What a host by this name must prove.
@@ -164,7 +192,12 @@ fn connect_admin(
     let key = target
         .add_controller(|key| {
             let mut controller = Controller::new(key, service, host, host_id, io_queues_max, now);
-            controller.set_keep_alive(keep_alive_ms);
+            // A discovery controller without a time would stay for ever when its host is gone
+            // without a word; Linux has the same two minutes.
+            controller.set_keep_alive(match (service, keep_alive_ms) {
+                (Service::Discovery, 0) => DISCOVERY_KEEP_ALIVE_MS,
+                _ => keep_alive_ms,
+            });
             controller
         })
         .ok_or(Status::CONNECT_CONTROLLER_BUSY)?;
@@ -178,7 +211,7 @@ fn connect_io(
     queue_id: u16,
 ) -> Result<(ControllerKey, u32), Refusal> {
     let unknown = || invalid(OFFSET_CONTROLLER_ID, true);
-    let place = usize::from(data.controller_id).checked_sub(1).ok_or_else(unknown)?;
+    let place = target.controller_place(data.controller_id).ok_or_else(unknown)?;
     let controller = target.controllers.get_mut(place).and_then(Option::as_mut);
     let controller = controller.ok_or_else(unknown)?;
     if controller.service != service {

@@ -29,7 +29,7 @@ pub(super) fn set(
     let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
     let is_discovery = controller.service == Service::Discovery;
     match feature {
-        feature::ASYNCHRONOUS_EVENTS => set_events(controller, value),
+        feature::ASYNCHRONOUS_EVENTS => set_events(target, key, value),
         feature::KEEP_ALIVE_TIMER => {
             controller.set_keep_alive(value);
             Ok(Answer::Done(0))
@@ -123,8 +123,10 @@ fn set_reservation(
         };
     }
     if namespace_id == NSID_BROADCAST {
-        for namespace in &mut target.subsystems[subsystem].namespaces {
-            namespace.reservation.set_mask(value)?;
+        if let Some(found) = target.subsystems.get_mut(subsystem) {
+            for (_, namespace) in found.namespaces.iter_mut() {
+                namespace.reservation.set_mask(value)?;
+            }
         }
         return Ok(Answer::Done(0));
     }
@@ -147,15 +149,22 @@ fn reservation(
     Ok(&namespace.reservation)
 }
 
-fn set_events(controller: &mut Controller, value: u32) -> Result<Answer, Status> {
+fn set_events(target: &mut Target, key: ControllerKey, value: u32) -> Result<Answer, Status> {
+    let controller = target.controller(key).ok_or(Status::INTERNAL_ERROR)?;
     let offered = match controller.service {
         Service::Discovery => event::DISCOVERY_LOG,
-        Service::Subsystem(_) => event::NAMESPACE_ATTRIBUTE | event::CRITICAL_WARNINGS,
+        Service::Subsystem(place) => {
+            let has_groups = target.subsystems[place].access_groups().next().is_some();
+            let access = if has_groups { event::ASYMMETRIC_ACCESS } else { 0 };
+            event::NAMESPACE_ATTRIBUTE | event::CRITICAL_WARNINGS | access
+        }
     };
     if value & !offered != 0 {
         return Err(INVALID_FIELD);
     }
-    controller.event_configuration = value;
+    if let Some(controller) = target.controller_mut(key) {
+        controller.event_configuration = value;
+    }
     Ok(Answer::Done(0))
 }
 
@@ -183,7 +192,7 @@ fn has_volatile_cache(target: &Target, key: ControllerKey) -> bool {
     match target.controller(key).map(|controller| controller.service) {
         Some(Service::Subsystem(place)) => target.subsystems[place]
             .namespaces()
-            .iter()
+            .values()
             .any(|namespace| namespace.geometry().volatile_cache),
         _ => false,
     }

@@ -7,11 +7,12 @@ use crate::spec::identify::{
     self, COMMAND_SET_NVM, ControllerKind, IdentifyController, IdentifyControllerNvm,
     IdentifyNamespace, SglSupport, Structure, encode_namespace_list, optional,
 };
-use crate::spec::nqn::DISCOVERY_NQN;
 use crate::spec::status::Status;
+use crate::target::access::{ACCESS_GROUPS_MAX, TRANSITION_TIME_S};
 use crate::target::controller::{ControllerKey, KEEP_ALIVE_GRANULARITY, Service};
 use crate::target::{
-    IN_CAPSULE_DATA_MAX, NAMESPACES_MAX, Namespace, PAGE_SIZE, Subsystem, TRANSFER_MAX, Target,
+    IN_CAPSULE_DATA_MAX, NAMESPACE_ID_MAX, NAMESPACES_MAX, Namespace, PAGE_SIZE, Subsystem,
+    TRANSFER_MAX, Target,
 };
 
 /// AERL, 0's based: four Asynchronous Event Requests at a time.
@@ -59,8 +60,11 @@ fn of_subsystem(
 ) -> Result<(), Status> {
     match structure {
         identify::NAMESPACE => {
+            let identify = |namespace: &Namespace| {
+                namespace.identify(subsystem.access_failure(namespace.access_group()).is_none())
+            };
             namespace(subsystem, namespace_id)?
-                .map_or_else(IdentifyNamespace::default, Namespace::identify)
+                .map_or_else(IdentifyNamespace::default, identify)
                 .encode(bytes);
         }
         identify::ACTIVE_NAMESPACES => active(subsystem, namespace_id, bytes)?,
@@ -96,7 +100,7 @@ fn of_subsystem(
 
 /// The namespace with this id; none when the id is valid but inactive. Base §3.2.1.
 fn namespace(subsystem: &Subsystem, namespace_id: u32) -> Result<Option<&Namespace>, Status> {
-    if namespace_id == 0 || namespace_id > NAMESPACES_MAX as u32 {
+    if namespace_id == 0 || namespace_id > NAMESPACE_ID_MAX {
         return Err(Status::INVALID_NAMESPACE.do_not_retry());
     }
     Ok(subsystem.find(namespace_id).map(|(_, namespace)| namespace))
@@ -107,7 +111,7 @@ fn active(subsystem: &Subsystem, after: u32, bytes: &mut Structure) -> Result<()
     if after >= NSID_BROADCAST - 1 {
         return Err(Status::INVALID_NAMESPACE.do_not_retry());
     }
-    let ids = 1..=subsystem.namespaces().len() as u32;
+    let ids = subsystem.namespaces().iter().map(|(place, _)| place as u32 + 1);
     encode_namespace_list(ids.filter(|id| *id > after), bytes);
     Ok(())
 }
@@ -139,28 +143,41 @@ fn discovery_controller(target: &Target, key: ControllerKey) -> IdentifyControll
         data_transfer_size_max: (TRANSFER_MAX / PAGE_SIZE).ilog2() as u8,
         events: optional::EVENT_DISCOVERY_LOG,
         kind: ControllerKind::Discovery,
-        subsystem: DISCOVERY_NQN.to_owned(),
+        subsystem: target.discovery.name().to_owned(),
         ..controller(target, key)
     }
 }
 
 fn io_controller(target: &Target, subsystem: &Subsystem, key: ControllerKey) -> IdentifyController {
-    let any = |has: fn(&Namespace) -> bool| subsystem.namespaces().iter().any(has);
-    let all = |has: fn(&Namespace) -> bool| subsystem.namespaces().iter().all(has);
+    let any = |has: fn(&Namespace) -> bool| subsystem.namespaces().values().any(has);
+    let all = |has: fn(&Namespace) -> bool| subsystem.namespaces().values().all(has);
     let zeroes = all(|namespace| namespace.geometry().write_zeroes);
     let deallocate = any(|namespace| namespace.geometry().discard);
     let cached = any(|namespace| namespace.geometry().volatile_cache);
     let bit = |yes, bit| if yes { bit } else { 0 };
+    let has_groups = subsystem.access_groups().next().is_some();
+    let (paths, events, access) = match has_groups {
+        true => (
+            optional::MULTIPLE_PORTS | optional::ASYMMETRIC_ACCESS,
+            optional::EVENT_ASYMMETRIC_ACCESS,
+            (optional::ACCESS_STATES | optional::ACCESS_GROUP_STAYS, ACCESS_GROUPS_MAX),
+        ),
+        false => (0, 0, (0, 0)),
+    };
     IdentifyController {
         serial_number: subsystem.serial_number().to_owned(),
         model_number: subsystem.model_number().to_owned(),
-        multi_path: optional::MULTIPLE_CONTROLLERS,
+        multi_path: optional::MULTIPLE_CONTROLLERS | paths,
         data_transfer_size_max: subsystem.data_transfer_size_max(),
-        events: optional::EVENT_NAMESPACE_ATTRIBUTE,
+        events: optional::EVENT_NAMESPACE_ATTRIBUTE | events,
+        access_transition_time: if has_groups { TRANSITION_TIME_S } else { 0 },
+        access_capabilities: access.0,
+        access_group_max: access.1,
+        access_groups: access.1,
         kind: ControllerKind::InputOutput,
         submission_entry_size: 0x66,
         completion_entry_size: 0x44,
-        namespaces: NAMESPACES_MAX as u32,
+        namespaces: NAMESPACE_ID_MAX,
         namespaces_allowed_max: NAMESPACES_MAX as u32,
         abort_limit: ABORT_LIMIT,
         // Write uncorrectable is not offered: see `crate::target::io`.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::identify::FIRMWARE_REVISION;
 use super::{Answer, INVALID_FIELD};
+use crate::spec::command::NSID_BROADCAST;
 use crate::spec::feature::event;
 use crate::spec::log_page::{self, ERROR_ENTRY_LENGTH, encode_firmware_log};
 use crate::spec::status::Status;
@@ -12,7 +13,10 @@ use crate::target::{Target, discovery};
 
 /// What is read of which page.
 pub(super) struct Request {
+    pub(super) namespace_id: u32,
     pub(super) page: u8,
+    /// LSP.
+    pub(super) specific: u8,
     pub(super) retain_event: bool,
     pub(super) length: u64,
     pub(super) offset: u64,
@@ -28,10 +32,14 @@ pub(super) fn read(
     if !request.offset.is_multiple_of(4) {
         return Err(INVALID_FIELD);
     }
+    // No page here is a namespace's: LPA bit 0 is clear. Base §5.16.
+    if request.namespace_id != 0 && request.namespace_id != NSID_BROADCAST {
+        return Err(INVALID_FIELD);
+    }
     let service = target.controller(key).ok_or(Status::INTERNAL_ERROR)?.service;
     let (page, event) = match (service, request.page) {
         (Service::Discovery, log_page::DISCOVERY) => {
-            (discovery::log_page(target, local), event::DISCOVERY_LOG)
+            (discovery::log_page(target, key, local), event::DISCOVERY_LOG)
         }
         // One entry, not in use: what fails here is told in its command's status.
         (_, log_page::ERROR_INFORMATION) => (vec![0; ERROR_ENTRY_LENGTH], 0),
@@ -41,6 +49,13 @@ pub(super) fn read(
         (_, log_page::FIRMWARE_SLOTS) => (encode_firmware_log(FIRMWARE_REVISION).to_vec(), 0),
         (Service::Subsystem(_), log_page::CHANGED_NAMESPACES) => {
             (changed_namespaces(target, key)?, event::NAMESPACE_ATTRIBUTE)
+        }
+        (Service::Subsystem(place), log_page::ASYMMETRIC_ACCESS)
+            if target.subsystems[place].access_groups().next().is_some() =>
+        {
+            let groups_only = request.specific & log_page::ACCESS_GROUPS_ONLY != 0;
+            let log = target.subsystems[place].access_log(groups_only);
+            (log.encode(), event::ASYMMETRIC_ACCESS)
         }
         (Service::Subsystem(_), log_page::RESERVATION_NOTIFICATION) => {
             let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
@@ -66,7 +81,7 @@ pub(super) fn read(
 
 fn changed_namespaces(target: &mut Target, key: ControllerKey) -> Result<Vec<u8>, Status> {
     let controller = target.controller_mut(key).ok_or(Status::INTERNAL_ERROR)?;
-    let ids = controller.take_changed_namespaces();
+    let ids = controller.changed_namespaces();
     let mut bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     bytes.resize(log_page::CHANGED_NAMESPACES_LENGTH, 0);
     Ok(bytes)

@@ -89,12 +89,21 @@ pub(super) fn execute(
             check_data(entry, crate::spec::identify::LENGTH as u64)?;
             identify::identify(target, key, namespace_id, structure, command_set)
         }
-        AdminCommand::GetLogPage { page, retain_event, length, offset, index_offset, .. } => {
+        AdminCommand::GetLogPage {
+            namespace_id,
+            page,
+            specific,
+            retain_event,
+            length,
+            offset,
+            index_offset,
+        } => {
             if index_offset || length > u64::from(super::TRANSFER_MAX) {
                 return Err(INVALID_FIELD);
             }
             check_data(entry, length)?;
-            let request = log_pages::Request { page, retain_event, length, offset };
+            let request =
+                log_pages::Request { namespace_id, page, specific, retain_event, length, offset };
             log_pages::read(target, key, local, &request)
         }
         AdminCommand::SetFeatures { namespace_id, feature, save, value } => {

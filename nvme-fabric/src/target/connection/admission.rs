@@ -52,6 +52,9 @@ impl Connection {
     pub(super) fn admit(&mut self, target: &mut Target, place: u16, entry: Entry, job: Job) {
         let Some(host) = self.queue.map(|queue| queue.host) else { return };
         let Entry { namespace: key, access, claim, is_alone } = entry;
+        if let Some(status) = target.access_failure(key) {
+            return self.refuse(place, status);
+        }
         let Some(namespace) = target.namespace_mut(key) else {
             return self.refuse(place, Status::INVALID_NAMESPACE.do_not_retry());
         };
@@ -106,7 +109,10 @@ impl Connection {
             let stage = std::mem::replace(&mut command.stage, Stage::Device);
             let Stage::Blocked(blocked) = stage else { continue };
             let Blocked { namespace: key, access, job } = *blocked;
+            // It may have become inaccessible while the command waited.
+            let inaccessible = target.access_failure(key);
             match namespace {
+                Some(_) if let Some(status) = inaccessible => self.refuse(place, status),
                 Some(namespace) if !namespace.reservation.allows(host, access) => {
                     self.refuse_by_reservation(target, place, key);
                 }

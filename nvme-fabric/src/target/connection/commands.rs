@@ -13,6 +13,7 @@ use crate::spec::status::Status;
 use crate::target::admin::{self, Answer};
 use crate::target::controller::Service;
 use crate::target::io::{self, Claim, Pieces, Plan, Sequence, Task};
+use crate::target::limits::RESPONSES_BYTES_MAX;
 use crate::target::reservation::Access;
 use crate::target::{NamespaceKey, Target};
 
@@ -21,9 +22,6 @@ const PIECES_IN_FLIGHT_MAX: usize = 16;
 
 /// Request ids from here on are the controller shutdown's flushes, below are commands' places.
 pub(super) const SHUTDOWN_ID: u64 = 1 << 32;
-
-/// Bytes queued for a host that does not read, beyond payload, before it is no longer read from.
-const RESPONSES_BYTES_MAX: usize = 256 << 10;
 
 impl Connection {
     /// Executes what has been received.
@@ -180,7 +178,8 @@ impl Connection {
         place: u16,
         plan: Plan,
     ) {
-        let traffic = &mut target.subsystems[subsystem].traffic;
+        let Some(subsystem) = target.subsystems.get_mut(subsystem) else { return };
+        let traffic = &mut subsystem.traffic;
         match &plan.task {
             Task::Read(extent) | Task::Compare { extent, .. } => {
                 traffic.reads += 1;
@@ -193,7 +192,7 @@ impl Connection {
             _ => {}
         }
         let needed = self.memory_needed(place, &plan.task);
-        if needed == 0 || self.waiting.is_empty() && self.has_memory(needed) {
+        if needed == 0 || self.waiting.is_empty() && self.has_memory(target, needed) {
             self.start_transfer(target, place, plan);
         } else {
             self.command_mut(place).stage = Stage::Waiting(plan);
@@ -205,6 +204,8 @@ impl Connection {
     fn transferred(&mut self, target: &mut Target, place: u16) {
         let command = self.command_mut(place);
         let stage = std::mem::replace(&mut command.stage, Stage::Device);
+        self.transferring = self.transferring.saturating_sub(1);
+        let command = self.command_mut(place);
         if let Some(status) = command.doomed {
             return self.refuse(place, status);
         }
@@ -223,6 +224,9 @@ impl Connection {
     /// Does what a command asks, for which it has all data and memory.
     pub(super) fn run(&mut self, target: &mut Target, place: u16, plan: Plan) {
         let Some(namespace) = self.namespace_key(plan.namespace) else { return };
+        if let Err(status) = io::check_again(&target.subsystems[namespace.subsystem], &plan) {
+            return self.refuse(place, status);
+        }
         let id = RequestId(place.into());
         let command = self.command_mut(place);
         let access = Access::of(&NvmCommand::parse(&command.entry));
@@ -465,6 +469,9 @@ impl Connection {
         let command = self.commands[usize::from(place)].take().expect("its place is taken");
         self.held -= command.buffer.as_ref().map_or(0, Buffer::len) + command.piece_length as usize;
         self.released.extend(command.ticket);
+        if let Stage::Transferring(..) = command.stage {
+            self.transferring = self.transferring.saturating_sub(1);
+        }
         self.free.push(place);
         command
     }

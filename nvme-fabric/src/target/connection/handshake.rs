@@ -49,6 +49,7 @@ impl Connection {
         match outcome {
             Ok((queue, Answer::Done(result))) => {
                 completion.result = result;
+                self.leave_unconnected(target);
                 self.become_queue(queue);
                 self.demand_authentication(queue.demand, target, now);
                 completion.queue_head =

@@ -6,15 +6,17 @@
 //!       └────────────────────┴──────────────────────┴─┴─ fault ─▶ Terminating ─▶ Finished
 //! ```
 //! By phase: `handshake` (ICReq, Connect), `commands` (from an entry to its completion),
-//! `transfer` (payload), `admission` (whether and when a command may go to the device), `fused`
-//! (pairs), `reservations`, `abort`, `authentication` (before anything else), `shutdown` (faults,
-//! deadlines, the controller's shutdown).
+//! `transfer` (payload), `accounts` (what it takes of the target's limits), `admission` (whether
+//! and when a command may go to the device), `fused` (pairs), `reservations`, `abort`,
+//! `authentication` (before anything else), `shutdown` (faults, deadlines, the controller's
+//! shutdown).
 //!
 //! A command has a place in `commands` from its capsule to its completion, and the place's number
 //! is its transfer tag and its requests' id. There are as many places as the queue has entries;
 //! a host that sends more commands than that has lost count, and the connection ends.
 
 mod abort;
+mod accounts;
 mod admission;
 mod authentication;
 mod commands;
@@ -35,6 +37,7 @@ use self::admission::Blocked;
 use self::fused::FirstHalf;
 use super::admin::connect::Queue;
 use super::io::{Pieces, Plan, Sequence, Ticket};
+use super::limits::STAGING_LENGTH;
 use super::reservation::Pending;
 use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
 use crate::auth::target::Authentication;
@@ -43,9 +46,6 @@ use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
 use crate::spec::nqn::Nqn;
 use crate::spec::status::Status;
-
-/// Bytes received at a time, beside payload that goes straight to its place.
-const STAGING_LENGTH: usize = 64 << 10;
 
 /// A request for a namespace's device.
 #[derive(Debug)]
@@ -97,6 +97,19 @@ pub struct Connection {
     released: Vec<(NamespaceKey, Ticket)>,
     /// Bytes of payload memory that commands hold.
     held: usize,
+    /// Payload memory as the target has it in its accounts.
+    charged: usize,
+    /// Whether the target counts this connection among those that wait for memory.
+    counted_waiting: bool,
+    /// The number among connections that are no queue, while it is one.
+    unconnected: Option<u64>,
+    /// R2Ts that are out.
+    transferring: u16,
+    /// Bytes have passed since the last poll, or none were expected.
+    moved: bool,
+    /// When the host has let no byte pass for too long; it means nothing while nothing is expected
+    /// of the host.
+    stall_deadline: Option<Timestamp>,
     /// What the decoder is putting the current payload to.
     incoming: Option<Incoming>,
     outbox: VecDeque<Submission>,
@@ -227,6 +240,12 @@ impl Connection {
             first_half: None,
             released: Vec::new(),
             held: 0,
+            charged: 0,
+            counted_waiting: false,
+            unconnected: None,
+            transferring: 0,
+            moved: true,
+            stall_deadline: None,
             incoming: None,
             outbox: VecDeque::new(),
             shutdown_flushes: None,
@@ -240,7 +259,7 @@ impl Connection {
     /// [`deadline`](Self::deadline) has come, and when another connection of the target finished or
     /// the target was changed.
     pub fn poll(&mut self, target: &mut Target, now: Timestamp) -> bool {
-        let mut progress = !self.released.is_empty();
+        let mut progress = self.enter(target) | !self.released.is_empty();
         self.release_extents(target);
         if self.is_open() {
             progress |= self.check_association(target);
@@ -256,15 +275,14 @@ impl Connection {
             progress |= self.tell_events(target);
             progress |= self.advance_shutdown(target);
         }
-        progress | self.check_deadlines(target, now)
+        progress |= self.check_deadlines(target, now);
+        progress | self.settle(target)
     }
 
     /// When [`poll`](Self::poll) must be called although nothing happened.
     pub fn deadline(&self) -> Option<Timestamp> {
-        match (self.phase_deadline, self.keep_alive_deadline) {
-            (Some(phase), Some(keep_alive)) => Some(phase.min(keep_alive)),
-            (phase, keep_alive) => phase.or(keep_alive),
-        }
+        let deadlines = [self.phase_deadline, self.keep_alive_deadline, self.stall_deadline];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The next request for a device.
@@ -372,6 +390,7 @@ impl Endpoint for Connection {
     }
 
     fn received(&mut self, bytes: usize) {
+        self.moved = true;
         if self.is_open() {
             self.decoder.received(bytes);
         }
@@ -384,6 +403,7 @@ impl Endpoint for Connection {
     }
 
     fn transmitted(&mut self, bytes: usize) {
+        self.moved = true;
         if self.phase != Phase::Finished {
             self.encoder.transmitted(bytes);
         }

@@ -20,6 +20,8 @@ impl Connection {
     pub(super) fn terminate(&mut self, target: &mut Target, error: PduError, now: Timestamp) {
         self.encoder.push_termination(Side::Controller, &error, self.decoder.last_header());
         self.leave(target);
+        // From a queue it becomes one that is none, of which there may be so many.
+        self.count_unconnected(target);
         self.discard();
         self.phase = Phase::Terminating;
         self.phase_deadline = Some(now + TERMINATION_TIMEOUT);
@@ -41,6 +43,10 @@ impl Connection {
         self.discarded = None;
         self.phase = Phase::Finished;
         self.phase_deadline = None;
+        self.stall_deadline = None;
+        self.leave_unconnected(target);
+        self.held = 0;
+        self.settle(target);
         self.ended.get_or_insert(reason);
     }
 
@@ -50,7 +56,9 @@ impl Connection {
         self.waiting.clear();
         self.parked.clear();
         self.keep_alive_deadline = None;
+        self.transferring = 0;
         let Some(queue) = self.queue.take() else { return };
+        target.usage.queues -= 1;
         if queue.id == 0 {
             target.remove_controller(queue.controller);
         } else if let Some(controller) = target.controller_mut(queue.controller)
@@ -86,6 +94,7 @@ impl Connection {
             let timeout = target.settings.handshake_timeout;
             self.finish(target, ConnectionError::TimedOut(what.to_owned(), timeout));
         }
+        self.check_stall(target, now);
         self.keep_alive_deadline = None;
         if let Some(queue) = &self.queue {
             let key = queue.controller;
@@ -111,7 +120,6 @@ impl Connection {
         let cached: Vec<usize> = match target.controller(queue.controller) {
             Some(controller) if controller.flush_wanted => namespaces
                 .iter()
-                .enumerate()
                 .filter(|(_, namespace)| namespace.geometry().volatile_cache)
                 .map(|(place, _)| place)
                 .collect(),

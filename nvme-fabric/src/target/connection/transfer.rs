@@ -5,27 +5,12 @@ use block_io::Buffer;
 use super::{Command, Connection, Incoming, Stage};
 use crate::pdu::{DataHeader, PduError, ReadyToTransfer};
 use crate::spec::command;
+use crate::spec::status::Status;
 use crate::target::Target;
-use crate::target::io::{Plan, Task};
+use crate::target::controller::Service;
+use crate::target::io::{self, Plan, Task};
 
 impl Connection {
-    /// Whether `bytes` more of payload memory may be taken. A command that would be the only one
-    /// with memory, but for what came in the capsules of those that wait, always may.
-    pub(super) fn has_memory(&self, bytes: usize) -> bool {
-        let taken = self.held + self.encoder.queued_bytes();
-        if taken == 0 || taken + bytes <= self.bytes_in_flight_max {
-            return true;
-        }
-        let waits = |command: &&Command| matches!(command.stage, Stage::Waiting(_) | Stage::Half);
-        let waiting = self.commands.iter().flatten().filter(waits);
-        // The one that asks is itself between stages.
-        let asking =
-            self.waiting.front().and_then(|place| self.commands[usize::from(*place)].as_ref());
-        let asking = asking.filter(|command| !waits(command));
-        let capsules = waiting.chain(asking).map(Command::capsule_length);
-        taken == capsules.map(|length| length as usize).sum::<usize>()
-    }
-
     /// Payload memory for the command at `place`.
     pub(super) fn allocate(&mut self, place: u16, length: u32) -> Buffer {
         let buffer = self.pool.allocate(length as usize);
@@ -84,6 +69,7 @@ impl Connection {
         let command = self.command_mut(place);
         let command_id = command::command_id(&command.entry);
         command.stage = Stage::Transferring(plan, length);
+        self.transferring += 1;
         // One R2T for all of it, which any MAXR2T allows. NVMe/TCP Transport, "R2T".
         self.encoder.push_ready_to_transfer(&ReadyToTransfer {
             command: command_id,
@@ -103,15 +89,25 @@ impl Connection {
                 continue;
             };
             let needed = self.memory_needed(place, &plan.task);
-            if !self.has_memory(needed) {
+            if !self.has_memory(target, needed) {
                 self.command_mut(place).stage = Stage::Waiting(plan);
                 break;
             }
             self.waiting.pop_front();
             progress = true;
-            self.start_transfer(target, place, plan);
+            match self.check_waiter(target, &plan) {
+                Ok(()) => self.start_transfer(target, place, plan),
+                Err(status) => self.refuse(place, status),
+            }
         }
         progress
+    }
+
+    fn check_waiter(&self, target: &Target, plan: &Plan) -> Result<(), Status> {
+        match self.queue.map(|queue| queue.service) {
+            Some(Service::Subsystem(place)) => io::check_again(&target.subsystems[place], plan),
+            _ => Ok(()),
+        }
     }
 
     /// Puts the data of an H2CData to its command's memory.

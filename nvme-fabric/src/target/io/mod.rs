@@ -184,6 +184,9 @@ pub(super) fn plan(
     let (place, namespace) = subsystem
         .find(command::namespace_id(entry))
         .ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+    if let Some(status) = subsystem.access_failure(namespace.access_group()) {
+        return Err(status);
+    }
     let task = match command {
         NvmCommand::Flush => Task::Flush,
         NvmCommand::Read { start, blocks, .. } => {
@@ -244,6 +247,26 @@ pub(super) fn plan(
         }
     };
     Ok(Plan { namespace: place, task })
+}
+
+/// Checks that a plan, which may have waited for memory or data, is still one: its namespace may
+/// have been removed, cut or become inaccessible meanwhile, and a late write must not land.
+pub(super) fn check_again(subsystem: &Subsystem, plan: &Plan) -> Result<(), Status> {
+    let namespace = subsystem
+        .namespaces()
+        .get(plan.namespace)
+        .ok_or(Status::INVALID_NAMESPACE.do_not_retry())?;
+    if let Some(status) = subsystem.access_failure(namespace.access_group()) {
+        return Err(status);
+    }
+    match &plan.task {
+        Task::Read(extent) | Task::Write { extent, .. }
+            if extent.end() > namespace.geometry().capacity =>
+        {
+            Err(OUT_OF_RANGE)
+        }
+        _ => Ok(()),
+    }
 }
 
 const OUT_OF_RANGE: Status = Status::LBA_OUT_OF_RANGE.do_not_retry();

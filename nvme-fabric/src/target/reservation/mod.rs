@@ -291,8 +291,8 @@ impl Target {
     /// [`reservation_kept`](Self::reservation_kept). Only namespaces made by
     /// [`Namespace::with_kept_reservations`](super::Namespace::with_kept_reservations) have any.
     pub fn next_reservation_image(&mut self) -> Option<ReservationImage> {
-        for (subsystem, place) in self.subsystems.iter_mut().enumerate() {
-            for (namespace, place) in place.namespaces.iter_mut().enumerate() {
+        for (subsystem, place) in self.subsystems.iter_mut() {
+            for (namespace, place) in place.namespaces.iter_mut() {
                 let uuid = place.uuid();
                 let reservation = &mut place.reservation;
                 if let Some(keeping) = &mut reservation.keeping

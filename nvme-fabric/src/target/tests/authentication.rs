@@ -277,7 +277,8 @@ fn a_generated_key_is_of_one_host_and_ends_with_its_secret() {
     assert!(completion.status.is(Status::CONNECT_INVALID_HOST), "the name is not the key's");
     let (_, completion) = encrypted(&mut world, HOST, 0, CONTROLLER_ID_DYNAMIC);
     assert_eq!(completion.status, Status::SUCCESS);
-    assert!(world.target.subsystems[0].remove_host_keys(&nqn(HOST)));
+    let subsystem = world.target.subsystems.get_mut(0).expect("there is one");
+    assert!(subsystem.remove_host_keys(&nqn(HOST)));
     let (_, completion) = encrypted(&mut world, HOST, 0, CONTROLLER_ID_DYNAMIC);
     assert!(completion.status.is(Status::CONNECT_INVALID_HOST), "its secret is gone");
 }

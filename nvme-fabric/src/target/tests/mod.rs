@@ -1,11 +1,14 @@
 //! The target alone: a scripted host speaks to it in PDUs, and memory stands for its devices.
 
+mod access;
 mod admin;
 mod authentication;
+mod changes;
 mod commands;
 mod handshake;
 mod hostile;
 mod io;
+mod limits;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};

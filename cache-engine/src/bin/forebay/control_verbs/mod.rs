@@ -1,5 +1,5 @@
 //! The verbs that change and look at a service that runs: `status`, `set`, `volume`, `miss-ratio`,
-//! `cache replace`.
+//! `cache replace`, and those of `target`.
 //!
 //! ```text
 //!   arguments ──▶ socket ──▶ ControlClient ──one request──▶ answer ──▶ table or JSON
@@ -11,6 +11,8 @@ mod change_arguments;
 mod lease;
 mod miss_ratio;
 mod status;
+mod target;
+mod target_arguments;
 
 use std::path::PathBuf;
 
@@ -34,6 +36,8 @@ use crate::output::{self, table};
 
 pub(crate) use miss_ratio::run as miss_ratio;
 pub(crate) use status::run as status;
+pub(crate) use target::run as target;
+pub(crate) use target_arguments::TargetVerb;
 
 /// Changes policy settings.
 ///

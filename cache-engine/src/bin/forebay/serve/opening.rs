@@ -18,7 +18,7 @@ use cache_engine::cache::cipher::VolumeKey;
 use cache_engine::frontend::nbd::Transport;
 use cache_engine::frontend::nbd::server::resolve;
 use cache_engine::volume::attach::Turn;
-use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
+use nvme_fabric::driver::{Addresses, ConnectOptions, NvmeTcpDevice};
 
 /// Opens devices. See the module.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Opener {
 enum Found {
     File(FileDevice),
     /// A namespace: how to connect to it, and where.
-    Namespace(Box<ConnectOptions>, Vec<SocketAddr>),
+    Namespace(Box<ConnectOptions>, Addresses),
     /// It is made in this process.
     Nothing,
 }

@@ -1,5 +1,4 @@
-//! `forebay target`: block devices as the namespaces of one NVMe/TCP subsystem, on one reactor,
-//! until a signal.
+//! Block devices as the namespaces of one NVMe/TCP subsystem, as the arguments name them.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,15 +23,19 @@ use crate::signals::Signals;
 use crate::volume::is_same_file;
 
 /// Requests in flight on a namespace's device, of all hosts together.
-const DEVICE_DEPTH: usize = 256;
+pub(super) const DEVICE_DEPTH: usize = 256;
 
 /// Serves the namespaces until a signal.
 ///
 /// # Errors
 /// When a namespace cannot be opened or an address cannot be listened at.
-pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     refuse_shared_files(&arguments.namespaces)?;
-    let listen = arguments.listen.resolve(NVME_TCP_PORT)?;
+    let (Some(listen), Some(subsystem)) = (&arguments.listen, &arguments.subsystem) else {
+        // The grammar asks for them where there is no --config.
+        return Err(Failure::Usage("--listen and --subsystem: must be given".to_owned()));
+    };
+    let listen = listen.resolve(NVME_TCP_PORT)?;
     let discovery = arguments.discovery.as_ref();
     let discovery = discovery.map(|endpoint| endpoint.resolve(DISCOVERY_PORT)).transpose()?;
     let reactor = Reactor::new(ReactorConfig::default())?;
@@ -43,17 +46,11 @@ pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
         backend.notice().into_iter().for_each(output::notice);
         namespaces.push((address.to_string(), backend));
     }
-    if !Machine::this().is_lasting() {
-        output::notice(
-            "this machine has no identifier (/etc/machine-id): its namespaces have others after \
-             each start, and caches of them start cold; systemd-machine-id-setup makes one",
-        );
-    }
+    notice_of_machine();
     // From here on a signal ends the command in order; before, it just ends it.
     let control = Control::Signals(Signals::new()?.watch(&reactor));
     let secrets = &arguments.secrets;
-    let mut target =
-        TargetService::open(&reactor, &arguments.subsystem, namespaces, secrets, control)?;
+    let mut target = TargetService::open(&reactor, subsystem, namespaces, secrets, control)?;
     if let Some(file) = &arguments.tls_keys {
         let channel = match arguments.tls {
             TlsUse::Required => SecureChannel::Required,
@@ -66,7 +63,7 @@ pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
                     .to_owned(),
             ));
         }
-        target.tls = Some((keyring(file, &arguments.subsystem)?, channel));
+        target.tls = Some((keyring(file, subsystem)?, channel));
     } else if secrets.secure_channel.is_some() {
         let keyring = Keyring::new().map_err(|error| Failure::because("TLS", error))?;
         target.tls = Some((Rc::new(keyring), SecureChannel::Offered));
@@ -74,11 +71,28 @@ pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     let bound = target.listen(listen, Service::Subsystems)?;
     let discovery =
         discovery.map(|address| target.listen(address, Service::Discovery)).transpose()?;
-    output::ready(arguments.subsystem.as_str(), bound)?;
+    output::ready(subsystem.as_str(), bound)?;
     if let Some(bound) = discovery {
         output::ready(Nqn::discovery().as_str(), bound)?;
     }
     target.run(&reactor)
+}
+
+/// Tells whoever starts a target on a machine that cannot be told from others.
+pub(super) fn notice_of_machine() {
+    if !Machine::this().is_lasting() {
+        output::notice(
+            "this machine has no identifier (/etc/machine-id): its namespaces have others after \
+             each start, and caches of them start cold; systemd-machine-id-setup makes one",
+        );
+    }
+}
+
+/// The serial number of a subsystem that is given none: the same after every restart.
+pub(super) fn serial_number(machine: &Machine, nqn: &Nqn) -> String {
+    // SN has 20 bytes; ten of the identifier's are as hard to meet twice.
+    let serial = machine.identifier(&format!("serial number of {nqn}"));
+    serial.0[..10].iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// The keys in `file`: each host's opens the subsystem and the discovery service.
@@ -159,9 +173,7 @@ impl TargetService {
         control: Control<()>,
     ) -> Result<Self, Failure> {
         let machine = Machine::this();
-        // SN has 20 bytes; ten of the identifier's are as hard to meet twice.
-        let serial = machine.identifier(&format!("serial number of {nqn}"));
-        let serial: String = serial.0[..10].iter().map(|byte| format!("{byte:02X}")).collect();
+        let serial = serial_number(&machine, nqn);
         let mut subsystem = Subsystem::new(nqn.clone(), &serial)?;
         let (mut queues, mut backends) = (Vec::new(), Vec::new());
         for (index, (name, backend)) in namespaces.into_iter().enumerate() {
