@@ -17,7 +17,7 @@ use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
 const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, hostid, pskfile, pskid, \
-                    dhchap-secret-file, dhchap-ctrl-secret-file, dhchap-repeat";
+                    dhchap-secret-file, dhchap-ctrl-secret-file, dhchap-repeat, concat";
 
 /// Which identity a TLS key goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,6 +60,8 @@ pub struct NvmeTcpAddress {
     pub authentication_seconds: Option<u32>,
     /// Further paths, and how long each thing may take.
     pub paths: PathChoices,
+    /// Authentication generates a key, and everything else goes over TLS with it.
+    pub concatenate: bool,
 }
 
 impl NvmeTcpAddress {
@@ -103,6 +105,7 @@ impl NvmeTcpAddress {
             controller_secret_file: None,
             authentication_seconds: None,
             paths: PathChoices::default(),
+            concatenate: false,
         }
     }
 
@@ -131,6 +134,7 @@ impl NvmeTcpAddress {
                 "dhchap-ctrl-secret-file" => {
                     self.controller_secret_file = Some(path_of(key, value, whole)?);
                 }
+                "concat" => self.concatenate = switch_of(key, &value, whole)?,
                 "dhchap-repeat" => {
                     self.authentication_seconds = Some(seconds_of(&value, whole)?);
                 }
@@ -150,10 +154,17 @@ impl NvmeTcpAddress {
             )));
         }
         if self.secret_file.is_none()
-            && (self.controller_secret_file.is_some() || self.authentication_seconds.is_some())
+            && (self.controller_secret_file.is_some()
+                || self.authentication_seconds.is_some()
+                || self.concatenate)
         {
             return Err(AddressError::new(format!(
                 "`{whole}`: authentication needs `dhchap-secret-file`, the host's secret"
+            )));
+        }
+        if self.psk_file.is_some() && self.concatenate {
+            return Err(AddressError::new(format!(
+                "`{whole}`: pskfile is a key for TLS, and concat makes one: must be one of them"
             )));
         }
         Ok(())
@@ -272,6 +283,9 @@ impl fmt::Display for NvmeTcpAddress {
         }
         if let Some(every) = self.authentication_seconds {
             write!(f, "&dhchap-repeat={every}")?;
+        }
+        if self.concatenate {
+            f.write_str("&concat=on")?;
         }
         self.paths.fmt(f)
     }
