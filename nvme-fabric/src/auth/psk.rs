@@ -6,8 +6,8 @@
 //!   TLS PSK       = HKDF-Expand-Label(HKDF-Extract(0, PSK), "nvme-tls-psk", "hh digest", L)
 //!   identity      = "NVMe1G" hh ' ' host NQN ' ' subsystem NQN ' ' digest     TP8018 §3.6.1.3
 //! ```
-//! Pure functions. A configured key goes the same way from the second line on, after a step with the
-//! label "HostNQN", and with `R` for `G`: `tls/derivation.rs`.
+//! Pure functions. A configured key goes the same way from the second line on, after a step with
+//! the label "HostNQN", and with `R` for `G`: `tls/derivation.rs`.
 
 use std::fmt;
 
@@ -83,7 +83,7 @@ pub(crate) fn expand_label(
     let extracted = hmac(function, &[0; 64][..length], &[key]);
     let label_length = u8::try_from(PREFIX.len() + label.len()).ok()?;
     let context_length = u8::try_from(context.len()).ok()?;
-    // One block of HKDF-Expand is as long as the key, RFC 5869 §2.3. Lengths before what they are of.
+    // One block of HKDF-Expand is as long as the key, RFC 5869 §2.3.
     let parts: [&[u8]; 7] = [
         &(length as u16).to_be_bytes(),
         &[label_length],

@@ -136,7 +136,8 @@ impl Keyring {
         Ok(())
     }
 
-    /// Adds a key that was made already. Generated ones are [`GeneratedKeys`](super::GeneratedKeys)'.
+    /// Adds a key that was made already. Generated ones belong in
+    /// [`GeneratedKeys`](super::GeneratedKeys).
     pub fn insert(&mut self, psk: TlsPsk, host: &Nqn, subsystem: &Nqn) {
         let (host, subsystem) = (host.clone(), subsystem.clone());
         let peer = Peer { host, subsystem, is_generated: false };

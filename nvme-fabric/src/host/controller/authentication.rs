@@ -11,8 +11,8 @@
 //!   Open(0) in clear ▶ Connect(0) ▶ Authenticate(0), NEWTLSPSK ▶ Reopen ▶ Open(0) with TLS ▶ …
 //! ```
 //! From `Reopen` on, every stream must begin with TLS by that key, and says so with
-//! [`Controller::stream_secured`]; one that does not is not used. I/O queues prove nothing more: who
-//! has the key has proved it. Repeated, only the admin queue's transaction makes another key.
+//! [`Controller::stream_secured`]; one that does not is not used. I/O queues prove nothing more:
+//! who has the key has proved it. Repeated, only the admin queue's transaction makes another key.
 //! Linux `drivers/nvme/host/{auth,fabrics,tcp}.c` does the same.
 //!
 //! One transaction at a time; its commands take turns with the requests of its queue. Any failure
@@ -70,14 +70,14 @@ impl Controller {
         self.authenticator.random = Some(Random::new(seed));
     }
 
-    /// The key with which every stream that is wanted now must begin TLS; absent for those in clear,
-    /// and for those whose key the driver was given.
+    /// The key with which every stream that is wanted now must begin TLS; absent for those in
+    /// clear, and for those whose key the driver was given.
     pub fn generated_psk(&self) -> Option<&GeneratedPsk> {
         self.authenticator.generated.as_ref()
     }
 
-    /// The stream that was wanted for `queue` begins with TLS by the generated key. To be said before
-    /// it is established.
+    /// The stream that was wanted for `queue` begins with TLS by the generated key. To be said
+    /// before it is established.
     pub fn stream_secured(&mut self, queue: QueueIndex) {
         if let Some(place) = self.queues.get_mut(usize::from(queue)) {
             place.is_secured = true;
