@@ -44,7 +44,11 @@ pub const TARGETS: &[Target] = &[
     targets::nbd::transmission::TARGET,
     targets::nvme::pdu_decode::TARGET,
     targets::nvme::host_connection::TARGET,
+    targets::nvme::association::TARGET,
+    targets::nvme::auth_messages::TARGET,
+    targets::nvme::reservation_image::TARGET,
     targets::nvme::target_connection::TARGET,
+    targets::nvme::target_script::TARGET,
     targets::cache_against_reference::TARGET,
 ];
 

@@ -74,6 +74,17 @@ impl Namespace {
         self.uuid
     }
 
+    /// The text of its reservation, as
+    /// [`Target::next_reservation_image`](super::Target::next_reservation_image) gives it.
+    pub fn reservation_image(&self) -> String {
+        self.reservation.image(self.uuid)
+    }
+
+    /// Commands of all connections that are at its blocks, or wait to be.
+    pub fn commands_under_way(&self) -> usize {
+        self.extents.len()
+    }
+
     pub(super) fn set_geometry(&mut self, geometry: Geometry) -> Result<(), DeviceError> {
         check(&geometry)?;
         if geometry.block_size != self.geometry.block_size {

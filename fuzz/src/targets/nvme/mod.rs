@@ -1,10 +1,14 @@
 //! NVMe/TCP: the decoder by itself, and either end of an association with a peer that says
 //! anything. What a sound peer says is recorded from the two ends talking to each other.
 
+pub mod association;
+pub mod auth_messages;
 pub mod host_connection;
 pub mod pdu_decode;
 mod record;
+pub mod reservation_image;
 pub mod target_connection;
+pub mod target_script;
 mod target_side;
 
 use block_io::{BufferPool, Timestamp};

@@ -112,6 +112,11 @@ impl Extents {
         }
     }
 
+    /// Commands in the table.
+    pub(in crate::target) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// The number of the next entry.
     pub(in crate::target) fn sequence(&self) -> u64 {
         self.sequence

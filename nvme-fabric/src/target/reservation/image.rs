@@ -39,6 +39,7 @@ pub(super) fn parse(text: &str, namespace: HostId) -> Result<State, DeviceError>
         DeviceError::new(format!("reservation image: the line {line:?} is wrong: must be {right}"))
     };
     let mut state = State::default();
+    let mut is_ours = false;
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     if first != HEADER {
@@ -47,8 +48,16 @@ pub(super) fn parse(text: &str, namespace: HostId) -> Result<State, DeviceError>
     while let Some(line) = lines.next() {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
-            ["namespace", uuid] if uuid.parse() == Ok(namespace) => {}
-            ["namespace", _] => return Err(wrong(line, &format!("namespace {namespace}"))),
+            ["namespace", uuid] if uuid.parse() == Ok(namespace) && !is_ours => is_ours = true,
+            ["namespace", _] => return Err(wrong(line, &format!("namespace {namespace}, once"))),
+            _ if !is_ours => {
+                return Err(wrong(line, &format!("namespace {namespace}, before all else")));
+            }
+            ["generation", _] if state.persists => return Err(wrong(line, "the only generation")),
+            ["held" | "registrant", ..] if !state.persists => {
+                return Err(wrong(line, "behind a line of the generation"));
+            }
+            ["held", ..] if state.held.is_some() => return Err(wrong(line, "the only holder")),
             ["generation", count] => {
                 state.generation =
                     count.parse().map_err(|_| wrong(line, "generation and a number"))?;
@@ -66,6 +75,9 @@ pub(super) fn parse(text: &str, namespace: HostId) -> Result<State, DeviceError>
                 let (Ok(host), Ok(key)) = (host.parse(), u64::from_str_radix(digits, 16)) else {
                     return Err(wrong(line, "registrant, a host identifier and a key"));
                 };
+                if state.registrants.iter().any(|registrant| registrant.host == host) {
+                    return Err(wrong(line, "of a host that is not registered twice"));
+                }
                 if state.registrants.len() == REGISTRANTS_MAX {
                     return Err(wrong(line, "one of at most 128 registrants"));
                 }
@@ -144,5 +156,26 @@ mod tests {
             assert!(text.contains(from), "{from}");
             assert!(parse(&text.replace(from, to), NAMESPACE).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn an_image_that_says_something_twice_or_leaves_it_out_is_refused() {
+        let text = encode(&state(), NAMESPACE);
+        let line = |word: &str| {
+            let found = text.lines().find(|line| line.starts_with(word));
+            format!("{}\n", found.expect("it is there"))
+        };
+        for word in ["namespace", "generation", "held", "registrant"] {
+            let line = line(word);
+            assert!(
+                parse(&text.replace(&line, &line.repeat(2)), NAMESPACE).is_err(),
+                "two: {line}"
+            );
+        }
+        for word in ["namespace", "generation"] {
+            assert!(parse(&text.replace(&line(word), ""), NAMESPACE).is_err(), "no {word}");
+        }
+        let header_only = format!("{HEADER}\nend\n");
+        assert!(parse(&header_only, NAMESPACE).is_err(), "of no namespace");
     }
 }

@@ -104,6 +104,11 @@ impl Reservation {
         Ok(Self { state: state?, keeping: Some(Keeping::default()), ..Self::default() })
     }
 
+    /// What survives a power loss, as text.
+    pub(super) fn image(&self, namespace: HostId) -> String {
+        image::encode(&self.state, namespace)
+    }
+
     /// RESCAP.
     pub(super) fn capabilities(&self) -> u8 {
         let persistence = if self.keeping.is_some() { capability::PERSISTENCE } else { 0 };

@@ -14,6 +14,7 @@ use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Hosts, Settings};
 use serde::Deserialize;
 
+use super::security::{SecurityPlan, SecurityTable};
 use crate::failure::Failure;
 
 #[derive(Debug, Deserialize)]
@@ -31,6 +32,8 @@ struct Configuration {
     volumes: Option<VolumesTable>,
     #[serde(default)]
     limits: LimitsTable,
+    #[serde(default)]
+    security: SecurityTable,
     #[serde(default)]
     subsystem: Vec<SubsystemTable>,
 }
@@ -86,6 +89,7 @@ pub(super) struct TargetPlan {
     pub(super) discovery_name: Option<Nqn>,
     pub(super) referrals: Vec<Endpoint>,
     pub(super) settings: Settings,
+    pub(super) security: SecurityPlan,
     pub(super) volumes: Option<VolumesPlan>,
     pub(super) subsystems: Vec<SubsystemPlan>,
 }
@@ -188,6 +192,7 @@ fn parse(text: &str) -> Result<TargetPlan, String> {
         discovery_name: read.discovery_nqn.map(|text| name("discovery-nqn", &text)).transpose()?,
         referrals: endpoints("referrals", &read.referrals)?,
         settings: settings(&read.limits, read.controller_id_first, read.port_id_first)?,
+        security: read.security.plan()?,
         volumes: read.volumes.map(volumes).transpose()?,
         subsystems,
     })
@@ -299,6 +304,9 @@ mod tests {
         let usual = Settings::default();
         assert_ne!(plan.settings.controller_id_first, usual.controller_id_first);
         assert_ne!(plan.settings.port_id_first, usual.port_id_first);
+        let security = &plan.security;
+        assert!(security.require_authentication && !security.hosts.is_empty());
+        assert!(security.tls.is_some());
         let first = &plan.subsystems[0];
         assert!(first.serial.is_some() && first.hosts != Hosts::Any);
         assert_eq!(first.access[0], (1, AccessState::Optimized));
@@ -335,6 +343,16 @@ mod tests {
             (subsystem("access = { x = 'change' }"), "access 'x': "),
             (subsystem("") + "[limits]\nmemory = '1MB'", "[limits] memory '1MB': "),
             (subsystem("").replace("'h'", "'::1'"), "listen '::1': "),
+            (subsystem("") + "[security]\ntls = 'offered'", "tls: needs tls-keys"),
+            (
+                subsystem("") + "[security]\ntls = 'yes'\ntls-keys = '/k'",
+                "tls 'yes': must be required or offered",
+            ),
+            (subsystem("") + "[security]\nrequire-authentication = true", "nobody could connect"),
+            (
+                subsystem("") + "[[security.host]]\nnqn = 'x'\nsecret-file = '/s'",
+                "[[security.host]] nqn 'x': ",
+            ),
             (
                 subsystem("[[subsystem]]\nnqn = 'nqn.2014-08.org.example:a'"),
                 "there is one of that name",

@@ -1,0 +1,12 @@
+//! `target_script` under libFuzzer; built otherwise it says how to run it.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let _ = (forebay_fuzz::targets::nvme::target_script::TARGET.run)(input);
+});
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    forebay_fuzz::runner::explain("target_script")
+}
