@@ -182,7 +182,20 @@ pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, Devic
             address.authentication_seconds.map(|every| Duration::from_secs(every.into()));
         Ok::<_, DeviceError>(HostAuthentication { keys, repeat_every })
     });
+    let paths = &address.paths;
+    let more = paths.more.iter();
+    let options = ConnectOptions::new(host, address.subsystem.clone(), identity.nqn, identity.id);
+    let times = paths.settings(options.settings());
     Ok(ConnectOptions {
+        more_addresses: more
+            .map(|one| (one.host.clone(), one.port.unwrap_or(NVME_TCP_PORT)))
+            .collect(),
+        keep_alive: times.keep_alive,
+        reconnect_delay_min: times.reconnect_delay_min,
+        reconnect_delay_max: times.reconnect_delay_max,
+        fast_io_fail: times.fast_io_fail,
+        controller_loss: times.controller_loss,
+        path_policy: times.policy,
         port: address.endpoint.port.unwrap_or(NVME_TCP_PORT),
         namespace_id: address.namespace,
         header_digest: address.header_digest,
@@ -190,7 +203,7 @@ pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, Devic
         #[cfg(feature = "tls")]
         tls,
         authentication: authentication.transpose()?,
-        ..ConnectOptions::new(host, address.subsystem.clone(), identity.nqn, identity.id)
+        ..options
     })
 }
 
@@ -268,5 +281,39 @@ impl BlockQueue for BackendQueue {
 
     fn interruptions(&self) -> Interruptions {
         each!(self, queue => queue.interruptions())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_address_says_of_paths_and_times_is_what_is_connected_with() {
+        let options = |more: &str| {
+            let text = format!(
+                "nvme+tcp://h/nqn.2014-08.x?hostnqn=nqn.2014-08.me&\
+                 hostid=11111111222233334444555555555555{more}"
+            );
+            let address = match text.parse() {
+                Ok(OriginAddress::NvmeTcp(address)) => address,
+                other => panic!("{other:?}"),
+            };
+            connect_options(&address).expect("no files are needed")
+        };
+        let (plain, seconds) = (options(""), |seconds| Some(Duration::from_secs(seconds)));
+        let usual = nvme_fabric::host::paths::Settings::default();
+        assert_eq!((plain.settings(), plain.more_addresses), (usual, vec![]));
+        let chosen = options(
+            "&path=g&path=[::1]:9&iopolicy=latency&ctrl-loss-tmo=600&fast-io-fail-tmo=-1&\
+             reconnect-delay=3&keep-alive-tmo=7",
+        );
+        let addresses = [("g".to_owned(), NVME_TCP_PORT), ("::1".to_owned(), 9)];
+        assert_eq!(chosen.more_addresses, addresses);
+        let times = chosen.settings();
+        assert_eq!((times.controller_loss, times.fast_io_fail), (seconds(600), None));
+        let delays = (Some(times.reconnect_delay_min), Some(times.reconnect_delay_max));
+        assert_eq!((delays, Some(times.keep_alive)), ((seconds(3), seconds(3)), seconds(7)));
+        assert_eq!(times.policy, nvme_fabric::host::paths::PathPolicy::Latency);
     }
 }

@@ -361,6 +361,46 @@ pub struct AssociationStatus {
     pub events_heard: u64,
     /// How often something about the namespace has changed.
     pub namespace_changes: u64,
+    /// For how many seconds there has been no path that requests can take; absent while there is
+    /// one.
+    #[serde(default)]
+    pub without_path_seconds: Option<f64>,
+    /// The paths to the namespace, as they were given; none from servers that do not tell.
+    #[serde(default)]
+    pub paths: Vec<PathReport>,
+}
+
+/// How one of the paths to an origin is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// Where the controller is, as it was asked for.
+    pub address: String,
+    /// `connecting`, `live`, `resetting`, `waiting` (for the next attempt), `failed` (what is there
+    /// is another namespace) or `gone` (given up).
+    pub state: String,
+    /// Seconds that it has been in that state.
+    pub state_seconds: f64,
+    /// Why it was lost, or did not come up, the last time; absent if it never was.
+    pub reason: Option<String>,
+    /// How its controller reaches the namespace: `optimized`, `non-optimized`, `inaccessible`,
+    /// `persistent-loss` or `change`; absent while it is not live.
+    pub access: Option<String>,
+    /// Whether requests go there now.
+    pub is_used: bool,
+    /// How often it was up and was lost.
+    pub losses: u64,
+    /// Attempts to connect that have failed since it was up.
+    pub failures: u32,
+    /// Seconds until the next attempt; absent while nothing waits for one.
+    pub next_attempt_seconds: Option<f64>,
+    /// The controller's identifier, while live.
+    pub controller_id: Option<u16>,
+    /// I/O queues, while live.
+    pub io_queues: u16,
+    /// Commands in flight.
+    pub in_flight: u32,
+    /// Nanoseconds that commands took lately; absent before the first.
+    pub latency_ns: Option<u64>,
 }
 
 /// How it stands with a volume's lease.

@@ -2,13 +2,14 @@
 
 use super::executor::Named;
 use super::model::{
-    AssociationStatus, CacheStatus, ClassStatus, Counters, LeaseStatus, Loading, Memory, Status,
-    VolumeStatus,
+    AssociationStatus, CacheStatus, ClassStatus, Counters, LeaseStatus, Loading, Memory,
+    PathReport, Status, VolumeStatus,
 };
 use crate::cache::policy::{Budget, Occupancy, PolicyStatistics};
 use crate::cache::{Cache, LeaseStanding, VolumeId};
 use block_io::Timestamp;
 use nvme_fabric::driver::Association;
+use nvme_fabric::host::paths::PathStatus;
 use std::collections::BTreeMap;
 
 pub(super) fn status(cache: Option<&Cache>, volumes: &[Named], now: Timestamp) -> Status {
@@ -99,6 +100,27 @@ fn association_status(one: Association, now: Timestamp) -> AssociationStatus {
         live_seconds: one.live_since.map(|since| now.since(since).as_secs_f64()),
         events_heard: one.events_heard,
         namespace_changes: one.namespace_changes,
+        without_path_seconds: one.paths.without_path_for.map(|time| time.as_secs_f64()),
+        paths: one.paths.paths.into_iter().map(path_report).collect(),
+    }
+}
+
+fn path_report(one: PathStatus) -> PathReport {
+    let latency = Some(one.latency).filter(|latency| !latency.is_zero());
+    PathReport {
+        address: one.address,
+        state: one.state.name().to_owned(),
+        state_seconds: one.since.as_secs_f64(),
+        reason: one.reason,
+        access: one.access.map(|access| access.name().to_owned()),
+        is_used: one.is_used,
+        losses: one.losses,
+        failures: one.failures,
+        next_attempt_seconds: one.next_attempt_in.map(|time| time.as_secs_f64()),
+        controller_id: one.controller_id,
+        io_queues: one.io_queues,
+        in_flight: one.in_flight,
+        latency_ns: latency.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
     }
 }
 

@@ -15,6 +15,7 @@ mod growth;
 mod leases;
 mod load;
 mod namespace;
+mod paths;
 mod restart;
 mod volumes;
 

@@ -7,6 +7,7 @@
 
 mod access;
 mod mistakes;
+mod security;
 mod volumes;
 
 use std::io::{BufRead, BufReader, Read};

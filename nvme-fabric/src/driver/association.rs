@@ -1,4 +1,6 @@
-//! What is known of a device's association, for people and programs that look at it.
+//! What is known of a device's association and its paths, for people and programs that look at it.
+//!
+//! With several paths what is about one association is about the one that came up last.
 
 use std::time::Duration;
 
@@ -6,6 +8,7 @@ use block_io::Timestamp;
 
 use super::namespace_device::NvmeTcpDevice;
 use crate::host::controller::AssociationState;
+use crate::host::paths::PathsStatus;
 use crate::spec::nqn::{HostId, Nqn};
 
 /// A snapshot of an association.
@@ -39,13 +42,15 @@ pub struct Association {
     pub events_heard: u64,
     /// How often something about the namespace has changed.
     pub namespace_changes: u64,
+    /// The namespace and all paths to it.
+    pub paths: PathsStatus,
 }
 
 impl NvmeTcpDevice {
     /// How its association is now.
     pub fn association(&self) -> Association {
         let fault = self.fault();
-        let namespace_id = self.namespace_id();
+        let (namespace_id, paths) = (self.namespace_id(), self.status());
         self.with_controller(|controller| {
             let (options, identity) = (controller.options(), controller.identity());
             Association {
@@ -63,6 +68,7 @@ impl NvmeTcpDevice {
                 live_since: controller.live_since(),
                 events_heard: controller.events_heard(),
                 namespace_changes: controller.namespace_changes(),
+                paths,
             }
         })
     }

@@ -3,18 +3,23 @@
 //! | folder or file | between |
 //! |---|---|
 //! | `harness` | the harness and cases that go wrong |
+//! | `authentication` | hosts and targets that prove themselves |
 //! | `kernel_host` | the kernel's NVMe/TCP host and `forebay target` |
+//! | `managed` | the kernel's host and our targets, while these are changed |
 //! | `our_host` | our NVMe/TCP host and the kernel's target |
 
+mod authentication;
 mod harness;
 mod kernel_host;
+mod managed;
 mod our_host;
 
 use std::process::ExitCode;
 
 use forebay_vm::Case;
 
-const CASES: &[&[Case]] = &[harness::CASES, kernel_host::CASES, our_host::CASES];
+const CASES: &[&[Case]] =
+    &[harness::CASES, kernel_host::CASES, our_host::CASES, authentication::CASES, managed::CASES];
 
 fn main() -> ExitCode {
     // Once, and for as long as the program runs.

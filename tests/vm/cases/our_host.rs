@@ -1,18 +1,20 @@
-//! Our host and the kernel's target.
+//! Our host and the kernel's target, or ours.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use block_io::reactor::Reactor;
-use block_io::{BlockDevice, BlockQueue, IoError, Request, RequestId};
+use block_io::{BlockDevice, BlockQueue};
 use forebay_tests::program::Program;
 use forebay_tests::server::ForebayCommand;
 use forebay_vm::case::{KERNEL_TARGET, RAM_DISK};
 use forebay_vm::scene::load::{self, Load};
 use forebay_vm::scene::nvmet::KernelTarget;
-use forebay_vm::scene::our_target::file;
-use forebay_vm::scene::{free_port, our_host};
+use forebay_vm::scene::our_target::{OurTarget, file};
+use forebay_vm::scene::{free_port, our_host, our_target};
 use forebay_vm::{Case, Need};
-use nvme_fabric::driver::NvmeTcpDevice;
+use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
+use nvme_fabric::spec::nqn::Nqn;
 
 const NEEDS: &[Need] = &[KERNEL_TARGET];
 const SUBSYSTEM: &str = "nqn.2014-08.com.example:nvmet";
@@ -35,7 +37,11 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("our_host::reads_what_it_wrote_with_digests", digests)
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::uses_as_many_queues_as_it_gets", queues).needs(&[KERNEL_TARGET, RAM_DISK]),
-    Case::new("our_host::is_told_of_a_lost_target_and_connects_again", restarted)
+    Case::new("our_host::waits_for_a_target_that_was_stopped", restarted)
+        .needs(&[KERNEL_TARGET, RAM_DISK]),
+    Case::new("our_host::waits_for_our_target_that_was_killed", our_target_killed)
+        .needs(&[Need::Forebay]),
+    Case::new("our_host::is_told_of_a_target_that_stays_away", stays_away)
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::is_refused_an_unknown_subsystem", refused).needs(NEEDS),
     Case::new("our_host::is_refused_where_it_is_not_allowed", not_allowed)
@@ -58,6 +64,12 @@ fn target(device: &Path) -> KernelTarget {
 
 /// The same over a RAM disk of zeroes.
 fn disk_target() -> KernelTarget {
+    zero_disk();
+    target(Path::new(DISK))
+}
+
+/// Zeroes of the RAM disk what a load uses.
+fn zero_disk() {
     rustix::fs::sync();
     let disk = std::fs::OpenOptions::new().write(true).open(DISK).expect("a RAM disk");
     let zeroes = vec![0; 1 << 20];
@@ -65,8 +77,6 @@ fn disk_target() -> KernelTarget {
         std::os::unix::fs::FileExt::write_all_at(&disk, &zeroes, piece << 20).expect("room");
     }
     disk.sync_all().expect("it has memory");
-    drop(disk);
-    target(Path::new(DISK))
 }
 
 fn verify(reactor: &Reactor, device: &NvmeTcpDevice, seed: u64, count: u64) {
@@ -145,6 +155,7 @@ fn digests() {
 fn queues() {
     let reactor = load::reactor();
     for (asked, given) in [(1, 1), (4, 4), (4, 2)] {
+        zero_disk();
         let mut target = KernelTarget::new(SUBSYSTEM, free_port());
         target.set("attr_qid_max", &given.to_string());
         target.add_namespace(1, Path::new(DISK));
@@ -152,40 +163,90 @@ fn queues() {
         let mut options = our_host::options(SUBSYSTEM, target.port());
         options.io_queues = asked;
         let device = our_host::connect(&reactor, &options).expect("connects");
-        let mut queues = Vec::new();
-        while let Ok(queue) = device.open_queue(&reactor, 16) {
-            queues.push(queue);
+        assert_eq!(device.status().paths[0].io_queues, given, "asked for {asked}");
+        // Users beyond that share.
+        let mut load = Load::new(u64::from(asked), USED);
+        for _ in 0..=given {
+            let mut queue = device.open_queue(&reactor, 32).expect("a queue");
+            assert_eq!(load.run(&reactor, &mut queue, 20), 0);
         }
-        assert_eq!(queues.len(), given, "asked for {asked}");
-        drop(queues);
         device.shut_down(&reactor).expect("shuts down");
     }
 }
 
+/// Options of a host that soon takes what it lost to have ended.
+fn impatient(port: u16) -> ConnectOptions {
+    let mut options = our_host::options(SUBSYSTEM, port);
+    options.keep_alive = Duration::from_secs(1);
+    options.reconnect_delay_max = Duration::from_secs(1);
+    options
+}
+
+/// Runs a load through restarts of the target: requests wait, and none fails or reads anything but
+/// what was written.
+fn verify_restarts(options: &ConnectOptions, seed: u64, mut restart: impl FnMut()) {
+    let reactor = load::reactor();
+    let device = our_host::connect(&reactor, options).expect("connects");
+    let mut queue = device.open_queue(&reactor, 32).expect("a queue");
+    let mut load = Load::new(seed, USED);
+    for _ in 0..2 {
+        let failed = load.run_with(&reactor, &mut queue, 400, |number| {
+            if number == 200 {
+                restart();
+            }
+        });
+        assert_eq!(failed, 0);
+    }
+    assert_eq!(load.read_back(&reactor, &mut queue), 0);
+    drop(queue);
+    device.shut_down(&reactor).expect("shuts down");
+}
+
 fn restarted() {
     let mut target = disk_target();
+    verify_restarts(&impatient(target.port()), 5, || {
+        target.stop();
+        target.listen();
+    });
+}
+
+fn our_target_killed() {
+    let path = file("disk", USED);
+    let mut target = OurTarget::start(&[&format!("file:{}", path.display())]);
+    let mut options = impatient(target.port());
+    options.subsystem = Nqn::new(our_target::SUBSYSTEM).expect("well formed");
+    verify_restarts(&options, 6, || {
+        target.kill();
+        target.start_again();
+    });
+    assert!(target.stop().success());
+    std::fs::remove_file(path).expect("it was there");
+}
+
+/// Requests fail when the target stays away for longer than they may wait; and are served again
+/// when it is back.
+fn stays_away() {
+    let mut target = disk_target();
     let reactor = load::reactor();
-    let options = our_host::options(SUBSYSTEM, target.port());
+    let mut options = impatient(target.port());
+    options.fast_io_fail = Some(Duration::from_secs(1));
     let device = our_host::connect(&reactor, &options).expect("connects");
     let mut queue = device.open_queue(&reactor, 32).expect("a queue");
-    let mut load = Load::new(5, USED);
-    let failed = load.run_with(&reactor, &mut queue, 1000, |number| {
-        if number == 500 {
+    let mut load = Load::new(7, USED);
+    let failed = load.run_with(&reactor, &mut queue, 600, |number| {
+        if number == 300 {
             target.stop();
         }
     });
     assert!(failed > 0, "it was stopped");
-    let error = device.error().expect("it is lost").to_string();
-    assert!(error.contains("closed the connection"), "{error}");
-    let mut completions = Vec::new();
-    queue.submit(Request::flush(RequestId(1 << 40))).expect("room");
-    queue.poll(reactor.now(), &mut completions);
-    assert_eq!(completions[0].result, Err(IoError::ConnectionLost));
-    drop(queue);
+    assert!(device.error().is_some(), "there is no path");
     target.listen();
-    let device = our_host::connect_eventually(&reactor, &options);
-    let mut queue = device.open_queue(&reactor, 32).expect("a queue");
-    assert_eq!(load.run(&reactor, &mut queue, 500), 0);
+    forebay_vm::scene::eventually("there is a path again", || {
+        queue.poll(reactor.now(), &mut Vec::new());
+        reactor.turn(block_io::reactor::Wait::No).expect("turns");
+        device.error().is_none().then_some(())
+    });
+    assert_eq!(load.run(&reactor, &mut queue, 300), 0);
     assert_eq!(load.read_back(&reactor, &mut queue), 0);
     drop(queue);
     device.shut_down(&reactor).expect("shuts down");

@@ -67,6 +67,10 @@ pub enum Need {
 pub const KERNEL_HOST: Need = Need::Kernel("NVME_TCP");
 /// The kernel's NVMe/TCP target.
 pub const KERNEL_TARGET: Need = Need::Kernel("NVME_TARGET_TCP");
+/// DH-HMAC-CHAP in the kernel's host.
+pub const HOST_AUTHENTICATION: Need = Need::Kernel("NVME_HOST_AUTH");
+/// DH-HMAC-CHAP in the kernel's target.
+pub const TARGET_AUTHENTICATION: Need = Need::Kernel("NVME_TARGET_AUTH");
 /// RAM disks.
 pub const RAM_DISK: Need = Need::Kernel("BLK_DEV_RAM");
 /// nvme-cli.

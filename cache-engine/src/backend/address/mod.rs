@@ -4,6 +4,7 @@
 //! the same. Export URIs belong to their frontend.
 
 mod endpoint;
+pub mod nvme_paths;
 mod nvme_tcp;
 mod percent;
 mod size;

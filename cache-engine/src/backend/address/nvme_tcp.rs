@@ -1,6 +1,7 @@
 //! `nvme+tcp://HOST[:4420]/SUBNQN?nsid=1`: a namespace of a subsystem reached over TCP.
 //!
-//! Secrets are named by their files, never written here.
+//! Secrets are named by their files, never written here. Further addresses of the same subsystem and
+//! what is done when one is lost: [`super::nvme_paths`].
 //!
 //! The scheme is our own; NVMe itself gives transports and names but no URI.
 
@@ -11,6 +12,7 @@ pub use nvme_fabric::driver::discover::DISCOVERY_PORT;
 pub use nvme_fabric::driver::namespace_device::PORT as NVME_TCP_PORT;
 use nvme_fabric::spec::nqn::{HostId, Nqn};
 
+use super::nvme_paths::PathChoices;
 use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
@@ -56,6 +58,8 @@ pub struct NvmeTcpAddress {
     pub controller_secret_file: Option<PathBuf>,
     /// Seconds after which every queue is authenticated again; absent for never.
     pub authentication_seconds: Option<u32>,
+    /// Further paths, and how long each thing may take.
+    pub paths: PathChoices,
 }
 
 impl NvmeTcpAddress {
@@ -84,7 +88,7 @@ impl NvmeTcpAddress {
     }
 
     /// Namespace 1 of `subsystem` at `endpoint`, without digests.
-    pub const fn new(endpoint: Endpoint, subsystem: Nqn) -> Self {
+    pub fn new(endpoint: Endpoint, subsystem: Nqn) -> Self {
         Self {
             endpoint,
             subsystem,
@@ -98,17 +102,19 @@ impl NvmeTcpAddress {
             secret_file: None,
             controller_secret_file: None,
             authentication_seconds: None,
+            paths: PathChoices::default(),
         }
     }
 
     fn apply_query(&mut self, query: Option<&str>, whole: &str) -> Result<(), AddressError> {
+        let within = |error: AddressError| AddressError::new(format!("`{whole}`: {error}"));
         let mut seen = Vec::new();
         let pairs = query.into_iter().flat_map(|query| query.split('&'));
         for pair in pairs.filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| {
                 AddressError::new(format!("`{whole}`: query `{pair}` must be KEY=VALUE"))
             })?;
-            if seen.contains(&key) {
+            if seen.contains(&key) && key != "path" {
                 return Err(AddressError::new(format!("`{whole}`: `{key}` is given twice")));
             }
             seen.push(key);
@@ -128,13 +134,16 @@ impl NvmeTcpAddress {
                 "dhchap-repeat" => {
                     self.authentication_seconds = Some(seconds_of(&value, whole)?);
                 }
+                _ if self.paths.apply(key, &value).map_err(within)? => {}
                 _ => {
                     return Err(AddressError::new(format!(
-                        "`{whole}`: unknown query key `{key}`; known are {KEYS}"
+                        "`{whole}`: unknown query key `{key}`; known are {KEYS}, {}",
+                        PathChoices::KEYS
                     )));
                 }
             }
         }
+        self.paths.check(&self.endpoint, NVME_TCP_PORT).map_err(within)?;
         if self.psk_file.is_none() && seen.contains(&"pskid") {
             return Err(AddressError::new(format!(
                 "`{whole}`: pskid says how a key is named, and pskfile, which holds it, is missing"
@@ -261,6 +270,9 @@ impl fmt::Display for NvmeTcpAddress {
                 write!(f, "&{key}={path}")?;
             }
         }
-        self.authentication_seconds.map_or(Ok(()), |every| write!(f, "&dhchap-repeat={every}"))
+        if let Some(every) = self.authentication_seconds {
+            write!(f, "&dhchap-repeat={every}")?;
+        }
+        self.paths.fmt(f)
     }
 }

@@ -62,6 +62,17 @@ fn good_nvme_addresses_and_back() {
             "nvme+tcp://h/nqn.2014-08.x?pskid=0&pskfile=%2Fetc/a%20key",
             "nvme+tcp://h/nqn.2014-08.x?nsid=1&pskfile=/etc/a%20key&pskid=0",
         ),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?keep-alive-tmo=0&path=g&reconnect-delay=2&path=[fe80::1]:9&\
+             fast-io-fail-tmo=0&ctrl-loss-tmo=-1&path=h:4421&iopolicy=queue-depth",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=1&path=g&path=[fe80::1]:9&path=h:4421&\
+             iopolicy=queue-depth&ctrl-loss-tmo=-1&fast-io-fail-tmo=0&reconnect-delay=2&\
+             keep-alive-tmo=0",
+        ),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?path=[fe80::1%25eth0]",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=1&path=[fe80::1%25eth0]",
+        ),
         ("nvme+tcp://h/nqn.2014-08.a%2Fb?hdgst=off", "nvme+tcp://h/nqn.2014-08.a%2Fb?nsid=1"),
     ] {
         let address = nvme(text);
@@ -117,6 +128,18 @@ fn bad_origins_are_told_what_would_be_right() {
             "nvme+tcp://h/nqn.2014-08.x?hostid=00000000000000000000000000000000",
             "hostid must not be zero",
         ),
+        ("nvme+tcp://h/nqn.2014-08.x?path=", "the host is missing"),
+        ("nvme+tcp://h/nqn.2014-08.x?path=g:0", "path `g:0`: port 0"),
+        ("nvme+tcp://h/nqn.2014-08.x?path=::1", "path `::1`: an IPv6 address must be in brackets"),
+        ("nvme+tcp://h/nqn.2014-08.x?path=g&path=g:4420", "path `g:4420` is an address that"),
+        ("nvme+tcp://h:4420/nqn.2014-08.x?path=h", "path `h` is an address that"),
+        ("nvme+tcp://h/nqn.2014-08.x?ctrl-loss-tmo=-2", "ctrl-loss-tmo `-2`: must be a number"),
+        ("nvme+tcp://h/nqn.2014-08.x?fast-io-fail-tmo=1s", "seconds, or -1 for never"),
+        ("nvme+tcp://h/nqn.2014-08.x?reconnect-delay=0", "reconnect-delay `0`: must be a number"),
+        ("nvme+tcp://h/nqn.2014-08.x?keep-alive-tmo=4294968", "seconds from 0 to 4294967"),
+        ("nvme+tcp://h/nqn.2014-08.x?iopolicy=numa", "must be round-robin or queue-depth or lat"),
+        ("nvme+tcp://h/nqn.2014-08.x?fast_io_fail_tmo=1", "fast-io-fail-tmo, reconnect-delay"),
+        ("nvme+tcp://h/nqn.2014-08.x?iopolicy=latency&iopolicy=latency", "given twice"),
         ("nvme+tcp://h/nqn.2014-08.%FF", "must be UTF-8"),
         ("nvme+tcp://h/nqn.2014-08.a%20b", "no spaces"),
         (&long, "at most 223 bytes"),
@@ -124,6 +147,17 @@ fn bad_origins_are_told_what_would_be_right() {
         let error = text.parse::<OriginAddress>().expect_err(text).to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn there_are_as_many_paths_as_the_host_can_have() {
+    let with = |more: usize| {
+        let paths: String = (0..more).map(|number| format!("&path=h{number}")).collect();
+        format!("nvme+tcp://h/nqn.2014-08.x?nsid=1{paths}").parse::<OriginAddress>()
+    };
+    assert!(with(31).is_ok());
+    let error = with(32).expect_err("one too many").to_string();
+    assert!(error.contains("path is given 32 times: must be at most 31"), "{error}");
 }
 
 #[test]

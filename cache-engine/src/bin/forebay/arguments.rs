@@ -87,7 +87,8 @@ pub(crate) struct TargetArguments {
 
     /// File with listeners, subsystems and namespaces; docs/forebay-target.toml has every key
     #[arg(long, value_name = "FILE")]
-    #[arg(conflicts_with_all = ["listen", "subsystem", "namespaces", "discovery"])]
+    #[arg(conflicts_with_all = ["listen", "subsystem", "namespaces", "discovery", "tls_keys"])]
+    #[arg(conflicts_with_all = ["hosts", "controllers", "require_authentication"])]
     pub(crate) config: Option<PathBuf>,
 
     /// Address to serve on; port 0 takes a free one, 4420 where none is given

@@ -24,7 +24,7 @@ pub(crate) struct ExportedVolume {
     /// Whether clients are served from it.
     pub(crate) is_exported: bool,
     queue: SharedQueue<Volume>,
-    /// Whether the loss of its origin has been told.
+    /// Whether the last that was told of its origin is that it is lost.
     fault_told: bool,
     /// How its last flush ended, once it has.
     flushed: Option<Result<(), IoError>>,
@@ -103,17 +103,20 @@ impl ExportedVolume {
         }
     }
 
-    /// Tells, once, that its origin is lost.
+    /// Tells that its origin is lost, and that it is back, once each time.
     pub(crate) fn tell_fault(&mut self) {
-        if !self.fault_told
-            && let Some(fault) = self.with(|volume| volume.fault())
-        {
-            let name = &self.plan.name;
-            output::notice(format_args!(
+        let fault = self.with(|volume| volume.fault());
+        let name = &self.plan.name;
+        match &fault {
+            Some(fault) if !self.fault_told => output::notice(format_args!(
                 "volume '{name}': the origin is lost, its requests fail: {fault}"
-            ));
-            self.fault_told = true;
+            )),
+            None if self.fault_told => output::notice(format_args!(
+                "volume '{name}': the origin is back, its requests are carried out again"
+            )),
+            _ => {}
         }
+        self.fault_told = fault.is_some();
     }
 
     /// Begins the last flush, after the last client is gone. False where it has no room.

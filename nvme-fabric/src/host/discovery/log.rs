@@ -27,7 +27,7 @@ pub const RESTARTS_MAX: u32 = 8;
 pub struct DiscoveryLog {
     /// GENCTR.
     pub generation: u64,
-    /// In the controller's order, unchecked: see [`super::route`].
+    /// In the controller's order, unchecked: see [`super::route()`].
     pub entries: Vec<DiscoveryEntry>,
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// How commands are spread over equally good paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum PathPolicy {
     /// Each in turn.
     #[default]
@@ -15,6 +15,25 @@ pub enum PathPolicy {
     QueueDepth,
     /// The one that answers first, by what it took lately times what is in flight there.
     Latency,
+}
+
+impl PathPolicy {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::RoundRobin, Self::QueueDepth, Self::Latency];
+
+    /// Its name; the first two are those of Linux's `iopolicy`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::QueueDepth => "queue-depth",
+            Self::Latency => "latency",
+        }
+    }
+
+    /// The one of that name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.name() == name)
+    }
 }
 
 /// One of so many commands goes to the next path in turn by [`PathPolicy::Latency`], so that a path

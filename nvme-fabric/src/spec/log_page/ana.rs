@@ -38,6 +38,18 @@ pub enum AccessState {
 }
 
 impl AccessState {
+    /// The state in a word or two.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Optimized => "optimized",
+            Self::NonOptimized => "non-optimized",
+            Self::Inaccessible => "inaccessible",
+            Self::PersistentLoss => "persistent-loss",
+            Self::Change => "change",
+            Self::Other(_) => "reserved",
+        }
+    }
+
     /// Of bits 3:0.
     pub const fn parse(value: u8) -> Self {
         match value & 0xf {

@@ -21,6 +21,7 @@ use block_io::{
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::paths::{PathState, Settings};
 use nvme_fabric::host::{HostOptions, Paths, QueueIndex};
+use nvme_fabric::spec::log_page::AccessState;
 use nvme_fabric::spec::nqn::HostId;
 use nvme_fabric::target::{self, Connection, Namespace, Subsystem, Target};
 
@@ -57,6 +58,8 @@ pub(super) struct Site {
     listener: Option<SimListener>,
     served: Vec<Served>,
     held: Vec<Held>,
+    /// Requests that it has taken for the disk.
+    pub(super) carried: u64,
 }
 
 pub(super) struct Rig {
@@ -87,8 +90,12 @@ pub(super) fn name(site: usize) -> String {
 }
 
 pub(super) fn new_target(geometry: Geometry, uuid: HostId) -> Target {
+    let subsystem = Subsystem::new(nqn(SUBSYSTEM), "0123").expect("a serial number");
+    target_of(subsystem, geometry, uuid)
+}
+
+fn target_of(mut subsystem: Subsystem, geometry: Geometry, uuid: HostId) -> Target {
     let mut target = Target::new(target::Settings::default()).expect("settings are right");
-    let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "0123").expect("a serial number");
     let namespace = Namespace::new(geometry, uuid).expect("a namespace");
     subsystem.add_namespace(namespace).expect("room");
     target.add_subsystem(subsystem).expect("the name is free");
@@ -125,6 +132,7 @@ impl Rig {
             name: name(site),
             served: Vec::new(),
             held: Vec::new(),
+            carried: 0,
         };
         let options = (0..sites).map(|site| {
             let mut options = HostOptions { address: name(site), ..crate::harness::options() };
@@ -174,6 +182,18 @@ impl Rig {
     /// The namespace that targets started from now on serve.
     pub(super) fn replace(&mut self, site: usize, target: Target) {
         self.sites[site].target = target;
+    }
+
+    /// Gives a site that nobody is connected to an access group, in which the namespace is.
+    pub(super) fn with_access(&mut self, site: usize, state: AccessState) {
+        let subsystem = Subsystem::new(nqn(SUBSYSTEM), "0123").expect("a serial number");
+        let subsystem = subsystem.with_access_groups(&[(1, state)]).expect("a group");
+        self.replace(site, target_of(subsystem, self.geometry, self.uuid));
+    }
+
+    /// Switches that group.
+    pub(super) fn set_access(&mut self, site: usize, state: AccessState) {
+        self.sites[site].target.set_access_state(0, 1, state).expect("it has one");
     }
 
     /// The connections of a path are cut, both ends are told.
@@ -243,7 +263,7 @@ impl Rig {
     fn poll_site(&mut self, site: usize, now: Timestamp) -> bool {
         let mut progress = false;
         let Self { sites, queue, connections, late, random, pool, applied_late, .. } = self;
-        let Site { target, listener, served, held, .. } = &mut sites[site];
+        let Site { target, listener, served, held, carried, .. } = &mut sites[site];
         while let Some(stream) = listener.as_ref().and_then(SimListener::accept) {
             let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let connection = Connection::new(target.settings(), pool, local, now);
@@ -268,6 +288,7 @@ impl Rig {
             }
             while let Some(submission) = connection.next_submission() {
                 progress = true;
+                *carried += 1;
                 let request = submission.request;
                 match late {
                     Some(late)

@@ -4,9 +4,11 @@
 pub mod file_system;
 pub mod kernel_host;
 pub mod load;
+pub mod managed_target;
 pub mod nvmet;
 pub mod our_host;
 pub mod our_target;
+pub mod secret;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -74,6 +74,15 @@ impl KernelTarget {
         self.hosts.push(nqn.to_owned());
     }
 
+    /// Sets what the folder of an allowed host has under `name`: `dhchap_hash`, `dhchap_dhgroup`.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    #[track_caller]
+    pub fn set_host(&self, nqn: &str, name: &str, value: &str) {
+        set_attribute(host_folder(nqn).join(name), value);
+    }
+
     /// Sets what the subsystem's folder has under `name`: `attr_serial`, `attr_qid_max`.
     ///
     /// # Panics

@@ -25,6 +25,15 @@ impl OurTarget {
     /// When it does not become ready.
     #[track_caller]
     pub fn start(namespaces: &[&str]) -> Self {
+        Self::start_with(namespaces, &[])
+    }
+
+    /// The same with further arguments, `--name=value` or `--name`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[track_caller]
+    pub fn start_with(namespaces: &[&str], more: &[&str]) -> Self {
         let (port, discovery_port) = (free_port(), free_port());
         let mut arguments = vec![
             "target".to_owned(),
@@ -33,6 +42,7 @@ impl OurTarget {
             format!("--subsystem={SUBSYSTEM}"),
         ];
         arguments.extend(namespaces.iter().map(|uri| format!("--namespace={uri}")));
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let mut target = Self { arguments, port, discovery_port, command: None };
         target.start_again();
         target

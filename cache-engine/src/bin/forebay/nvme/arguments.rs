@@ -41,7 +41,7 @@ Examples:
     #[command(after_long_help = "\
 Examples:
   forebay nvme list
-  forebay nvme list --json | jq '.[] | select(.state != \"live\")'")]
+  forebay nvme list --json | jq '.[].paths[] | select(.state != \"live\")'")]
     List {
         #[command(flatten)]
         socket: SocketArgument,

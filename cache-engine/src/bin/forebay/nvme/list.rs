@@ -1,6 +1,6 @@
-//! `forebay nvme list`: the associations of a running service.
+//! `forebay nvme list`: the paths of a running service, a line each; as JSON an object for each volume.
 
-use cache_engine::control::model::{Answer, AssociationStatus, Request, VolumeStatus};
+use cache_engine::control::model::{Answer, AssociationStatus, PathReport, Request, VolumeStatus};
 use serde_json::Value;
 
 use crate::control_verbs::{SocketArgument, ask, json, unexpected};
@@ -22,11 +22,24 @@ pub(super) fn run(socket: &SocketArgument, as_json: bool) -> Result<(), Failure>
             remote.map(|(volume, association)| record(volume, association)).collect();
         return output::print(Value::from(records?));
     }
-    let header =
-        ["volume", "subsystem", "nsid", "address", "state", "cntlid", "queues", "kato", "up"];
-    let mut shown = table::new(&header, 5);
+    let header = [
+        "volume",
+        "subsystem",
+        "nsid",
+        "address",
+        "state",
+        "access",
+        "for",
+        "cntlid",
+        "queues",
+        "lost",
+        "reason",
+    ];
+    let mut shown = table::new(&header, header.len());
     for (volume, association) in remote {
-        shown.add_row(row(volume, association));
+        for path in &association.paths {
+            shown.add_row(row(volume, association, path));
+        }
     }
     output::print(shown)
 }
@@ -38,21 +51,28 @@ fn record(volume: &VolumeStatus, association: &AssociationStatus) -> Result<Valu
     Ok(record)
 }
 
-fn row(volume: &VolumeStatus, association: &AssociationStatus) -> [String; 9] {
-    let state = match &association.fault {
-        Some(fault) => format!("{}: {}", association.state, fault),
-        None => association.state.clone(),
-    };
-    let up = association.live_seconds.filter(|_| association.state == "live");
+fn row(volume: &VolumeStatus, association: &AssociationStatus, path: &PathReport) -> [String; 11] {
+    let absent = || "–".to_owned();
+    let mut state = path.state.clone();
+    if path.is_used {
+        state.push_str(", used");
+    }
+    if let Some(seconds) = path.next_attempt_seconds {
+        state.push_str(&format!(", next attempt in {seconds:.0} s"));
+    }
+    let fault = association.fault.as_ref().filter(|_| path.reason.is_none());
+    let reason = path.reason.as_ref().or(fault);
     [
         table::printable(&volume.name),
         table::printable(&association.subsystem),
         association.namespace_id.to_string(),
-        table::printable(&format!("{} {}", association.transport, association.address)),
+        table::printable(&format!("{} {}", association.transport, path.address)),
         table::printable(&state),
-        association.controller_id.to_string(),
-        format!("{} of {}", association.io_queues, association.queue_entries),
-        format!("{} ms", association.keep_alive_ms),
-        up.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.0} s")),
+        path.access.as_deref().map_or_else(absent, table::printable),
+        format!("{:.0} s", path.state_seconds),
+        path.controller_id.map_or_else(absent, |id| id.to_string()),
+        format!("{} of {}", path.io_queues, association.queue_entries),
+        path.losses.to_string(),
+        reason.map_or_else(absent, |reason| table::printable(reason)),
     ]
 }

@@ -35,7 +35,11 @@ Examples:
         --cache memory: --cache-size 512M --mode write-around --stats json \\
         --export nbd://127.0.0.1:10809/v1
 
-  The same, cached on a device such that it is warm again even after a crash, and encrypted:
+  One that is reached over two addresses, and whose loss is not waited for:
+    forebay run --export nbd://127.0.0.1:10809/v1 --origin \\
+        'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?path=192.0.2.8&fast-io-fail-tmo=5'
+
+  One cached on a device such that it is warm again even after a crash, and encrypted:
     forebay run --origin 'nvme+tcp://192.0.2.7/nqn.2014-08.org.example:v1?nsid=1' \\
         --cache file:/dev/nvme0n1p4 --generation 1 --encryption-key file:/etc/forebay/key \\
         --export nbd://127.0.0.1:10809/v1

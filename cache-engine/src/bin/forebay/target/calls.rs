@@ -20,7 +20,7 @@ use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Hosts, NamespaceKey};
 use uuid::Uuid;
 
-use super::configuration::{access_of_word, word_of_access};
+use super::configuration::access_of_word;
 use super::files;
 use super::managed::{Exposed, ManagedTarget, NAME_MAX, Step, Store};
 use super::service::serial_number;
@@ -329,7 +329,7 @@ impl ManagedTarget {
         self.task.target_mut().set_access_state(place, group, state)?;
         let nqn = self.task.target().subsystems()[place].nqn().to_string();
         let subsystem = self.store_mut()?.state.subsystem(&nqn);
-        subsystem.access.insert(group, word_of_access(state).to_owned());
+        subsystem.access.insert(group, state.name().to_owned());
         self.remember(Answer::Done {})
     }
 

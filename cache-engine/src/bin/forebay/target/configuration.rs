@@ -14,6 +14,7 @@ use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Hosts, Settings};
 use serde::Deserialize;
 
+use super::security::{SecurityPlan, SecurityTable};
 use crate::failure::Failure;
 
 #[derive(Debug, Deserialize)]
@@ -31,6 +32,8 @@ struct Configuration {
     volumes: Option<VolumesTable>,
     #[serde(default)]
     limits: LimitsTable,
+    #[serde(default)]
+    security: SecurityTable,
     #[serde(default)]
     subsystem: Vec<SubsystemTable>,
 }
@@ -86,6 +89,7 @@ pub(super) struct TargetPlan {
     pub(super) discovery_name: Option<Nqn>,
     pub(super) referrals: Vec<Endpoint>,
     pub(super) settings: Settings,
+    pub(super) security: SecurityPlan,
     pub(super) volumes: Option<VolumesPlan>,
     pub(super) subsystems: Vec<SubsystemPlan>,
 }
@@ -119,13 +123,13 @@ pub(super) struct NamespacePlan {
     pub(super) access_group: u32,
 }
 
-/// Words for the states of an access group, and the states.
-const ACCESS_WORDS: [(&str, AccessState); 5] = [
-    ("optimized", AccessState::Optimized),
-    ("non-optimized", AccessState::NonOptimized),
-    ("inaccessible", AccessState::Inaccessible),
-    ("persistent-loss", AccessState::PersistentLoss),
-    ("change", AccessState::Change),
+/// The states that an access group can be given.
+const ACCESS_STATES: [AccessState; 5] = [
+    AccessState::Optimized,
+    AccessState::NonOptimized,
+    AccessState::Inaccessible,
+    AccessState::PersistentLoss,
+    AccessState::Change,
 ];
 
 /// The state that a word means.
@@ -133,17 +137,10 @@ const ACCESS_WORDS: [(&str, AccessState); 5] = [
 /// # Errors
 /// What words there are.
 pub(crate) fn access_of_word(word: &str) -> Result<AccessState, String> {
-    let found = ACCESS_WORDS.iter().find(|(other, _)| *other == word);
-    found.map(|(_, state)| *state).ok_or_else(|| {
-        let words = ACCESS_WORDS.map(|(word, _)| word).join(", ");
+    ACCESS_STATES.into_iter().find(|state| state.name() == word).ok_or_else(|| {
+        let words = ACCESS_STATES.map(AccessState::name).join(", ");
         format!("access state '{}': must be one of {words}", word.escape_debug())
     })
-}
-
-/// The word for a state.
-pub(super) fn word_of_access(state: AccessState) -> &'static str {
-    let found = ACCESS_WORDS.iter().find(|(_, other)| *other == state);
-    found.map_or("unknown", |(word, _)| word)
 }
 
 /// Reads the file at `path`.
@@ -188,6 +185,7 @@ fn parse(text: &str) -> Result<TargetPlan, String> {
         discovery_name: read.discovery_nqn.map(|text| name("discovery-nqn", &text)).transpose()?,
         referrals: endpoints("referrals", &read.referrals)?,
         settings: settings(&read.limits, read.controller_id_first, read.port_id_first)?,
+        security: read.security.plan()?,
         volumes: read.volumes.map(volumes).transpose()?,
         subsystems,
     })
@@ -299,6 +297,9 @@ mod tests {
         let usual = Settings::default();
         assert_ne!(plan.settings.controller_id_first, usual.controller_id_first);
         assert_ne!(plan.settings.port_id_first, usual.port_id_first);
+        let security = &plan.security;
+        assert!(security.require_authentication && !security.hosts.is_empty());
+        assert!(security.tls.is_some());
         let first = &plan.subsystems[0];
         assert!(first.serial.is_some() && first.hosts != Hosts::Any);
         assert_eq!(first.access[0], (1, AccessState::Optimized));
@@ -335,6 +336,16 @@ mod tests {
             (subsystem("access = { x = 'change' }"), "access 'x': "),
             (subsystem("") + "[limits]\nmemory = '1MB'", "[limits] memory '1MB': "),
             (subsystem("").replace("'h'", "'::1'"), "listen '::1': "),
+            (subsystem("") + "[security]\ntls = 'offered'", "tls: needs tls-keys"),
+            (
+                subsystem("") + "[security]\ntls = 'yes'\ntls-keys = '/k'",
+                "tls 'yes': must be required or offered",
+            ),
+            (subsystem("") + "[security]\nrequire-authentication = true", "nobody could connect"),
+            (
+                subsystem("") + "[[security.host]]\nnqn = 'x'\nsecret-file = '/s'",
+                "[[security.host]] nqn 'x': ",
+            ),
             (
                 subsystem("[[subsystem]]\nnqn = 'nqn.2014-08.org.example:a'"),
                 "there is one of that name",

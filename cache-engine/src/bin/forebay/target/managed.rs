@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use block_io::reactor::{MailSender, Mailbox, Reactor, Task};
 use block_io::{BlockDevice, DeviceError, Timestamp};
@@ -29,9 +30,11 @@ use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{
     Hosts, Listener, Namespace, NamespaceKey, SecureChannel, Subsystem, Target,
 };
+use nvme_fabric::tls::Keyring;
 
 use super::configuration::{NamespacePlan, SubsystemPlan, TargetPlan, VolumesPlan, access_of_word};
 use super::files;
+use super::security::Security;
 use super::service::{DEVICE_DEPTH, serial_number};
 use super::state::State;
 use crate::failure::Failure;
@@ -91,6 +94,7 @@ pub(crate) struct ManagedTarget {
     pub(super) discovery: Vec<SocketAddr>,
     pub(super) exposed: Vec<Exposed>,
     pub(super) store: Option<Store>,
+    security: Security,
     signals: Option<SignalWatch>,
     is_ending: bool,
     // In the order of their end: whoever waits for an answer learns that there will be none.
@@ -119,6 +123,7 @@ impl ManagedTarget {
             target.add_referral(Listener { address, port, channel: SecureChannel::None })?;
         }
         let store = plan.volumes.map(Store::open).transpose()?;
+        let security = Security::read(plan.security)?;
         let (job_done, jobs_done) = reactor.mailbox(1)?;
         let mut managed = Self {
             reactor: reactor.clone(),
@@ -128,6 +133,7 @@ impl ManagedTarget {
             discovery: Vec::new(),
             exposed: Vec::new(),
             store,
+            security,
             signals: None,
             is_ending: false,
             under_way: None,
@@ -145,11 +151,13 @@ impl ManagedTarget {
         managed.signals = Some(Signals::new()?.watch(reactor));
         for endpoint in &plan.listen {
             let address = endpoint.resolve(NVME_TCP_PORT)?;
-            managed.listeners.push(managed.task.listen(address, Service::Subsystems)?);
+            let bound = managed.listen(address, Service::Subsystems)?;
+            managed.listeners.push(bound);
         }
         for endpoint in &plan.discovery {
             let address = endpoint.resolve(DISCOVERY_PORT)?;
-            managed.discovery.push(managed.task.listen(address, Service::Discovery)?);
+            let bound = managed.listen(address, Service::Discovery)?;
+            managed.discovery.push(bound);
         }
         if let Some(path) = &plan.control {
             let options = ServerOptions::default();
@@ -219,8 +227,31 @@ impl ManagedTarget {
         hosts: Hosts,
         access: &[(u32, AccessState)],
     ) -> Result<usize, DeviceError> {
-        let subsystem = Subsystem::new(nqn.clone(), serial)?.with_access_groups(access)?;
-        self.task.add_subsystem(subsystem.with_hosts(hosts)?, Vec::new())
+        let mut subsystem = Subsystem::new(nqn.clone(), serial)?.with_access_groups(access)?;
+        self.security.admit(&mut subsystem)?;
+        let place = self.task.add_subsystem(subsystem.with_hosts(hosts)?, Vec::new())?;
+        if let Some((keyring, _)) = self.keyring()? {
+            self.task.replace_keyring(&keyring);
+        }
+        Ok(place)
+    }
+
+    fn keyring(&self) -> Result<Option<(Rc<Keyring>, SecureChannel)>, DeviceError> {
+        let subsystems = self.task.target().subsystems();
+        self.security.keyring(subsystems.values().map(Subsystem::nqn))
+    }
+
+    /// Listens at an address, and returns the one that it got. Who is to use TLS finds out from
+    /// discovery that he is, so discovery is open without.
+    fn listen(&mut self, address: SocketAddr, service: Service) -> Result<SocketAddr, DeviceError> {
+        let Some((keyring, channel)) = self.keyring()? else {
+            return self.task.listen(address, service);
+        };
+        let channel = match service {
+            Service::Subsystems => channel,
+            Service::Discovery => SecureChannel::Offered,
+        };
+        self.task.listen_with_tls(address, service, channel, &keyring)
     }
 
     fn configure_namespace(

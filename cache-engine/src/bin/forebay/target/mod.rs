@@ -13,6 +13,7 @@ mod configuration;
 mod files;
 mod managed;
 mod restore;
+mod security;
 mod service;
 mod state;
 mod status;

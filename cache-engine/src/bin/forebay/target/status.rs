@@ -8,7 +8,6 @@ use cache_engine::control::target_model::{
 use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{Hosts, NamespaceKey, Subsystem};
 
-use super::configuration::word_of_access;
 use super::managed::ManagedTarget;
 
 impl ManagedTarget {
@@ -53,10 +52,7 @@ impl ManagedTarget {
             },
             access_groups: subsystem
                 .access_groups()
-                .map(|(group, state)| TargetAccessGroup {
-                    group,
-                    state: word_of_access(state).to_owned(),
-                })
+                .map(|(group, state)| TargetAccessGroup { group, state: state.name().to_owned() })
                 .collect(),
             namespaces: namespaces.collect(),
             associations: associations
