@@ -153,8 +153,10 @@ impl<'input> Session<'input> {
                 .map(Host::Namespace),
         };
         let mut choices = Choices::new(script);
+        let mut host = host.expect("sound options");
+        host.controller().seed_random(&[4; 32]);
         Self {
-            host: host.expect("sound options"),
+            host,
             side,
             served: [None, None],
             ways: Default::default(),

@@ -67,14 +67,14 @@ fn deliver(endpoint: &mut impl Endpoint, bytes: &[u8]) -> usize {
     taken
 }
 
-/// Takes what an endpoint has to send, or a part of it.
+/// Takes what an endpoint has to send, or a part of it; nothing only when there is nothing.
 fn collect(endpoint: &mut impl Endpoint, random: &mut Random) -> Vec<u8> {
     let mut pieces = Vec::new();
     endpoint.transmit_from(&mut pieces, 64);
     assert!(pieces.len() <= 64, "{} pieces of 64", pieces.len());
     let mut bytes: Vec<u8> = pieces.iter().flat_map(block_io::Buffer::to_vec).collect();
-    if random.below(4) == 0 {
-        bytes.truncate(random.below(bytes.len() + 1));
+    if random.below(4) == 0 && !bytes.is_empty() {
+        bytes.truncate(1 + random.below(bytes.len()));
     }
     if !bytes.is_empty() {
         endpoint.transmitted(bytes.len());

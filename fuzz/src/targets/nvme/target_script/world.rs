@@ -232,11 +232,11 @@ impl World {
                     exchange.received(&message, &keys, names, &mut self.secrets)
                 }
                 Action::Done => break,
-                Action::Failed(_) => {
+                Action::Failed(reason) => {
                     let has_secret = self.setting.secret == SecretOf::Known;
                     let is_sound = |host: &ScriptedHost| !host.is_lost && !host.has_made_up;
                     let is_sound = self.hosts[slot].as_ref().is_some_and(is_sound);
-                    assert!(!(has_secret && is_sound), "a sound host was refused");
+                    assert!(!(has_secret && is_sound), "a sound host was refused: {reason}");
                     return;
                 }
             };
