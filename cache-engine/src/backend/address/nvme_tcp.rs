@@ -1,7 +1,7 @@
 //! `nvme+tcp://HOST[:4420]/SUBNQN?nsid=1`: a namespace of a subsystem reached over TCP.
 //!
-//! Secrets are named by their files, never written here. Further addresses of the same subsystem and
-//! what is done when one is lost: [`super::nvme_paths`].
+//! Secrets are named by their files, never written here. Further addresses of the same subsystem
+//! and what is done when one is lost: [`super::nvme_paths`].
 //!
 //! The scheme is our own; NVMe itself gives transports and names but no URI.
 
@@ -59,7 +59,7 @@ pub struct NvmeTcpAddress {
     /// Seconds after which every queue is authenticated again; absent for never.
     pub authentication_seconds: Option<u32>,
     /// Further paths, and how long each thing may take.
-    pub paths: PathChoices,
+    pub paths: Box<PathChoices>,
     /// Authentication generates a key, and everything else goes over TLS with it.
     pub concatenate: bool,
 }
@@ -104,7 +104,7 @@ impl NvmeTcpAddress {
             secret_file: None,
             controller_secret_file: None,
             authentication_seconds: None,
-            paths: PathChoices::default(),
+            paths: Box::default(),
             concatenate: false,
         }
     }
