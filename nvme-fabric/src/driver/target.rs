@@ -443,6 +443,7 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
             progress = true;
         }
         progress |= self.accept(now);
+        progress |= self.devices.poll(now, &mut self.completions);
         for index in 0..self.peers.len() {
             progress |= self.move_peer(index, now);
         }
