@@ -460,6 +460,7 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
             progress = true;
         }
         progress |= self.accept(now);
+        progress |= self.devices.poll(now, &mut self.completions);
         #[cfg(feature = "tls")]
         {
             progress |= self.generated.expire(now);
