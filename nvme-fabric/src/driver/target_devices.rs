@@ -150,3 +150,48 @@ impl<Queue: BlockQueue> OpenQueues<Queue> {
         self.0.first_mut().filter(|_| !is_removed).map(|(_, queue)| queue)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use block_io::{Geometry, Request};
+
+    use super::*;
+
+    /// Counts how often it was polled.
+    struct Counted(Rc<Cell<u32>>);
+
+    impl BlockQueue for Counted {
+        fn geometry(&self) -> Geometry {
+            Geometry::new(1 << 20)
+        }
+
+        fn submit(&mut self, request: Request) -> Result<(), Request> {
+            Err(request)
+        }
+
+        fn poll(&mut self, _: Timestamp, _: &mut Vec<Completion>) -> bool {
+            self.0.set(self.0.get() + 1);
+            false
+        }
+
+        fn in_flight(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn a_device_that_no_connection_uses_is_polled() {
+        let polled = Rc::new(Cell::new(0));
+        let mut devices = Devices::new();
+        let key = NamespaceKey { subsystem: 0, namespace: 0 };
+        devices.add(key, Counted(Rc::clone(&polled)));
+        devices.poll(Timestamp(0), &mut Vec::new());
+        assert_eq!(polled.get(), 1);
+        devices.remove(|_| true);
+        devices.poll(Timestamp(0), &mut Vec::new());
+        assert_eq!(polled.get(), 1, "it was removed, and nobody has it open");
+    }
+}

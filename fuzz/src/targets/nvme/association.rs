@@ -1,5 +1,5 @@
-//! Both ends of an association, with a stranger in each of its streams who leaves PDUs out, repeats,
-//! reorders, changes, shortens and makes them up, and who lets time pass or closes.
+//! Both ends of an association, with a stranger in each of its streams who leaves PDUs out,
+//! repeats, reorders, changes, shortens and makes them up, and who lets time pass or closes.
 //!
 //! ```text
 //!   Controller ──PDUs──▶ stranger ──PDUs──▶ Connection ─▶ Target
@@ -28,8 +28,8 @@ use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
 use crate::mutation::Random;
 
-/// The target. The first byte is the setting, see the constants; what the stranger does follows: how
-/// many PDUs pass, then what is done to the next one.
+/// The target. The first byte is the setting, see the constants; what the stranger does follows:
+/// how many PDUs pass, then what is done to the next one.
 pub const TARGET: Target = Target { name: "association", run, cost: 40, seeds };
 
 /// Bits of the setting, beside [`super::CONTROL_DIGESTS`].
