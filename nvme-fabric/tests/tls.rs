@@ -320,5 +320,45 @@ fn discovery_tells_hosts_that_tls_is_required() {
     // TREQ required, SECTYPE TLS 1.3; the discovery service itself is plain.
     assert_eq!((subsystem.requirements & 3, subsystem.security), (1, 2));
     let discovery = entry(Nqn::discovery().as_str());
-    assert_eq!((discovery.requirements & 3, discovery.security), (0, 0));
+    assert_eq!((discovery.requirements & 3, discovery.security), (2, 0));
+    assert!(entries.clone().all(|entry| entry.requirements & 4 != 0), "flow control may be off");
+}
+
+#[test]
+fn discovery_is_asked_over_tls_where_it_is_told_to_be() {
+    let reactor = reactor();
+    let (mut task, _) = target(&reactor, &KEY_256, SecureChannel::Offered);
+    let mut keyring = Keyring::new().expect("the library works");
+    let key = ConfiguredPsk::new(&KEY_384).expect("a key");
+    keyring.allow(&nqn(HOST), &Nqn::discovery(), &key).expect("derives");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let (service, channel) = (Service::Discovery, SecureChannel::Required);
+    let port = task.listen_with_tls(any, service, channel, &Rc::new(keyring)).expect("listens");
+    let found = serve(&reactor, task, move || {
+        let reactor = self::reactor();
+        let mut asked = DiscoverOptions::new("127.0.0.1", nqn(HOST), HostId([2; 16]));
+        asked.port = port.port();
+        let ask = |key: Option<&[u8]>| {
+            let psk = key.map(|key| ConfiguredPsk::new(key).expect("a key"));
+            let tls = psk.map(|psk| HostTls { psk, identities: Identities::Both });
+            let asked = DiscoverOptions { tls, ..asked.clone() };
+            discover(&reactor, &asked).expect("the reactor works")
+        };
+        for (key, expected) in
+            [(None, "closed the connection"), (Some(&KEY_256[..]), "no key for the identity")]
+        {
+            let findings = ask(key);
+            assert!(findings.answers.is_empty());
+            let error = &findings.failures[0].1;
+            assert!(error.contains(expected), "{error}");
+        }
+        ask(Some(&KEY_384))
+    });
+    assert!(found.failures.is_empty(), "{:?}", found.failures);
+    let entries = &found.answers[0].log.entries;
+    let entry = |name: &str| entries.iter().find(|entry| entry.subsystem == name).expect("listed");
+    assert_eq!((entry(Nqn::discovery().as_str()).requirements & 3), 1);
+    // Offered at the subsystem: not required, and TLS 1.3 all the same.
+    let subsystem = entry(SUBSYSTEM);
+    assert_eq!((subsystem.requirements & 3, subsystem.security), (2, 2));
 }

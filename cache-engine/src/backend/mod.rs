@@ -177,7 +177,8 @@ pub fn connect_options(address: &NvmeTcpAddress) -> Result<ConnectOptions, Devic
     }
     let host = address.endpoint.host.clone();
     let authentication = address.secret_file.as_deref().map(|path| {
-        let keys = nvme_secret::keys_of(path, address.controller_secret_file.as_deref())?;
+        let mut keys = nvme_secret::keys_of(path, address.controller_secret_file.as_deref())?;
+        keys.concatenate = address.concatenate;
         let repeat_every =
             address.authentication_seconds.map(|every| Duration::from_secs(every.into()));
         Ok::<_, DeviceError>(HostAuthentication { keys, repeat_every })

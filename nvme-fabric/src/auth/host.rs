@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use super::group::{KeyPair, SharedValue};
 use super::hash::Digest;
 use super::response::{Asked, Names, Role, response};
-use super::{Group, HashFunction, Keys, Random};
+use super::{Concatenation, GeneratedPsk, Group, HashFunction, Keys, Random, psk};
 use crate::spec::auth::{
     Challenge, Explanation, Failure, FailureKind, Header, Kind, MessageError, Negotiate, Reply,
     Success1, Success2,
@@ -36,7 +36,9 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Exchange {
     transaction: u16,
+    concatenation: Concatenation,
     phase: Phase,
+    generated: Option<GeneratedPsk>,
 }
 
 #[derive(Debug)]
@@ -62,14 +64,26 @@ struct Expected {
 
 impl Exchange {
     /// A transaction under this name, and the message that starts it.
-    pub fn start(keys: &Keys, transaction: u16) -> (Self, Vec<u8>) {
+    pub fn start(keys: &Keys, transaction: u16, concatenation: Concatenation) -> (Self, Vec<u8>) {
+        let choices = keys.choices_for(concatenation);
         let negotiate = Negotiate {
             transaction,
-            secure_channel: 0,
-            hashes: keys.choices.hashes.iter().map(|hash| hash.id()).collect(),
-            groups: keys.choices.groups.iter().map(|group| group.id()).collect(),
+            secure_channel: concatenation.code(),
+            hashes: choices.hashes.iter().map(|hash| hash.id()).collect(),
+            groups: choices.groups.iter().map(|group| group.id()).collect(),
         };
-        (Self { transaction, phase: Phase::Negotiating }, negotiate.encode())
+        let phase = Phase::Negotiating;
+        (Self { transaction, concatenation, phase, generated: None }, negotiate.encode())
+    }
+
+    /// What kind of transaction it is.
+    pub fn concatenation(&self) -> Concatenation {
+        self.concatenation
+    }
+
+    /// The key that it has generated, once it is done; given once.
+    pub fn take_generated(&mut self) -> Option<GeneratedPsk> {
+        self.generated.take().filter(|_| matches!(self.phase, Phase::Over))
     }
 
     /// The controller has taken the message that was to be sent.
@@ -96,6 +110,7 @@ impl Exchange {
     ) -> Action {
         if let Some(refused) = refusal(message) {
             self.phase = Phase::Over;
+            self.generated = None;
             return Action::Failed(refused);
         }
         let outcome = match std::mem::replace(&mut self.phase, Phase::Over) {
@@ -116,11 +131,12 @@ impl Exchange {
         let challenge = Challenge::parse(message)?;
         self.check_transaction(challenge.transaction)?;
         let Challenge { hash, group, .. } = challenge;
-        if !keys.choices.hashes.contains(&hash) {
+        let choices = keys.choices_for(self.concatenation);
+        if !choices.hashes.contains(&hash) {
             let text = format!("the controller chose {hash}, which was not offered");
             return Err(Fault::new(Explanation::HashUnusable, text));
         }
-        if !keys.choices.groups.contains(&group) {
+        if !choices.groups.contains(&group) {
             let text = format!("the controller chose the group {group}, which was not offered");
             return Err(Fault::new(Explanation::GroupUnusable, text));
         }
@@ -129,7 +145,7 @@ impl Exchange {
         let asked = Asked {
             hash,
             transaction: self.transaction,
-            secure_channel: 0,
+            secure_channel: self.concatenation.code(),
             challenge: &challenge.challenge,
             sequence: challenge.sequence,
             shared: shared.as_ref(),
@@ -143,12 +159,18 @@ impl Exchange {
             public: pair.map(|pair| pair.public().to_vec()).unwrap_or_default(),
         };
         let mut expected = Expected { hash, response: None };
-        if let Some(secret) = &keys.controller {
-            let challenge = random.bytes(hash.length()).to_vec();
+        if keys.controller.is_some() || self.concatenation != Concatenation::None {
+            reply.challenge = Some(random.bytes(hash.length()).to_vec());
+        }
+        if let (Some(secret), Some(challenge)) = (&keys.controller, &reply.challenge) {
             reply.sequence = random.sequence();
-            let asked = Asked { challenge: &challenge, sequence: reply.sequence, ..asked };
+            let asked = Asked { challenge, sequence: reply.sequence, ..asked };
             expected.response = Some(response(Role::Controller, secret, names, &asked));
-            reply.challenge = Some(challenge);
+        }
+        if self.concatenation != Concatenation::None
+            && let (Some(own), Some(shared)) = (&reply.challenge, &shared)
+        {
+            self.generated = Some(psk::generate(hash, shared, &challenge.challenge, own));
         }
         self.phase = Phase::Replying(expected);
         Ok(Action::Send(reply.encode()))
@@ -182,6 +204,7 @@ impl Exchange {
     }
 
     fn fail(&mut self, fault: Fault) -> Action {
+        self.generated = None;
         self.phase = Phase::Failing(fault.text);
         let (by, transaction) = (FailureKind::Host, self.transaction);
         Action::Send(Failure { by, transaction, explanation: fault.explanation }.encode())

@@ -42,7 +42,8 @@ pub use random::{Random, SEED_LENGTH};
 pub use response::Names;
 pub use secret::Secret;
 
-pub use crate::spec::auth::{Group, HashFunction};
+pub use crate::spec::auth::{Concatenation, Group, HashFunction};
+pub use psk::GeneratedPsk;
 
 /// What an end may agree to, in the order of its preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,17 @@ impl Default for Choices {
 }
 
 impl Choices {
+    /// What of them can generate a key for TLS: a group, whose shared value it is made of, and a
+    /// hash that a cipher suite has. Base 2.1 §8.3.4.5.9; Linux refuses the same.
+    pub(crate) fn for_concatenation(&self) -> Self {
+        let suits = |hash: &HashFunction| *hash != HashFunction::Sha512;
+        let is_group = |group: &Group| *group != Group::Null;
+        Self {
+            hashes: self.hashes.iter().copied().filter(suits).collect(),
+            groups: self.groups.iter().copied().filter(is_group).collect(),
+        }
+    }
+
     /// Whether there is one of each.
     ///
     /// # Errors
@@ -91,12 +103,20 @@ pub struct Keys {
     pub controller: Option<Secret>,
     /// What may be agreed to.
     pub choices: Choices,
+    /// Secure channel concatenation: authentication generates a key, and commands are taken only
+    /// over TLS with it. A host asks for nothing less, and a target takes nothing less of a host
+    /// that is to have it; without it a target leaves it to the host.
+    ///
+    /// The key is of a Diffie-Hellman exchange that the secrets authenticate. Without the
+    /// controller's secret only the target knows whom it talks to: a host is then safe from whoever
+    /// listens, and not from whoever answers in the target's place.
+    pub concatenate: bool,
 }
 
 impl Keys {
     /// Keys with a host's secret only, and every choice.
     pub fn new(host: Secret) -> Self {
-        Self { host, controller: None, choices: Choices::default() }
+        Self { host, controller: None, choices: Choices::default(), concatenate: false }
     }
 
     /// The same with a controller's secret.
@@ -104,10 +124,45 @@ impl Keys {
     pub fn with_controller(self, secret: Secret) -> Self {
         Self { controller: Some(secret), ..self }
     }
+
+    /// The same with [`concatenate`](Self::concatenate).
+    #[must_use]
+    pub fn with_concatenation(self) -> Self {
+        Self { concatenate: true, ..self }
+    }
+
+    /// What may be agreed to in a transaction that does, or does not, generate a key.
+    pub(crate) fn choices_for(&self, concatenation: Concatenation) -> Choices {
+        match concatenation {
+            Concatenation::None => self.choices.clone(),
+            Concatenation::New | Concatenation::Replace => self.choices.for_concatenation(),
+        }
+    }
+
+    /// Whether anything can be agreed to with them.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&self) -> Result<(), block_io::DeviceError> {
+        self.choices.check()?;
+        if self.concatenate && self.choices.for_concatenation().check().is_err() {
+            return Err(block_io::DeviceError::new(format!(
+                "authentication: the hashes {:?} with the groups {:?}: a secure channel needs \
+                 SHA-256 or SHA-384, and a group other than NULL",
+                self.choices.hashes, self.choices.groups
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// The names that responses and transformed secrets depend on.
 impl<'names> Names<'names> {
+    #[cfg(feature = "tls")]
+    pub(crate) const fn of(host: &'names str, subsystem: &'names str) -> Self {
+        Self { host, subsystem }
+    }
+
     /// A host's name and a subsystem's.
     pub fn new(host: &'names Nqn, subsystem: &'names Nqn) -> Self {
         Self { host: host.as_str(), subsystem: subsystem.as_str() }

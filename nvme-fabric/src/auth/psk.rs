@@ -6,9 +6,12 @@
 //!   TLS PSK       = HKDF-Expand-Label(HKDF-Extract(0, PSK), "nvme-tls-psk", "hh digest", L)
 //!   identity      = "NVMe1G" hh ' ' host NQN ' ' subsystem NQN ' ' digest     TP8018 §3.6.1.3
 //! ```
-//! Pure functions: nothing here opens a channel, and neither end offers secure concatenation yet
-//! (SC_C is 0). A retained PSK goes the same way from the second line on, with `R` for `G`.
+//! Pure functions. A configured key goes the same way from the second line on, after a step with
+//! the label "HostNQN", and with `R` for `G`: `tls/derivation.rs`.
 
+use std::fmt;
+
+#[cfg(any(feature = "tls", test))]
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
@@ -17,18 +20,37 @@ use super::group::SharedValue;
 use super::hash::{hash, hmac};
 use super::response::Names;
 
-/// The label of the last step, with the prefix of RFC 8446 §7.1.
-const LABEL: &[u8] = b"tls13 nvme-tls-psk";
+/// What every label begins with. RFC 8446 §7.1
+#[cfg(any(feature = "tls", test))]
+const PREFIX: &str = "tls13 ";
 
-/// The PSK that a transaction with these challenges generates.
-pub fn generate(
+/// A key that a transaction has generated. Overwritten when dropped, and never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GeneratedPsk(Zeroizing<Vec<u8>>);
+
+impl GeneratedPsk {
+    /// The 32 or 48 bytes of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GeneratedPsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GeneratedPsk({} bytes)", self.0.len())
+    }
+}
+
+/// The PSK that a transaction with these challenges generates: C1, which the controller made, and
+/// C2, which the host made.
+pub(super) fn generate(
     function: HashFunction,
     shared: &SharedValue,
-    host_challenge: &[u8],
     controller_challenge: &[u8],
-) -> Zeroizing<Vec<u8>> {
+    host_challenge: &[u8],
+) -> GeneratedPsk {
     let session = hash(function, shared.bytes());
-    of_session_key(function, &session, host_challenge, controller_challenge)
+    GeneratedPsk(of_session_key(function, &session, controller_challenge, host_challenge))
 }
 
 pub(super) fn of_session_key(
@@ -40,46 +62,36 @@ pub(super) fn of_session_key(
     Zeroizing::new(hmac(function, session, &[first, second]).to_vec())
 }
 
-/// The digest that names a PSK between these two; absent for SHA-512, which no cipher suite of
-/// TLS 1.3 has.
-pub fn digest(function: HashFunction, psk: &[u8], names: Names<'_>) -> Option<String> {
-    if function == HashFunction::Sha512 {
-        return None;
-    }
+/// The digest that names a PSK between these two.
+#[cfg(any(feature = "tls", test))]
+pub(crate) fn digest(function: HashFunction, psk: &[u8], names: Names<'_>) -> String {
     let parts: [&[u8]; 4] =
         [names.host.as_bytes(), b" ", names.subsystem.as_bytes(), b" NVMe-over-Fabrics"];
-    Some(Base64::encode_string(&hmac(function, psk, &parts)))
+    Base64::encode_string(&hmac(function, psk, &parts))
 }
 
-/// The key for TLS 1.3 of a PSK with this digest; absent as above.
-pub fn derive_tls(function: HashFunction, psk: &[u8], digest: &str) -> Option<Zeroizing<Vec<u8>>> {
-    if function == HashFunction::Sha512 {
-        return None;
-    }
+/// HKDF-Extract without salt (RFC 5869 §2.2), then HKDF-Expand-Label to the hash's length (RFC 8446
+/// §7.1). Absent where the label or the context has more than 255 bytes.
+#[cfg(any(feature = "tls", test))]
+pub(crate) fn expand_label(
+    function: HashFunction,
+    key: &[u8],
+    label: &str,
+    context: &str,
+) -> Option<Zeroizing<Vec<u8>>> {
     let length = function.length();
-    // HKDF-Extract, RFC 5869 §2.2, with zeros for salt.
-    let extracted = hmac(function, &[0; 64][..length], &[psk]);
-    // HkdfLabel, RFC 8446 §7.1: the length wanted, label and context with theirs before them.
-    let context = format!("{:02} {digest}", function.id());
+    let extracted = hmac(function, &[0; 64][..length], &[key]);
+    let label_length = u8::try_from(PREFIX.len() + label.len()).ok()?;
     let context_length = u8::try_from(context.len()).ok()?;
-    let label_length = LABEL.len() as u8;
     // One block of HKDF-Expand is as long as the key, RFC 5869 §2.3.
-    let key = hmac(
-        function,
-        &extracted,
-        &[
-            &(length as u16).to_be_bytes(),
-            &[label_length],
-            LABEL,
-            &[context_length],
-            context.as_bytes(),
-            &[1],
-        ],
-    );
-    Some(Zeroizing::new(key.to_vec()))
-}
-
-/// The identity under which a generated PSK is offered.
-pub fn identity(function: HashFunction, names: Names<'_>, digest: &str) -> String {
-    format!("NVMe1G{:02} {} {} {digest}", function.id(), names.host, names.subsystem)
+    let parts: [&[u8]; 7] = [
+        &(length as u16).to_be_bytes(),
+        &[label_length],
+        PREFIX.as_bytes(),
+        label.as_bytes(),
+        &[context_length],
+        context.as_bytes(),
+        &[1],
+    ];
+    Some(Zeroizing::new(hmac(function, &extracted, &parts).to_vec()))
 }

@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 use super::group::KeyPair;
 use super::host::{Fault, share};
 use super::response::{Asked, Names, Role, response};
-use super::{Group, HashFunction, Keys, Random};
+use super::{Concatenation, GeneratedPsk, Group, HashFunction, Keys, Random, psk};
 use crate::spec::auth::{
     Challenge, Explanation, Failure, FailureKind, Header, Kind, Negotiate, Reply, Success1,
     Success2,
@@ -31,6 +31,32 @@ pub struct Authentication {
     transaction: u16,
     /// Why the queue's connection must end.
     failure: Option<String>,
+    /// The key of the last transaction that generated one and succeeded.
+    generated: Option<GeneratedPsk>,
+}
+
+/// Which kinds of transaction a queue takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Without a key.
+    pub none: bool,
+    /// [`Concatenation::New`].
+    pub new: bool,
+    /// [`Concatenation::Replace`].
+    pub replace: bool,
+}
+
+impl Allowed {
+    /// Authentication alone.
+    pub const PLAIN: Self = Self { none: true, new: false, replace: false };
+
+    const fn includes(self, concatenation: Concatenation) -> bool {
+        match concatenation {
+            Concatenation::None => self.none,
+            Concatenation::New => self.new,
+            Concatenation::Replace => self.replace,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,9 +65,10 @@ enum State {
     Idle,
     Challenging(Box<Open>),
     AwaitingReply(Box<Open>),
-    /// Success1 is due, and Success2 after it when the controller is to prove itself.
-    Answering(Success1),
-    AwaitingSuccess2,
+    /// Success1 is due, and Success2 after it when the controller is to prove itself. The key is
+    /// what the transaction generates when it succeeds.
+    Answering(Success1, Option<GeneratedPsk>),
+    AwaitingSuccess2(Option<GeneratedPsk>),
     /// Failure1 is due.
     Failing(Explanation),
     Over,
@@ -50,6 +77,7 @@ enum State {
 /// A challenge that has not been answered.
 #[derive(Debug)]
 struct Open {
+    concatenation: Concatenation,
     hash: HashFunction,
     group: Group,
     challenge: Vec<u8>,
@@ -58,6 +86,17 @@ struct Open {
 }
 
 impl Authentication {
+    /// That of a queue whose host has proved itself otherwise: by a key that an earlier transaction
+    /// generated.
+    pub fn proven() -> Self {
+        Self { is_authenticated: true, ..Self::default() }
+    }
+
+    /// The key that a transaction has generated, which both ends have now; given once.
+    pub fn take_generated(&mut self) -> Option<GeneratedPsk> {
+        self.generated.take()
+    }
+
     /// Whether the host has proved itself on this queue, and the last attempt did not fail.
     pub fn is_authenticated(&self) -> bool {
         self.is_authenticated
@@ -70,11 +109,18 @@ impl Authentication {
 
     /// A message of the host's has come by Authentication Send. What is wrong with it is told by
     /// the next [`receive`](Self::receive).
-    pub fn send(&mut self, message: &[u8], keys: &Keys, names: Names<'_>, random: &mut Random) {
+    pub fn send(
+        &mut self,
+        message: &[u8],
+        allowed: Allowed,
+        keys: &Keys,
+        names: Names<'_>,
+        random: &mut Random,
+    ) {
         if matches!(self.state, State::Failing(_) | State::Over) {
             return;
         }
-        if let Err(fault) = self.take(message, keys, names, random) {
+        if let Err(fault) = self.take(message, allowed, keys, names, random) {
             self.state = State::Failing(fault.explanation);
             self.is_authenticated = false;
             self.failure = Some(fault.text);
@@ -84,6 +130,7 @@ impl Authentication {
     fn take(
         &mut self,
         message: &[u8],
+        allowed: Allowed,
         keys: &Keys,
         names: Names<'_>,
         random: &mut Random,
@@ -92,18 +139,20 @@ impl Authentication {
         match (header.kind, std::mem::take(&mut self.state)) {
             (Kind::Negotiate, state) if self.may_start(&state) => {
                 self.transaction = header.transaction;
-                let open = negotiate(&Negotiate::parse(message)?, keys, random)?;
+                let open = negotiate(&Negotiate::parse(message)?, allowed, keys, random)?;
                 self.state = State::Challenging(Box::new(open));
             }
             (Kind::Reply, State::AwaitingReply(open)) => {
                 self.check_transaction(header)?;
                 let reply = Reply::parse(message, open.hash, open.group)?;
-                self.state = State::Answering(answer(&reply, &open, keys, names)?);
+                let (success, generated) = answer(&reply, &open, keys, names)?;
+                self.state = State::Answering(success, generated);
             }
-            (Kind::Success2, State::AwaitingSuccess2) => {
+            (Kind::Success2, State::AwaitingSuccess2(generated)) => {
                 self.check_transaction(header)?;
                 Success2::parse(message)?;
                 self.is_authenticated = true;
+                self.generated = generated;
             }
             (Kind::Failure2, _) => {
                 let failure = Failure::parse(message, FailureKind::Host)?;
@@ -137,7 +186,7 @@ impl Authentication {
     pub fn due_length(&self) -> usize {
         match &self.state {
             State::Challenging(open) => 16 + open.hash.length() + open.group.length(),
-            State::Answering(success) => 16 + success.hash.length(),
+            State::Answering(success, _) => 16 + success.hash.length(),
             _ => 8,
         }
     }
@@ -162,17 +211,18 @@ impl Authentication {
                 self.state = State::AwaitingReply(open);
                 message.encode()
             }
-            State::Answering(success) => {
+            State::Answering(success, generated) => {
                 if success.response.is_some() {
-                    self.state = State::AwaitingSuccess2;
+                    self.state = State::AwaitingSuccess2(generated);
                 } else {
                     self.state = State::Idle;
                     self.is_authenticated = true;
+                    self.generated = generated;
                 }
                 success.encode()
             }
             State::Failing(explanation) => self.refuse(explanation),
-            State::Idle | State::AwaitingReply(_) | State::AwaitingSuccess2 | State::Over => {
+            State::Idle | State::AwaitingReply(_) | State::AwaitingSuccess2(_) | State::Over => {
                 self.is_authenticated = false;
                 let text = "a message was asked for, and none was due".to_owned();
                 self.failure.get_or_insert(text);
@@ -188,12 +238,19 @@ impl Authentication {
 }
 
 /// Chooses a hash and a group, and makes a challenge.
-fn negotiate(offer: &Negotiate, keys: &Keys, random: &mut Random) -> Result<Open, Fault> {
-    if offer.secure_channel != 0 {
-        let text = format!("SC_C is {}: must be 0, no secure channel", offer.secure_channel);
+fn negotiate(
+    offer: &Negotiate,
+    allowed: Allowed,
+    keys: &Keys,
+    random: &mut Random,
+) -> Result<Open, Fault> {
+    let concatenation = Concatenation::from_code(offer.secure_channel);
+    let Some(concatenation) = concatenation.filter(|wanted| allowed.includes(*wanted)) else {
+        let text = format!("SC_C is {}: must be {}", offer.secure_channel, shown(allowed));
         return Err(Fault::new(Explanation::ConcatenationMismatch, text));
-    }
-    let (hashes, groups) = (&keys.choices.hashes, &keys.choices.groups);
+    };
+    let choices = keys.choices_for(concatenation);
+    let (hashes, groups) = (&choices.hashes, &choices.groups);
     let hash = hashes.iter().copied().find(|hash| offer.hashes.contains(&hash.id()));
     let hash = hash.ok_or_else(|| {
         let text = format!("the host offers the hashes {:?}: none is allowed", offer.hashes);
@@ -205,6 +262,7 @@ fn negotiate(offer: &Negotiate, keys: &Keys, random: &mut Random) -> Result<Open
         Fault::new(Explanation::GroupUnusable, text)
     })?;
     Ok(Open {
+        concatenation,
         hash,
         group,
         challenge: random.bytes(hash.length()).to_vec(),
@@ -213,14 +271,28 @@ fn negotiate(offer: &Negotiate, keys: &Keys, random: &mut Random) -> Result<Open
     })
 }
 
-/// Checks the host's response, and makes the controller's when it is asked for.
-fn answer(reply: &Reply, open: &Open, keys: &Keys, names: Names<'_>) -> Result<Success1, Fault> {
+/// What SC_C may be, for a message.
+fn shown(allowed: Allowed) -> String {
+    let values = [Concatenation::None, Concatenation::New, Concatenation::Replace];
+    let values = values.into_iter().filter(|one| allowed.includes(*one));
+    let values: Vec<String> = values.map(|one| format!("{} ({one:?})", one.code())).collect();
+    if values.is_empty() { "of another queue".to_owned() } else { values.join(" or ") }
+}
+
+/// Checks the host's response, and makes the controller's when it is asked for; and the key, when
+/// one is to be generated.
+fn answer(
+    reply: &Reply,
+    open: &Open,
+    keys: &Keys,
+    names: Names<'_>,
+) -> Result<(Success1, Option<GeneratedPsk>), Fault> {
     let shared = open.pair.as_ref();
     let shared = shared.map(|pair| share(pair, &reply.public, open.group)).transpose()?;
     let asked = Asked {
         hash: open.hash,
         transaction: reply.transaction,
-        secure_channel: 0,
+        secure_channel: open.concatenation.code(),
         challenge: &open.challenge,
         sequence: open.sequence,
         shared: shared.as_ref(),
@@ -230,6 +302,16 @@ fn answer(reply: &Reply, open: &Open, keys: &Keys, names: Names<'_>) -> Result<S
         let text = "the host's response is wrong: it does not know its secret";
         return Err(Fault::new(Explanation::Failed, text));
     }
+    let generated = match (open.concatenation, &reply.challenge, &shared) {
+        (Concatenation::None, ..) => None,
+        (_, Some(challenge), Some(shared)) => {
+            Some(psk::generate(open.hash, shared, &open.challenge, challenge))
+        }
+        _ => {
+            let text = "CVALID is 0: must be 1, a challenge that the key is made of";
+            return Err(Fault::new(Explanation::IncorrectPayload, text));
+        }
+    };
     // S2 of 0: the challenge serves another purpose. Base §8.13.5.4
     let challenge = reply.challenge.as_ref().filter(|_| reply.sequence != 0);
     let own = match (challenge, &keys.controller) {
@@ -243,5 +325,6 @@ fn answer(reply: &Reply, open: &Open, keys: &Keys, names: Names<'_>) -> Result<S
             return Err(Fault::new(Explanation::Failed, text));
         }
     };
-    Ok(Success1 { transaction: reply.transaction, hash: open.hash, response: own })
+    let success = Success1 { transaction: reply.transaction, hash: open.hash, response: own };
+    Ok((success, generated))
 }

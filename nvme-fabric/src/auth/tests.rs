@@ -4,7 +4,7 @@ use super::group::KeyPair;
 use super::hash::{hash, hmac};
 use super::host::{Action, Exchange};
 use super::response::{Asked, Role, response};
-use super::target::Authentication;
+use super::target::{Allowed, Authentication};
 use super::*;
 use crate::spec::auth::{Kind, Negotiate, Success1};
 use zeroize::Zeroizing;
@@ -30,12 +30,12 @@ fn keys(seed: u8) -> Keys {
 /// Runs a transaction; what the host says at its end.
 fn run(host: &Keys, target: &Keys, authentication: &mut Authentication, seed: u8) -> Action {
     let (mut ours, mut theirs) = (random(seed), random(seed.wrapping_add(100)));
-    let (mut exchange, negotiate) = Exchange::start(host, seed.into());
+    let (mut exchange, negotiate) = Exchange::start(host, seed.into(), Concatenation::None);
     let mut action = Action::Send(negotiate);
     loop {
         action = match action {
             Action::Send(message) => {
-                authentication.send(&message, target, NAMES, &mut theirs);
+                authentication.send(&message, Allowed::PLAIN, target, NAMES, &mut theirs);
                 exchange.sent()
             }
             Action::Receive => {
@@ -223,8 +223,8 @@ fn the_target_prefers_its_own_first_choice() {
     };
     let target = Keys { choices, ..keys(1) };
     let mut authentication = Authentication::default();
-    let (_, negotiate) = Exchange::start(&keys(1), 1);
-    authentication.send(&negotiate, &target, NAMES, &mut random(1));
+    let (_, negotiate) = Exchange::start(&keys(1), 1, Concatenation::None);
+    authentication.send(&negotiate, Allowed::PLAIN, &target, NAMES, &mut random(1));
     let challenge = authentication.receive();
     assert_eq!((challenge[8], challenge[9]), (3, 0));
 }
@@ -260,8 +260,8 @@ fn a_wrong_secret_of_either_end_is_found_out() {
 fn a_controller_that_leaves_its_proof_out_is_not_believed() {
     let host = keys(1).with_controller(Secret::generate(None, &mut random(5)));
     let mut authentication = Authentication::default();
-    let (mut exchange, negotiate) = Exchange::start(&host, 1);
-    authentication.send(&negotiate, &host, NAMES, &mut random(2));
+    let (mut exchange, negotiate) = Exchange::start(&host, 1, Concatenation::None);
+    authentication.send(&negotiate, Allowed::PLAIN, &host, NAMES, &mut random(2));
     assert_eq!(exchange.sent(), Action::Receive);
     let challenge = authentication.receive();
     let reply = exchange.received(&challenge, &host, NAMES, &mut random(3));
@@ -303,13 +303,13 @@ fn a_stranger_gets_one_guess_and_a_known_host_may_repeat() {
     assert!(authentication.failure().is_some());
 
     let mut authentication = Authentication::default();
-    let (_, negotiate) = Exchange::start(&keys(1), 1);
+    let (_, negotiate) = Exchange::start(&keys(1), 1, Concatenation::None);
     for _ in 0..2 {
-        authentication.send(&negotiate, &keys(1), NAMES, &mut random(1));
+        authentication.send(&negotiate, Allowed::PLAIN, &keys(1), NAMES, &mut random(1));
     }
     assert_eq!(authentication.receive()[..2], [0, 0xf1]);
     assert!(authentication.failure().is_some());
-    authentication.send(&negotiate, &keys(1), NAMES, &mut random(1));
+    authentication.send(&negotiate, Allowed::PLAIN, &keys(1), NAMES, &mut random(1));
     assert_eq!(authentication.receive()[..2], [0, 0xf1], "it is over");
 }
 
@@ -320,13 +320,13 @@ fn messages_that_are_not_due_end_the_transaction() {
         let mut authentication = Authentication::default();
         let mut message = vec![0; 300];
         (message[0], message[1]) = kind.codes();
-        authentication.send(&message, &keys(1), NAMES, &mut random(1));
+        authentication.send(&message, Allowed::PLAIN, &keys(1), NAMES, &mut random(1));
         let failure = authentication.receive();
         assert_eq!((failure[1], failure[7]), (0xf1, 7), "{}", kind.name());
     }
     let secure = Negotiate { transaction: 1, secure_channel: 1, hashes: vec![1], groups: vec![1] };
     let mut authentication = Authentication::default();
-    authentication.send(&secure.encode(), &keys(1), NAMES, &mut random(1));
+    authentication.send(&secure.encode(), Allowed::PLAIN, &keys(1), NAMES, &mut random(1));
     assert_eq!(authentication.receive()[7], 3, "no secure channel here");
 }
 
@@ -377,13 +377,10 @@ fn keys_of_a_secure_channel_as_linux_tests_them() {
         let generated =
             psk::of_session_key(function, &session[..length], &first[..length], &second[..length]);
         assert_eq!(hexadecimal(&generated), psk);
-        let named = psk::digest(function, &generated, names).expect("a suite has it");
-        assert_eq!(named, digest);
-        let key = psk::derive_tls(function, &generated, &named).expect("a suite has it");
-        assert_eq!(hexadecimal(&key), tls);
-        let id = function.id();
-        let identity = psk::identity(function, names, &named);
-        assert_eq!(identity, format!("NVMe1G0{id} hostnqn subsysnqn {digest}"));
+        assert_eq!(psk::digest(function, &generated, names), digest);
+        let context = format!("{:02} {digest}", function.id());
+        let key = psk::expand_label(function, &generated, "nvme-tls-psk", &context);
+        assert_eq!(hexadecimal(&key.expect("short enough")), tls);
     }
     let sha512 = psk::of_session_key(HashFunction::Sha512, &session, &first, &second);
     assert_eq!(
@@ -391,5 +388,85 @@ fn keys_of_a_secure_channel_as_linux_tests_them() {
         "9c9f089a618b47d2d75f4b6c28070424487b445dd96e70c4c09b55e8b6000152\
          a3363c3454043f38f0b85036ded40655350aa87b8b6a282b5c1acae16233dd5b"
     );
-    assert_eq!(psk::digest(HashFunction::Sha512, &sha512, names), None);
+}
+
+/// Runs a transaction that generates a key; both ends' keys at its end.
+fn concatenate(
+    host: &Keys,
+    target: &Keys,
+    allowed: Allowed,
+) -> (Action, [Option<GeneratedPsk>; 2]) {
+    let mut authentication = Authentication::default();
+    let (mut ours, mut theirs) = (random(1), random(2));
+    let (mut exchange, negotiate) = Exchange::start(host, 7, Concatenation::New);
+    let mut action = Action::Send(negotiate);
+    loop {
+        action = match action {
+            Action::Send(message) => {
+                authentication.send(&message, allowed, target, NAMES, &mut theirs);
+                exchange.sent()
+            }
+            Action::Receive => exchange.received(&authentication.receive(), host, NAMES, &mut ours),
+            end => {
+                return (end, [exchange.take_generated(), authentication.take_generated()]);
+            }
+        };
+    }
+}
+
+const CONCATENATED: Allowed = Allowed { none: false, new: true, replace: false };
+
+#[test]
+fn both_ends_generate_one_key_and_never_with_sha_512_or_without_a_group() {
+    let controller = Secret::generate(None, &mut random(9));
+    for host in [keys(1), keys(1).with_controller(controller)] {
+        let (end, [ours, theirs]) = concatenate(&host, &host, CONCATENATED);
+        assert_eq!(end, Action::Done);
+        assert_eq!(ours.as_ref().map(|psk| psk.bytes().len()), Some(32));
+        assert_eq!(ours, theirs);
+        // The target's first choices have no key: it takes the next ones.
+        let choices = Choices {
+            hashes: vec![HashFunction::Sha512, HashFunction::Sha384],
+            groups: vec![Group::Null, Group::Ffdhe2048],
+        };
+        let target = Keys { choices, ..host.clone() };
+        let (end, [ours, theirs]) = concatenate(&host, &target, CONCATENATED);
+        assert_eq!((end, ours.as_ref()), (Action::Done, theirs.as_ref()));
+        assert_eq!(ours.map(|psk| psk.bytes().len()), Some(48));
+    }
+    for (hash, group) in
+        [(HashFunction::Sha512, Group::Ffdhe2048), (HashFunction::Sha256, Group::Null)]
+    {
+        let choices = Choices { hashes: vec![hash], groups: vec![group] };
+        let target = Keys { choices, ..keys(1).with_concatenation() };
+        assert!(target.check().is_err(), "{hash} {group}");
+        let (end, generated) = concatenate(&keys(1), &target, CONCATENATED);
+        assert!(matches!(end, Action::Failed(_)), "{end:?}");
+        assert_eq!(generated, [None, None]);
+    }
+}
+
+#[test]
+fn a_key_that_was_not_to_be_or_was_not_proved_is_not_made() {
+    let (end, generated) = concatenate(&keys(1), &keys(1), Allowed::PLAIN);
+    assert!(matches!(&end, Action::Failed(text) if text.contains("secure channel")), "{end:?}");
+    assert_eq!(generated, [None, None]);
+    let (end, generated) = concatenate(&keys(1), &keys(2), CONCATENATED);
+    assert!(matches!(&end, Action::Failed(text) if text.contains("different secrets")), "{end:?}");
+    assert_eq!(generated, [None, None]);
+    // A controller that does not know its own secret: neither end keeps the key.
+    let controller = |seed| Some(Secret::generate(None, &mut random(seed)));
+    let (host, target) = (
+        Keys { controller: controller(5), ..keys(1) },
+        Keys { controller: controller(6), ..keys(1) },
+    );
+    let (end, generated) = concatenate(&host, &target, CONCATENATED);
+    assert!(matches!(end, Action::Failed(_)), "{end:?}");
+    assert_eq!(generated, [None, None]);
+}
+
+#[test]
+fn a_generated_key_is_not_shown() {
+    let (_, [psk, _]) = concatenate(&keys(1), &keys(1), CONCATENATED);
+    assert_eq!(format!("{:?}", psk.expect("made")), "GeneratedPsk(32 bytes)");
 }

@@ -58,6 +58,10 @@ pub struct DiscoverOptions {
     pub command_timeout: Duration,
     /// KATO of a connection that stays; not zero.
     pub keep_alive: Duration,
+    /// The key of this host for discovery services: with it every one that is asked, referrals too,
+    /// is asked over TLS and never in clear.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::HostTls>,
 }
 
 impl DiscoverOptions {
@@ -75,7 +79,30 @@ impl DiscoverOptions {
             subsystem: options.subsystem,
             host_nqn: options.host,
             host_id: options.host_id,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
+    }
+
+    /// A driver for a service of this name, with what its stream begins with.
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, unused_variables)
+    )]
+    fn driver(
+        &self,
+        reactor: &Reactor,
+        discovery: Discovery,
+        subsystem: &Nqn,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<HostDriver<Discovery>, DeviceError> {
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut driver = HostDriver::new(reactor, discovery, addresses);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            driver.offer(crate::tls::Offer::new(tls, &self.host_nqn, subsystem)?);
+        }
+        Ok(driver)
     }
 
     fn host_options(&self, address: String, subsystem: Nqn) -> HostOptions {
@@ -140,7 +167,7 @@ fn begin(
     };
     let host_options = options.host_options(shown, visit.route.subsystem.clone());
     let discovery = Discovery::once(reactor.pool(), host_options, reactor.now())?;
-    Ok(HostDriver::new(reactor, discovery, addresses))
+    options.driver(reactor, discovery, &visit.route.subsystem, addresses)
 }
 
 /// What a [`DiscoveryWatch`] tells.
@@ -283,5 +310,5 @@ fn connect(
     let address = show_address(&options.host, options.port);
     let host_options = options.host_options(address, options.subsystem.clone());
     let discovery = Discovery::persistent(reactor.pool(), host_options, reactor.now())?;
-    Ok(HostDriver::new(reactor, discovery, addresses.to_vec()))
+    options.driver(reactor, discovery, &options.subsystem, addresses.to_vec())
 }

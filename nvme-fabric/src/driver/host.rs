@@ -47,6 +47,8 @@ pub(super) struct HostDriver<Machine> {
     address: usize,
     ways: Vec<Way>,
     alarm: Alarm,
+    #[cfg(feature = "tls")]
+    security: super::security::Security,
 }
 
 /// The addresses of a name. Blocks for as long as the resolver does.
@@ -63,7 +65,22 @@ impl<Machine: Association> HostDriver<Machine> {
     /// A driver for `machine`, whose controller is at the first of `addresses` that answers.
     pub(super) fn new(reactor: &Reactor, machine: Machine, addresses: Vec<SocketAddr>) -> Self {
         let port = reactor.open_port();
-        Self { port, machine, addresses, address: 0, ways: Vec::new(), alarm: Alarm::default() }
+        Self {
+            port,
+            machine,
+            addresses,
+            address: 0,
+            ways: Vec::new(),
+            alarm: Alarm::default(),
+            #[cfg(feature = "tls")]
+            security: super::security::Security::new(reactor.pool()),
+        }
+    }
+
+    /// Has every stream begin with a TLS handshake that offers these keys.
+    #[cfg(feature = "tls")]
+    pub(super) fn offer(&mut self, offer: crate::tls::Offer) {
+        self.security.offer(offer);
     }
 
     /// Moves what can be moved; whether anything happened.
@@ -135,10 +152,16 @@ impl<Machine: Association> HostDriver<Machine> {
     fn connected(&mut self, queue: QueueIndex, socket: Descriptor, result: Result<u32, IoError>) {
         let index = usize::from(queue);
         match result {
-            Ok(_) => {
-                self.ways[index] = Way::Open(Stream::new(index, socket));
-                self.machine.controller().stream_established(queue);
-            }
+            Ok(_) => match self.stream(index, socket) {
+                Some(stream) => {
+                    self.ways[index] = Way::Open(stream);
+                    self.machine.controller().stream_established(queue);
+                }
+                None => {
+                    self.ways[index] = Way::None;
+                    self.machine.controller().stream_failed(queue, IoError::OutOfMemory);
+                }
+            },
             Err(_) if queue == 0 && self.address + 1 < self.addresses.len() => {
                 self.address += 1;
                 self.connect(queue);
@@ -148,6 +171,16 @@ impl<Machine: Association> HostDriver<Machine> {
                 self.machine.controller().stream_failed(queue, error);
             }
         }
+    }
+
+    /// A stream over a connected socket; none when the TLS library has no memory for its part.
+    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, clippy::unnecessary_wraps))]
+    fn stream(&mut self, index: usize, socket: Descriptor) -> Option<Stream> {
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut stream = Stream::new(index, socket);
+        #[cfg(feature = "tls")]
+        self.security.secure(&mut stream, self.machine.controller(), index as QueueIndex).ok()?;
+        Some(stream)
     }
 
     fn move_bytes(&mut self, index: usize) -> bool {

@@ -16,6 +16,8 @@ mod host;
 pub mod namespace_device;
 mod paths;
 pub mod reservation_files;
+#[cfg(feature = "tls")]
+mod security;
 mod stream;
 pub mod target;
 mod target_devices;

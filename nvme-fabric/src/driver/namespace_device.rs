@@ -228,8 +228,14 @@ impl NvmeTcpDevice {
         let mut driver = PathsDriver::new(reactor, paths, addresses.0);
         #[cfg(feature = "tls")]
         if let Some(tls) = &options.tls {
+            if options.authentication.as_ref().is_some_and(|own| own.keys.concatenate) {
+                return Err(DeviceError::new(
+                    "a TLS key and secure channel concatenation, which makes one: must be one of \
+                     them",
+                ));
+            }
             let offer = crate::tls::Offer::new(tls, &options.host_nqn, &options.subsystem)?;
-            driver.offer(reactor, offer);
+            driver.offer(offer);
         }
         driver.run_with(&mut turn, |paths| paths.is_usable() || paths.all_have_failed())?;
         let Some(geometry) = driver.paths.geometry().filter(|_| driver.paths.is_usable()) else {

@@ -41,9 +41,8 @@ pub(super) struct PathsDriver {
     pub(super) paths: Paths,
     routes: Vec<Route>,
     alarm: Alarm,
-    /// What every stream begins with, and whose memory it uses.
     #[cfg(feature = "tls")]
-    tls: Option<(crate::tls::Offer, block_io::BufferPool)>,
+    security: super::security::Security,
 }
 
 /// Bits of a stream's number that tell the queue.
@@ -65,14 +64,14 @@ impl PathsDriver {
             routes,
             alarm: Alarm::default(),
             #[cfg(feature = "tls")]
-            tls: None,
+            security: super::security::Security::new(reactor.pool()),
         }
     }
 
     /// Has every stream begin with a TLS handshake that offers these keys.
     #[cfg(feature = "tls")]
-    pub(super) fn offer(&mut self, reactor: &Reactor, offer: crate::tls::Offer) {
-        self.tls = Some((offer, reactor.pool().clone()));
+    pub(super) fn offer(&mut self, offer: crate::tls::Offer) {
+        self.security.offer(offer);
     }
 
     /// Moves what can be moved; whether anything happened.
@@ -173,7 +172,7 @@ impl PathsDriver {
         let route = &mut self.routes[path];
         route.ways[usize::from(queue)] = Way::None;
         match result {
-            Ok(_) => match self.stream(number_of(path, queue), socket.clone()) {
+            Ok(_) => match self.stream(path, queue, socket.clone()) {
                 Some(stream) => {
                     self.routes[path].ways[usize::from(queue)] = Way::Open(stream, socket);
                     self.paths.stream_established(path, queue);
@@ -234,12 +233,12 @@ impl PathsDriver {
 
     /// A stream over a connected socket; none when the TLS library has no memory for its part.
     #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, clippy::unnecessary_wraps))]
-    fn stream(&self, number: usize, socket: Descriptor) -> Option<Stream> {
+    fn stream(&mut self, path: usize, queue: QueueIndex, socket: Descriptor) -> Option<Stream> {
         #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
-        let mut stream = Stream::new(number, socket);
+        let mut stream = Stream::new(number_of(path, queue), socket);
         #[cfg(feature = "tls")]
-        if let Some((offer, pool)) = &self.tls {
-            stream.secure(crate::tls::Layer::client(offer, pool).ok()?);
+        if let Some(controller) = self.paths.association(path) {
+            self.security.secure(&mut stream, controller, queue).ok()?;
         }
         Some(stream)
     }

@@ -56,6 +56,9 @@ pub struct TargetTask<Queue> {
     is_stopping: bool,
     /// Kept for its capacity.
     completions: Vec<Completion>,
+    /// Keys that hosts have come to with their secrets.
+    #[cfg(feature = "tls")]
+    generated: std::rc::Rc<crate::tls::GeneratedKeys>,
 }
 
 struct Door {
@@ -115,6 +118,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             alarm: Alarm::default(),
             is_stopping: false,
             completions: Vec::new(),
+            #[cfg(feature = "tls")]
+            generated: std::rc::Rc::default(),
         })
     }
 
@@ -360,8 +365,13 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
                 self.accept_after = now + ACCEPT_PAUSE;
                 return;
             };
-            let may_be_plain = *channel == SecureChannel::Offered;
-            stream.secure(if may_be_plain { layer.allowing_plain() } else { layer });
+            let layer = layer.knowing(&self.generated);
+            if *channel == SecureChannel::Offered {
+                connection.offer_tls();
+                stream.secure(layer.allowing_plain());
+            } else {
+                stream.secure(layer);
+            }
         }
         let peer = Peer { stream, connection, queues: OpenQueues::new() };
         match self.peers.get_mut(place) {
@@ -399,6 +409,11 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
     fn move_peer(&mut self, index: usize, now: Timestamp) -> bool {
         let Some(Some(peer)) = self.peers.get_mut(index) else { return false };
         let mut progress = peer.connection.poll(&mut self.target, now);
+        #[cfg(feature = "tls")]
+        while let Some(key) = self.target.next_generated_key() {
+            // Of a length that no key has: its host is told that there is none by that identity.
+            let _ = self.generated.insert(&key, now);
+        }
         let Peer { connection, queues, .. } = peer;
         progress |= queues.submit(&self.devices, connection);
         progress |= queues.poll(&self.devices, connection, now, &mut self.completions);
@@ -407,7 +422,7 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
             #[cfg(feature = "tls")]
             if let Some(key) = peer.stream.peer() {
                 // Before the next poll decodes anything: Connect must come from whom the key is.
-                peer.connection.expect_names(&key.host, &key.subsystem);
+                peer.connection.expect_names(&key.host, &key.subsystem, key.is_generated);
             }
             if let Some(reason) = peer.stream.take_failure() {
                 peer.connection.disconnect(&mut self.target, reason);
@@ -428,6 +443,8 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
     fn set_alarm(&mut self, now: Timestamp) {
         let deadlines = self.peers.iter().flatten().filter_map(|peer| peer.connection.deadline());
         let accept = (now < self.accept_after).then_some(self.accept_after);
+        #[cfg(feature = "tls")]
+        let deadlines = deadlines.chain(self.generated.next_expiry());
         let Some(deadline) = deadlines.chain(accept).min() else {
             return self.alarm.clear(&self.port);
         };
@@ -443,6 +460,11 @@ impl<Queue: BlockQueue> Task for TargetTask<Queue> {
             progress = true;
         }
         progress |= self.accept(now);
+        progress |= self.devices.poll(now, &mut self.completions);
+        #[cfg(feature = "tls")]
+        {
+            progress |= self.generated.expire(now);
+        }
         for index in 0..self.peers.len() {
             progress |= self.move_peer(index, now);
         }

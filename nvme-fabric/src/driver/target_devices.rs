@@ -29,6 +29,17 @@ impl<Queue: BlockQueue> Devices<Queue> {
         self.serving.push((key, SharedQueue::new(queue)));
     }
 
+    /// Lets every device do what it does by itself, used or not: one that is reached over a network
+    /// keeps its own association alive and connects again.
+    pub(super) fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
+        let mut progress = false;
+        for (_, queue) in &mut self.serving {
+            // Nothing is submitted through these handles, so nothing is completed to them.
+            progress |= queue.poll(now, completions);
+        }
+        progress
+    }
+
     /// Serves the namespaces that `is_removed` says so of no more.
     pub(super) fn remove(&mut self, is_removed: impl Fn(NamespaceKey) -> bool) {
         let mut index = 0;

@@ -107,8 +107,11 @@ impl NvmeTcpClient {
     /// Why the association did not come up within the connect timeout.
     pub async fn connect(pool: &BufferPool, options: &ConnectOptions) -> Result<Self, DeviceError> {
         #[cfg(feature = "tls")]
-        if options.tls.is_some() {
-            let what = "a TLS key was given: this runtime's host connects without TLS only";
+        if options.tls.is_some()
+            || options.authentication.as_ref().is_some_and(|own| own.keys.concatenate)
+        {
+            let what = "a TLS key was given, or is to be generated: this runtime's host connects \
+                        without TLS only";
             return Err(DeviceError::new(what));
         }
         let addresses = resolve(&options.host, options.port)?;

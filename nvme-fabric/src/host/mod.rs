@@ -82,7 +82,12 @@ impl HostAuthentication {
         if self.repeat_every.is_some_and(|every| every < Duration::from_secs(1)) {
             return Err(DeviceError::new("authentication again: must be 1 s apart at least"));
         }
-        self.keys.choices.check()
+        if self.keys.concatenate && !cfg!(feature = "tls") {
+            return Err(DeviceError::new(
+                "authentication: a secure channel needs TLS, which this was built without",
+            ));
+        }
+        self.keys.check()
     }
 }
 

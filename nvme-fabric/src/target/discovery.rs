@@ -28,13 +28,15 @@ pub enum SecureChannel {
 }
 
 impl SecureChannel {
-    /// Bits 1:0 of TREQ. Base §5.16.1.24, with the values of the NVMe/TCP Transport's TREQ.
+    /// TREQ: bits 1:0 whether a secure channel is required (1) or not (2), bit 2 that flow control
+    /// may be disabled. Base §5.16.1.24. No bit tells that hosts must authenticate, which is of the
+    /// host and told by the answer to its Connect.
     const fn requirement(self) -> u8 {
-        match self {
-            Self::None => 0,
+        let channel = match self {
             Self::Required => 1,
-            Self::Offered => 2,
-        }
+            Self::None | Self::Offered => 2,
+        };
+        channel | 1 << 2
     }
 
     /// SECTYPE.

@@ -41,11 +41,12 @@ pub use numbered::Numbered;
 pub use reservation::ReservationImage;
 pub use subsystem::Subsystem;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use block_io::{DeviceError, Timestamp};
 
-use crate::auth::{Keys, Random, SEED_LENGTH};
+use crate::auth::{GeneratedPsk, Keys, Random, SEED_LENGTH};
 use crate::spec::nqn::Nqn;
 use crate::spec::status::Status;
 use controller::{Controller, ControllerKey, Service};
@@ -155,7 +156,23 @@ pub struct Target {
     controllers_made: u64,
     discovery: Discovery,
     random: Option<Random>,
+    /// Keys that nobody has taken yet, at most [`GENERATED_MAX`].
+    generated: VecDeque<GeneratedKey>,
 }
+
+/// A key for TLS that an authentication has generated. See [`Target::next_generated_key`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratedKey {
+    /// The host that has it too.
+    pub host: Nqn,
+    /// The subsystem that it opens.
+    pub subsystem: Nqn,
+    /// The key.
+    pub psk: GeneratedPsk,
+}
+
+/// Generated keys that wait for the driver, which takes them after each poll; the oldest goes.
+const GENERATED_MAX: usize = 64;
 
 impl Target {
     /// A target without subsystems.
@@ -188,6 +205,7 @@ impl Target {
             controllers_made: 0,
             discovery: Discovery::new(settings.port_id_first),
             random: None,
+            generated: VecDeque::new(),
         })
     }
 
@@ -200,6 +218,20 @@ impl Target {
     /// are refused.
     pub fn seed_random(&mut self, seed: &[u8; SEED_LENGTH]) {
         self.random = Some(Random::new(seed));
+    }
+
+    /// A key that a host and a connection for which TLS was [offered](Connection::offer_tls) have
+    /// generated: the streams with which the host comes next begin with TLS by it. To be asked
+    /// after every [`Connection::poll`].
+    pub fn next_generated_key(&mut self) -> Option<GeneratedKey> {
+        self.generated.pop_front()
+    }
+
+    fn key_generated(&mut self, key: GeneratedKey) {
+        if self.generated.len() == GENERATED_MAX {
+            self.generated.pop_front();
+        }
+        self.generated.push_back(key);
     }
 
     /// Gives a host keys with the subsystem at this place, while it is served:

@@ -207,7 +207,7 @@ impl Subsystem {
     /// # Errors
     /// When the keys allow no hash or no group.
     pub fn set_host_keys(&mut self, host: Nqn, keys: Keys) -> Result<(), DeviceError> {
-        keys.choices.check()?;
+        keys.check()?;
         match self.hosts.iter_mut().find(|(name, _)| *name == host) {
             Some((_, old)) => *old = keys,
             None => self.hosts.push((host, keys)),

@@ -10,16 +10,11 @@
 //! with RFC 8446's labels. libnvme before its change 1040 framed labels otherwise, and so derived
 //! other keys; those are not derived here.
 
-use aws_lc_rs::{hkdf, hmac};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use super::key::Secret;
 use super::{ConfiguredPsk, Hash, KeyError};
+use crate::auth::{HashFunction, Names, psk};
 use crate::spec::nqn::Nqn;
 
-/// What ends the text whose HMAC tells keys apart.
-const DIGEST_SUFFIX: &str = "NVMe-over-Fabrics";
 /// The longest context of a label. RFC 8446 §7.1
 const CONTEXT_MAX: usize = 255;
 
@@ -126,12 +121,14 @@ fn derive(
 
 /// What in an identity of version 1 depends on the key.
 fn digest(hash: Hash, key: &[u8], host: &str, subsystem: &str) -> String {
-    let algorithm = match hash {
-        Hash::Sha256 => hmac::HMAC_SHA256,
-        Hash::Sha384 => hmac::HMAC_SHA384,
-    };
-    let text = format!("{host} {subsystem} {DIGEST_SUFFIX}");
-    STANDARD.encode(hmac::sign(&hmac::Key::new(algorithm, key), text.as_bytes()))
+    psk::digest(function(hash), key, Names::of(host, subsystem))
+}
+
+const fn function(hash: Hash) -> HashFunction {
+    match hash {
+        Hash::Sha256 => HashFunction::Sha256,
+        Hash::Sha384 => HashFunction::Sha384,
+    }
 }
 
 /// HKDF-Extract without salt, then HKDF-Expand-Label to the hash's length. RFC 8446 §7.1
@@ -143,27 +140,9 @@ fn expand_label(hash: Hash, key: &[u8], label: &str, context: &str) -> Result<Se
             context.len()
         )));
     }
-    let label = format!("tls13 {label}");
-    // All three fit: the labels are this file's, and the context was looked at.
-    let length = (hash.length() as u16).to_be_bytes();
-    let info = [
-        &length[..],
-        &[label.len() as u8],
-        label.as_bytes(),
-        &[context.len() as u8],
-        context.as_bytes(),
-    ];
-    let algorithm = match hash {
-        Hash::Sha256 => hkdf::HKDF_SHA256,
-        Hash::Sha384 => hkdf::HKDF_SHA384,
-    };
-    let mut secret = Secret::empty(hash);
-    hkdf::Salt::new(algorithm, &[])
-        .extract(key)
-        .expand(&info, algorithm)
-        .and_then(|output| output.fill(secret.bytes_mut()))
-        .map_err(|_| KeyError::new("the cryptographic library refuses to derive a key"))?;
-    Ok(secret)
+    let derived = psk::expand_label(function(hash), key, label, context)
+        .ok_or_else(|| KeyError::new(format!("\"{label}\" with \"{context}\": too long")))?;
+    Secret::of(&derived).ok_or_else(|| KeyError::new("a derived key has its hash's length"))
 }
 
 #[cfg(test)]

@@ -12,8 +12,7 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64ct::{Base64, Encoding};
 use crc_fast::CrcAlgorithm;
 use zeroize::Zeroizing;
 
@@ -23,6 +22,8 @@ use super::KeyError;
 pub(super) const SECRET_MAX: usize = 48;
 /// Bytes of the CRC behind the key.
 const CRC_LENGTH: usize = 4;
+/// Characters of the longest key and its CRC.
+const ENCODED_MAX: usize = (SECRET_MAX + CRC_LENGTH).div_ceil(3) * 4;
 /// The form's name, with its version.
 const PREFIX: &str = "NVMeTLSkey-1:";
 
@@ -145,11 +146,10 @@ impl ConfiguredPsk {
             _ => return Err(wrong("the hash must be 00, 01 or 02")),
         };
         let encoded = rest.strip_suffix(':').ok_or_else(|| wrong("the last `:` is missing"))?;
-        // `decode_slice` wants room for whole groups of three bytes.
-        let mut decoded = Zeroizing::new([0; SECRET_MAX + CRC_LENGTH + 2]);
-        let length = STANDARD
-            .decode_slice(encoded, decoded.as_mut_slice())
-            .map_err(|_| wrong("what is between the last `:`s is no base64 of a key"))?;
+        let mut decoded = Zeroizing::new([0; SECRET_MAX + CRC_LENGTH]);
+        let length = Base64::decode(encoded, decoded.as_mut_slice())
+            .map_err(|_| wrong("what is between the last `:`s is no base64 of a key"))?
+            .len();
         let length = length.saturating_sub(CRC_LENGTH);
         let (bytes, crc) = decoded.split_at(length);
         let secret = Secret::of(bytes).ok_or_else(|| wrong_length(length))?;
@@ -173,7 +173,10 @@ impl ConfiguredPsk {
         let mut text = Zeroizing::new(String::with_capacity(2 * SECRET_MAX));
         text.push_str(PREFIX);
         text.push_str(&format!("{number:02}:"));
-        STANDARD.encode_string(&bytes[..length + CRC_LENGTH], &mut text);
+        let mut encoded = Zeroizing::new([0; ENCODED_MAX]);
+        if let Ok(encoded) = Base64::encode(&bytes[..length + CRC_LENGTH], encoded.as_mut_slice()) {
+            text.push_str(encoded);
+        }
         text.push(':');
         text
     }

@@ -9,6 +9,7 @@ use s2n_tls::psk::Psk;
 use s2n_tls::security::Policy;
 
 use super::{ConfiguredPsk, Hash, IdentityVersion, KeyError, TlsPsk};
+use crate::auth::GeneratedPsk;
 use crate::spec::nqn::Nqn;
 
 /// TLS 1.3 and nothing older, AES-GCM first. The policy has a third cipher suite, which a session
@@ -60,7 +61,15 @@ impl Offer {
         Self::of(psks)
     }
 
-    /// Exactly these, in order; how a generated key is offered.
+    /// The key that an authentication has generated.
+    ///
+    /// # Errors
+    /// When it has a length that none has, or the TLS library fails.
+    pub fn generated(psk: &GeneratedPsk, host: &Nqn, subsystem: &Nqn) -> Result<Self, KeyError> {
+        Self::of(vec![TlsPsk::generated(psk.bytes(), host, subsystem)?])
+    }
+
+    /// Exactly these, in order.
     ///
     /// # Errors
     /// When the TLS library fails.
@@ -90,6 +99,8 @@ pub struct Peer {
     pub host: Nqn,
     /// The subsystem that it opens.
     pub subsystem: Nqn,
+    /// An authentication has generated it.
+    pub is_generated: bool,
 }
 
 /// The keys that a target knows, by identity.
@@ -125,9 +136,11 @@ impl Keyring {
         Ok(())
     }
 
-    /// Adds a key that was made already, such as a generated one.
+    /// Adds a key that was made already. Generated ones belong in
+    /// [`GeneratedKeys`](super::GeneratedKeys).
     pub fn insert(&mut self, psk: TlsPsk, host: &Nqn, subsystem: &Nqn) {
-        let peer = Peer { host: host.clone(), subsystem: subsystem.clone() };
+        let (host, subsystem) = (host.clone(), subsystem.clone());
+        let peer = Peer { host, subsystem, is_generated: false };
         self.entries.insert(psk.identity().to_owned(), (psk, peer));
     }
 

@@ -11,7 +11,7 @@
 use block_io::{Buffer, BufferPool};
 
 use super::session::PLAINTEXT_MAX;
-use super::{KeyError, Keyring, Offer, Peer, Read, Session, TlsError};
+use super::{GeneratedKeys, KeyError, Keyring, Offer, Peer, Read, Session, TlsError};
 use crate::pdu::Endpoint;
 
 /// Pieces that are asked of the endpoint at a time.
@@ -66,6 +66,12 @@ impl Layer {
             allows_plain: false,
             is_plain: false,
         }
+    }
+
+    /// The same, which knows these keys too.
+    pub fn knowing(mut self, generated: &std::rc::Rc<GeneratedKeys>) -> Self {
+        self.session.know(generated);
+        self
     }
 
     /// The same, which lets a host go on without TLS if it begins so.

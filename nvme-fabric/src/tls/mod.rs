@@ -22,6 +22,7 @@
 
 mod derivation;
 mod error;
+mod generated;
 mod hello;
 mod key;
 mod keyring;
@@ -29,9 +30,11 @@ mod layer;
 mod session;
 #[cfg(test)]
 mod tests;
+mod wires;
 
 pub use derivation::{IdentityVersion, TlsPsk};
 pub use error::{KeyError, TlsError};
+pub use generated::{GENERATED_LIFETIME, GeneratedKeys};
 pub use key::{ConfiguredPsk, Hash};
 pub use keyring::{HostTls, Identities, Keyring, Offer, Peer};
 pub use layer::Layer;

@@ -12,7 +12,7 @@
 //! Absent: the handshake's deadline; the connection above has one for its whole way to ICResp.
 
 use std::cell::RefCell;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -23,11 +23,10 @@ use s2n_tls::error::Error as LibraryError;
 
 use super::hello::{self, Hello};
 use super::keyring::{Keyring, Offer, Peer, library_psk};
-use super::{KeyError, TlsError};
+use super::wires::{Wires, receive_callback, send_callback};
+use super::{GeneratedKeys, KeyError, TlsError, TlsPsk};
 use crate::pdu::Endpoint;
 
-/// Bytes of ciphertext held in each direction.
-const WIRE_LENGTH: usize = 64 << 10;
 /// Most bytes of plaintext that one write takes: a record's. RFC 8446 §5.1
 pub(super) const PLAINTEXT_MAX: usize = 16 << 10;
 /// Room that a write of so much needs: its records' headers, tags, and a KeyUpdate before them.
@@ -56,49 +55,6 @@ enum Stage {
     Over,
 }
 
-/// A buffer that is filled behind and emptied in front.
-struct Wire {
-    buffer: Buffer,
-    start: usize,
-    end: usize,
-}
-
-impl Wire {
-    fn new(pool: &BufferPool) -> Self {
-        Self { buffer: pool.allocate(WIRE_LENGTH), start: 0, end: 0 }
-    }
-
-    const fn length(&self) -> usize {
-        self.end - self.start
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.start += bytes;
-        debug_assert!(self.start <= self.end, "more than there was");
-    }
-
-    /// Begins at the front again once it is empty. Not while an operation on it is in flight.
-    const fn rewind(&mut self) {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
-    }
-
-    /// Appends as much as there is room for.
-    fn append(&mut self, bytes: &[u8]) -> usize {
-        let length = bytes.len().min(self.buffer.len() - self.end);
-        self.buffer.slice(self.end, length).copy_from_slice(&bytes[..length]);
-        self.end += length;
-        length
-    }
-}
-
-/// What the library's callbacks see.
-struct Wires {
-    inbound: Wire,
-    outbound: Wire,
-}
-
 /// See the module.
 pub struct Session {
     /// Dropped before the wires, which its callbacks use.
@@ -106,8 +62,12 @@ pub struct Session {
     wires: Rc<RefCell<Wires>>,
     stage: Stage,
     keyring: Option<Rc<Keyring>>,
+    /// More keys that a target knows.
+    generated: Option<Rc<GeneratedKeys>>,
     /// Identities that the host has offered, this end or the other.
     offered: Vec<String>,
+    /// Those of them that a target has keys for, and whose they are.
+    known: Vec<(String, Peer)>,
     /// Bytes of the ClientHello that have been looked at.
     examined: usize,
     peer: Option<Peer>,
@@ -146,14 +106,27 @@ impl Session {
         Ok(session)
     }
 
+    /// A target's end knows these keys too, as they are when the host has said what it offers.
+    pub(super) fn know(&mut self, generated: &Rc<GeneratedKeys>) {
+        self.generated = Some(Rc::clone(generated));
+    }
+
+    /// The key of an identity, and whose it is.
+    fn find(&self, identity: &[u8]) -> Option<(TlsPsk, Peer)> {
+        let configured = self.keyring.as_ref().and_then(|keyring| keyring.find(identity).cloned());
+        configured.or_else(|| self.generated.as_ref()?.find(identity))
+    }
+
     fn new(connection: Connection, pool: &BufferPool, stage: Stage) -> Self {
-        let wires = Wires { inbound: Wire::new(pool), outbound: Wire::new(pool) };
+        let wires = Wires::new(pool);
         Self {
             connection,
             wires: Rc::new(RefCell::new(wires)),
             stage,
             keyring: None,
+            generated: None,
             offered: Vec::new(),
+            known: Vec::new(),
             examined: 0,
             peer: None,
             has_answered: false,
@@ -244,20 +217,18 @@ impl Session {
         if identities.is_empty() {
             return Err(TlsError::NothingOffered);
         }
-        let Some(keyring) = self.keyring.clone() else { return Ok(()) };
-        let mut known = Vec::new();
         for identity in &identities {
-            let Some((psk, _)) = keyring.find(identity) else { continue };
+            let Some((psk, peer)) = self.find(identity) else { continue };
             // The same identity twice is appended once: the library refuses the second.
-            if known.contains(&psk.identity()) {
+            if self.known.iter().any(|(known, _)| known == psk.identity()) {
                 continue;
             }
-            known.push(psk.identity());
-            library_psk(psk)
+            library_psk(&psk)
                 .and_then(|psk| self.connection.append_psk(&psk))
                 .map_err(|error| protocol(&error))?;
+            self.known.push((psk.identity().to_owned(), peer));
         }
-        if known.is_empty() {
+        if self.known.is_empty() {
             return Err(TlsError::UnknownIdentity(self.offered.clone()));
         }
         self.stage = Stage::Handshake;
@@ -303,9 +274,8 @@ impl Session {
         if !self.offered.contains(&identity) {
             return unsuitable("agreed to no pre-shared key that was offered".to_owned());
         }
-        if let Some(keyring) = &self.keyring {
-            self.peer = keyring.find(identity.as_bytes()).map(|(_, peer)| peer.clone());
-        }
+        let known = self.known.iter().find(|(known, _)| *known == identity);
+        self.peer = known.map(|(_, peer)| peer.clone());
         self.stage = Stage::Open;
         Ok(())
     }
@@ -462,41 +432,4 @@ fn protocol(error: &LibraryError) -> TlsError {
 
 fn refused(error: &LibraryError) -> KeyError {
     KeyError::new(format!("the TLS library refuses a key: {}", error.message()))
-}
-
-/// Says to the library that nothing can be moved now.
-fn would_block() -> c_int {
-    // SAFETY: the location is this thread's own and always valid.
-    unsafe { *libc::__errno_location() = libc::EWOULDBLOCK };
-    -1
-}
-
-/// Gives the library what has arrived.
-unsafe extern "C" fn receive_callback(context: *mut c_void, to: *mut u8, length: u32) -> c_int {
-    // SAFETY: the context is that of `Session::configure`, alive while the connection is.
-    let wires = unsafe { &*context.cast::<RefCell<Wires>>() };
-    let wire = &mut wires.borrow_mut().inbound;
-    let bytes = wire.length().min(length as usize);
-    if bytes == 0 {
-        return would_block();
-    }
-    let from = wire.buffer.slice(wire.start, bytes);
-    // SAFETY: the library gives `length` bytes of its own memory to write to; the source is a view
-    // of as many, which no receive in flight is over: those begin at the wire's end.
-    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().cast_const(), to, bytes) };
-    wire.consume(bytes);
-    bytes as c_int
-}
-
-/// Takes what the library has made.
-unsafe extern "C" fn send_callback(context: *mut c_void, from: *const u8, length: u32) -> c_int {
-    // SAFETY: as in `receive_callback`.
-    let wires = unsafe { &*context.cast::<RefCell<Wires>>() };
-    let wire = &mut wires.borrow_mut().outbound;
-    // SAFETY: the library gives `length` initialised bytes, which are its own until this returns.
-    let bytes = unsafe { std::slice::from_raw_parts(from, length as usize) };
-    match wire.append(bytes) {
-        0 => would_block(),
-        appended => appended as c_int,
-    }
 }

@@ -181,7 +181,8 @@ fn both_hashes_and_both_identities_carry_bytes_both_ways_however_the_wire_cuts()
                 assert_eq!(pair.run(max), (None, None), "{identities:?}, {max} bytes at a time");
                 assert!(pair.target_end.incoming == sent[..length], "{max}: to the target");
                 assert!(pair.host_end.incoming.iter().eq(sent[..length].iter().rev()), "{max}");
-                let peer = Peer { host: nqn("host"), subsystem: nqn("subsystem") };
+                let peer =
+                    Peer { host: nqn("host"), subsystem: nqn("subsystem"), is_generated: false };
                 assert_eq!(pair.target.peer(), Some(&peer));
                 assert_eq!(Pair::connection(&mut pair.host).cipher_suite().unwrap(), cipher);
             }
@@ -353,4 +354,121 @@ fn a_session_shows_no_secret() {
     let pair = Pair::new(&KEY_256, &KEY_256, Identities::Both);
     let shown = format!("{:?} {:?}", pair.host, pair.target);
     assert!(!shown.contains("90, 90") && !shown.contains("5a5a"), "{shown}");
+}
+
+mod generated {
+    use super::*;
+    use crate::auth::host::{Action, Exchange};
+    use crate::auth::target::{Allowed, Authentication};
+    use crate::auth::{Concatenation, Keys, Names, Secret};
+    use crate::target::GeneratedKey;
+    use block_io::Timestamp;
+    use std::time::Duration;
+
+    /// What an authentication of `host` generates.
+    fn key(host: &str, seed: u8) -> GeneratedKey {
+        let random = |seed| crate::auth::Random::new(&[seed; 32]);
+        let keys = Keys::new(Secret::generate(None, &mut random(1)));
+        let (host, subsystem) = (nqn(host), nqn("subsystem"));
+        let names = Names::new(&host, &subsystem);
+        let allowed = Allowed { none: false, new: true, replace: false };
+        let mut target = Authentication::default();
+        let (mut ours, mut theirs) = (random(seed), random(seed + 1));
+        let (mut exchange, message) = Exchange::start(&keys, 1, Concatenation::New);
+        let mut action = Action::Send(message);
+        loop {
+            action = match action {
+                Action::Send(message) => {
+                    target.send(&message, allowed, &keys, names, &mut theirs);
+                    exchange.sent()
+                }
+                Action::Receive => exchange.received(&target.receive(), &keys, names, &mut ours),
+                Action::Done => break,
+                Action::Failed(text) => panic!("{text}"),
+            };
+        }
+        let psk = exchange.take_generated().expect("it was to make one");
+        GeneratedKey { host, subsystem, psk }
+    }
+
+    /// A host that offers `offer` to a target that knows `generated` only.
+    fn pair(offer: &Offer, generated: &Rc<GeneratedKeys>) -> Pair {
+        let keyring = Rc::new(Keyring::new().unwrap());
+        Pair {
+            host: Layer::client(offer, &pool()).unwrap(),
+            host_end: Plain::new(b""),
+            target: Layer::server(&keyring, &pool()).unwrap().knowing(generated),
+            target_end: Plain::new(b""),
+        }
+    }
+
+    #[test]
+    fn a_generated_key_opens_a_session_and_tells_so() {
+        let (key, keys) = (key("host", 3), Rc::new(GeneratedKeys::default()));
+        let offer = Offer::generated(&key.psk, &key.host, &key.subsystem).unwrap();
+        let mut early = pair(&offer, &keys);
+        keys.insert(&key, Timestamp(5)).unwrap();
+        let mut pair = pair(&offer, &keys);
+        assert_eq!(pair.run(1000), (None, None));
+        let (host, subsystem) = (key.host.clone(), key.subsystem.clone());
+        let peer = Peer { host, subsystem, is_generated: true };
+        assert_eq!(pair.target.peer(), Some(&peer));
+        // A session that began before knows it too: what counts is when the host offers it.
+        assert_eq!(early.run(1000), (None, None));
+    }
+
+    #[test]
+    fn a_generated_key_is_of_no_use_to_another_host() {
+        let (key, keys) = (key("host", 3), Rc::new(GeneratedKeys::default()));
+        keys.insert(&key, Timestamp(0)).unwrap();
+        // Who has its bytes, and offers them by his own name.
+        let offer = Offer::generated(&key.psk, &nqn("thief"), &key.subsystem).unwrap();
+        let (_, error) = pair(&offer, &keys).run(1000);
+        assert!(matches!(error, Some(TlsError::UnknownIdentity(_))), "{error:?}");
+        // For another subsystem.
+        let offer = Offer::generated(&key.psk, &key.host, &nqn("another")).unwrap();
+        let (_, error) = pair(&offer, &keys).run(1000);
+        assert!(matches!(error, Some(TlsError::UnknownIdentity(_))), "{error:?}");
+        // And a key of the same host's that was never generated here.
+        let other = super::generated::key("host", 9);
+        let offer = Offer::generated(&other.psk, &other.host, &other.subsystem).unwrap();
+        let (_, error) = pair(&offer, &keys).run(1000);
+        assert!(matches!(error, Some(TlsError::UnknownIdentity(_))), "{error:?}");
+    }
+
+    #[test]
+    fn a_generated_key_opens_sessions_for_its_time_and_no_longer() {
+        let (key, keys) = (key("host", 3), Rc::new(GeneratedKeys::default()));
+        let offer = Offer::generated(&key.psk, &key.host, &key.subsystem).unwrap();
+        let begun = Timestamp(7);
+        keys.insert(&key, begun).unwrap();
+        let end = begun + GENERATED_LIFETIME;
+        assert_eq!(keys.next_expiry(), Some(end));
+        assert!(!keys.expire(Timestamp(end.0 - 1)));
+        let mut open = pair(&offer, &keys);
+        assert_eq!(open.run(1000), (None, None));
+        assert!(keys.expire(end));
+        assert!(keys.is_empty() && keys.next_expiry().is_none());
+        let (_, error) = pair(&offer, &keys).run(1000);
+        assert!(matches!(error, Some(TlsError::UnknownIdentity(_))), "{error:?}");
+        // The session that it has opened stays.
+        open.host_end.outgoing.extend(b"still here");
+        assert_eq!(open.run(1000), (None, None));
+        assert_eq!(open.target_end.incoming, b"still here");
+    }
+
+    #[test]
+    fn a_host_that_makes_key_after_key_keeps_eight() {
+        let keys = GeneratedKeys::default();
+        let first = key("host", 1);
+        for seed in 1..=12 {
+            keys.insert(&key("host", seed), Timestamp(0) + Duration::from_secs(seed.into()))
+                .unwrap();
+        }
+        keys.insert(&key("other", 1), Timestamp(0)).unwrap();
+        assert_eq!(keys.len(), 9);
+        let gone = TlsPsk::generated(first.psk.bytes(), &first.host, &first.subsystem).unwrap();
+        assert!(keys.find(gone.identity().as_bytes()).is_none(), "the oldest went");
+        assert_eq!(format!("{keys:?}"), "GeneratedKeys(9)");
+    }
 }

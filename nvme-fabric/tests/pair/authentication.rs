@@ -174,3 +174,16 @@ fn a_secret_that_was_changed_ends_the_association_when_it_is_asked_for_again() {
     let refused = |error: &ConnectionError| matches!(error, ConnectionError::Unauthenticated(_));
     assert!(pair.target_errors.iter().any(refused), "{:?}", pair.target_errors);
 }
+
+/// The harness moves bytes in clear, as a driver would that knows nothing of generated keys.
+#[cfg(feature = "tls")]
+#[test]
+fn a_stream_in_clear_is_ended_where_a_key_for_it_was_generated() {
+    let mut keys = Keys::new(secret(1)).with_concatenation();
+    keys.choices.groups = vec![Group::Ffdhe2048];
+    let mut pair = setup(1, Some(keys.clone()), Some(keys)).connect();
+    pair.run_until(|pair| pair.host.is_over() && pair.served() == 0);
+    assert!(pair.error().contains("the stream has none"), "{}", pair.error());
+    assert!(pair.target.next_generated_key().is_some());
+    assert_eq!(pair.target.controllers_in_use(), 0);
+}

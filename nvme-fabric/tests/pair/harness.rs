@@ -281,7 +281,8 @@ impl<Host: Machine> Pair<Host> {
         let mut progress = false;
         while let Some(stream) = self.listener.accept() {
             let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let connection = Connection::new(self.target.settings(), &self.pool, local, now);
+            let mut connection = Connection::new(self.target.settings(), &self.pool, local, now);
+            connection.offer_tls();
             let number = self.tapes.len();
             self.tapes.resize_with(number.max(1), Tape::default);
             let (queue, number) = (self.queue.another(), self.served.len());

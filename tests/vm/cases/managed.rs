@@ -78,7 +78,11 @@ fn fails_over() {
     let connections =
         targets.each_ref().map(|target| Connection::open(SUBSYSTEM, target.port(), &options));
     let namespace = connections[0].namespace(1);
-    assert_eq!(connections[1].namespaces(), [namespace.clone()], "there is one, with two paths");
+    assert_eq!(
+        connections[1].namespaces(),
+        std::slice::from_ref(&namespace),
+        "there is one, with two paths"
+    );
     let reactor = load::reactor();
     let mut queue = load::block_device(&reactor, &namespace.path());
     let mut load = Load::new(2, SIZE);

@@ -1,7 +1,7 @@
 //! `nvme+tcp://HOST[:4420]/SUBNQN?nsid=1`: a namespace of a subsystem reached over TCP.
 //!
-//! Secrets are named by their files, never written here. Further addresses of the same subsystem and
-//! what is done when one is lost: [`super::nvme_paths`].
+//! Secrets are named by their files, never written here. Further addresses of the same subsystem
+//! and what is done when one is lost: [`super::nvme_paths`].
 //!
 //! The scheme is our own; NVMe itself gives transports and names but no URI.
 
@@ -17,7 +17,7 @@ use super::{AddressError, Endpoint, percent};
 
 /// The query keys that are understood.
 const KEYS: &str = "nsid, hdgst, ddgst, hostnqn, hostid, pskfile, pskid, \
-                    dhchap-secret-file, dhchap-ctrl-secret-file, dhchap-repeat";
+                    dhchap-secret-file, dhchap-ctrl-secret-file, dhchap-repeat, concat";
 
 /// Which identity a TLS key goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -59,7 +59,9 @@ pub struct NvmeTcpAddress {
     /// Seconds after which every queue is authenticated again; absent for never.
     pub authentication_seconds: Option<u32>,
     /// Further paths, and how long each thing may take.
-    pub paths: PathChoices,
+    pub paths: Box<PathChoices>,
+    /// Authentication generates a key, and everything else goes over TLS with it.
+    pub concatenate: bool,
 }
 
 impl NvmeTcpAddress {
@@ -102,7 +104,8 @@ impl NvmeTcpAddress {
             secret_file: None,
             controller_secret_file: None,
             authentication_seconds: None,
-            paths: PathChoices::default(),
+            paths: Box::default(),
+            concatenate: false,
         }
     }
 
@@ -131,6 +134,7 @@ impl NvmeTcpAddress {
                 "dhchap-ctrl-secret-file" => {
                     self.controller_secret_file = Some(path_of(key, value, whole)?);
                 }
+                "concat" => self.concatenate = switch_of(key, &value, whole)?,
                 "dhchap-repeat" => {
                     self.authentication_seconds = Some(seconds_of(&value, whole)?);
                 }
@@ -150,10 +154,17 @@ impl NvmeTcpAddress {
             )));
         }
         if self.secret_file.is_none()
-            && (self.controller_secret_file.is_some() || self.authentication_seconds.is_some())
+            && (self.controller_secret_file.is_some()
+                || self.authentication_seconds.is_some()
+                || self.concatenate)
         {
             return Err(AddressError::new(format!(
                 "`{whole}`: authentication needs `dhchap-secret-file`, the host's secret"
+            )));
+        }
+        if self.psk_file.is_some() && self.concatenate {
+            return Err(AddressError::new(format!(
+                "`{whole}`: pskfile is a key for TLS, and concat makes one: must be one of them"
             )));
         }
         Ok(())
@@ -272,6 +283,9 @@ impl fmt::Display for NvmeTcpAddress {
         }
         if let Some(every) = self.authentication_seconds {
             write!(f, "&dhchap-repeat={every}")?;
+        }
+        if self.concatenate {
+            f.write_str("&concat=on")?;
         }
         self.paths.fmt(f)
     }

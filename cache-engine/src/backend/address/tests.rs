@@ -73,6 +73,20 @@ fn good_nvme_addresses_and_back() {
             "nvme+tcp://h/nqn.2014-08.x?path=[fe80::1%25eth0]",
             "nvme+tcp://h/nqn.2014-08.x?nsid=1&path=[fe80::1%25eth0]",
         ),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=/etc/a%26b",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=1&dhchap-secret-file=/etc/a%26b",
+        ),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?concat=1&dhchap-repeat=60&dhchap-ctrl-secret-file=/c&\
+             dhchap-secret-file=h",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=1&dhchap-secret-file=h&dhchap-ctrl-secret-file=/c&\
+             dhchap-repeat=60&concat=on",
+        ),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?pskid=1&pskfile=/k",
+            "nvme+tcp://h/nqn.2014-08.x?nsid=1&pskfile=/k&pskid=1",
+        ),
         ("nvme+tcp://h/nqn.2014-08.a%2Fb?hdgst=off", "nvme+tcp://h/nqn.2014-08.a%2Fb?nsid=1"),
     ] {
         let address = nvme(text);
@@ -140,6 +154,17 @@ fn bad_origins_are_told_what_would_be_right() {
         ("nvme+tcp://h/nqn.2014-08.x?iopolicy=numa", "must be round-robin or queue-depth or lat"),
         ("nvme+tcp://h/nqn.2014-08.x?fast_io_fail_tmo=1", "fast-io-fail-tmo, reconnect-delay"),
         ("nvme+tcp://h/nqn.2014-08.x?iopolicy=latency&iopolicy=latency", "given twice"),
+        ("nvme+tcp://h/nqn.2014-08.x?pskfile=", "never the key"),
+        ("nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=", "is empty: must be a path"),
+        ("nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=/k&dhchap-repeat=0", "seconds, from 1"),
+        ("nvme+tcp://h/nqn.2014-08.x?dhchap-repeat=5", "needs `dhchap-secret-file`"),
+        ("nvme+tcp://h/nqn.2014-08.x?dhchap-ctrl-secret-file=/c", "needs `dhchap-secret-file`"),
+        ("nvme+tcp://h/nqn.2014-08.x?concat=on", "needs `dhchap-secret-file`"),
+        ("nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=/k&concat=2", "must be on or off"),
+        (
+            "nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=/k&concat=on&pskfile=/p",
+            "must be one of them",
+        ),
         ("nvme+tcp://h/nqn.2014-08.%FF", "must be UTF-8"),
         ("nvme+tcp://h/nqn.2014-08.a%20b", "no spaces"),
         (&long, "at most 223 bytes"),
@@ -179,7 +204,14 @@ fn caches_are_files_or_memory() {
 
 #[test]
 fn a_key_put_where_its_file_belongs_is_not_repeated() {
-    let text = "nvme+tcp://h/nqn.2014-08.x?pskfile=NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3:";
-    let error = text.parse::<OriginAddress>().expect_err("refused").to_string();
-    assert!(!error.contains("VRL"), "{error}");
+    for text in [
+        "nvme+tcp://h/nqn.2014-08.x?pskfile=NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3:",
+        "nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=DHHC-1:00:VRLbtnN9AQb2WXW3:",
+        "nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=/k&dhchap-ctrl-secret-file=DHHC-1:00:VRL:",
+        // Another key before it does not have it repeated either.
+        "nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=%44HHC-1:00:VRLbtnN9AQb2WXW3:&nsid=0",
+    ] {
+        let error = text.parse::<OriginAddress>().expect_err("refused").to_string();
+        assert!(!error.contains("VRL"), "{error}");
+    }
 }

@@ -147,6 +147,11 @@ pub(crate) struct SecretArguments {
     /// Refuse hosts that no --host-secret names
     #[arg(long)]
     pub(crate) require_authentication: bool,
+
+    /// Whether hosts with a secret must, or may, come back over TLS by the key that authentication
+    /// generates; not with --tls required, for they come in clear first
+    #[arg(long, value_name = "HOW", requires = "hosts")]
+    pub(crate) secure_channel: Option<TlsUse>,
 }
 
 /// A host's name and a path.

@@ -5,10 +5,10 @@
 //! changed on the way; a transaction that nobody disturbs succeeds where the secrets are the same.
 
 use nvme_fabric::auth::host::{Action, Exchange};
-use nvme_fabric::auth::target::Authentication;
+use nvme_fabric::auth::target::{Allowed, Authentication};
 use nvme_fabric::auth::{Choices as Agreeable, Group, HashFunction, Keys, Names, Random, Secret};
 use nvme_fabric::spec::auth::{
-    Challenge, Failure, FailureKind, Header, Negotiate, Reply, Success1, Success2,
+    Challenge, Concatenation, Failure, FailureKind, Header, Negotiate, Reply, Success1, Success2,
 };
 
 use super::target_script::choices::Choices;
@@ -103,7 +103,7 @@ impl Run {
             host_keys.controller = Some(secret(if is(CONTROLLER_WRONG) { 4 } else { 3 }));
             target_keys.controller = Some(secret(3)).filter(|_| !is(CONTROLLER_NONE));
         }
-        let (exchange, first) = Exchange::start(&host_keys, 7);
+        let (exchange, first) = Exchange::start(&host_keys, 7, Concatenation::None);
         Self {
             knowledge,
             host_keys,
@@ -155,7 +155,7 @@ impl Run {
     fn send(&mut self, message: &[u8]) {
         let (host, subsystem) = (nqn("nqn.2026-01.io.forebay:fuzzer"), subsystem());
         let names = Names::new(&host, &subsystem);
-        self.target.send(message, &self.target_keys, names, &mut self.random[0]);
+        self.target.send(message, Allowed::PLAIN, &self.target_keys, names, &mut self.random[0]);
     }
 
     fn receive(&mut self, message: &[u8]) -> Action {

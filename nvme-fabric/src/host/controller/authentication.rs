@@ -5,18 +5,28 @@
 //!   Connect answers ATR ──▶ authenticate(queue) ──▶ bring-up goes on
 //!   Up, timer ──▶ authenticate(0) ▶ authenticate(1) ▶ … ▶ timer
 //! ```
+//! Where the keys say so, the first transaction generates a key (secure channel concatenation):
+//!
+//! ```text
+//!   Open(0) in clear ▶ Connect(0) ▶ Authenticate(0), NEWTLSPSK ▶ Reopen ▶ Open(0) with TLS ▶ …
+//! ```
+//! From `Reopen` on, every stream must begin with TLS by that key, and says so with
+//! [`Controller::stream_secured`]; one that does not is not used. I/O queues prove nothing more:
+//! who has the key has proved it. Repeated, only the admin queue's transaction makes another key.
+//! Linux `drivers/nvme/host/{auth,fabrics,tcp}.c` does the same.
+//!
 //! One transaction at a time; its commands take turns with the requests of its queue. Any failure
 //! ends the association: the other end is not who it should be, or does not take this host for
 //! what it is.
 //!
-//! Absent: the messages ([`crate::auth::host`]), and secure channels.
+//! Absent: the messages ([`crate::auth::host`]), and TLS itself.
 
 use block_io::{Buffer, Timestamp};
 
 use super::bring_up::Step;
-use super::{Controller, QueueIndex, token};
+use super::{Controller, Queue, QueueIndex, Stream, token};
 use crate::auth::host::{Action, Exchange};
-use crate::auth::{Names, Random, SEED_LENGTH};
+use crate::auth::{Concatenation, GeneratedPsk, Names, Random, SEED_LENGTH};
 use crate::error::ConnectionError;
 use crate::host::connection::{Data, Outcome};
 use crate::spec::command::{FabricsCommand, SecurityProtocol};
@@ -35,6 +45,8 @@ pub(super) struct Authenticator {
     running: Option<Running>,
     /// When all queues are authenticated again.
     repeat_at: Option<Timestamp>,
+    /// The key of every stream, once there is one.
+    generated: Option<GeneratedPsk>,
 }
 
 #[derive(Debug)]
@@ -58,6 +70,30 @@ impl Controller {
         self.authenticator.random = Some(Random::new(seed));
     }
 
+    /// The key with which every stream that is wanted now must begin TLS; absent for those in
+    /// clear, and for those whose key the driver was given.
+    pub fn generated_psk(&self) -> Option<&GeneratedPsk> {
+        self.authenticator.generated.as_ref()
+    }
+
+    /// The stream that was wanted for `queue` begins with TLS by the generated key. To be said
+    /// before it is established.
+    pub fn stream_secured(&mut self, queue: QueueIndex) {
+        if let Some(place) = self.queues.get_mut(usize::from(queue)) {
+            place.is_secured = true;
+        }
+    }
+
+    /// Whether a stream is in clear that must not be.
+    pub(super) fn lacks_secure_channel(&self, queue: QueueIndex) -> bool {
+        let is_secured = self.queues.get(usize::from(queue)).is_some_and(|place| place.is_secured);
+        self.authenticator.generated.is_some() && !is_secured
+    }
+
+    fn concatenates(&self) -> bool {
+        self.options.authentication.as_ref().is_some_and(|own| own.keys.concatenate)
+    }
+
     /// When the queues are authenticated again.
     pub(super) fn authentication_deadline(&self) -> Option<Timestamp> {
         let is_idle = self.step == Step::Up && self.authenticator.running.is_none();
@@ -71,10 +107,15 @@ impl Controller {
         result: ConnectResult,
     ) -> Result<bool, ConnectionError> {
         let subsystem = &self.options.subsystem;
+        if self.concatenates() {
+            let is_asked = result.authentication_required || result.secure_channel_required;
+            // Whether it is asked or not: the bits came in clear.
+            return Ok(queue == 0 && self.authenticator.generated.is_none() || is_asked);
+        }
         if result.secure_channel_required {
             return Err(self.incompatible(format!(
                 "subsystem {subsystem} requires a secure channel after authentication (ASCR), \
-                 which is not supported"
+                 which this host was not told to make"
             )));
         }
         let wants_proof =
@@ -104,7 +145,14 @@ impl Controller {
             return Err(self.unauthenticated(queue, "no random bytes were handed in"));
         }
         self.authenticator.transaction = self.authenticator.transaction.wrapping_add(1);
-        let (exchange, first) = Exchange::start(&own.keys, self.authenticator.transaction);
+        let concatenation =
+            match (own.keys.concatenate && queue == 0, &self.authenticator.generated) {
+                (false, _) => Concatenation::None,
+                (true, None) => Concatenation::New,
+                (true, Some(_)) => Concatenation::Replace,
+            };
+        let transaction = self.authenticator.transaction;
+        let (exchange, first) = Exchange::start(&own.keys, transaction, concatenation);
         self.authenticator.running = Some(Running { queue, exchange, wants: Wants::Send(first) });
         Ok(())
     }
@@ -188,12 +236,20 @@ impl Controller {
     }
 
     fn finish_authentication(&mut self) {
-        let Some(Running { queue, .. }) = self.authenticator.running.take() else { return };
+        let Some(Running { queue, mut exchange, .. }) = self.authenticator.running.take() else {
+            return;
+        };
         let every = self.options.authentication.as_ref().and_then(|own| own.repeat_every);
         self.authenticator.repeat_at = every.map(|every| self.now + every);
+        if let Some(generated) = exchange.take_generated() {
+            self.authenticator.generated = Some(generated);
+        }
+        if exchange.concatenation() == Concatenation::New {
+            return self.reopen();
+        }
         let next = if self.step == Step::Authenticate(queue) {
             self.queue_connected(queue)
-        } else if usize::from(queue) + 1 < self.queues.len() {
+        } else if !self.concatenates() && usize::from(queue) + 1 < self.queues.len() {
             self.authenticate(queue + 1)
         } else {
             Ok(())
@@ -201,6 +257,25 @@ impl Controller {
         if let Err(error) = next {
             self.lose(error);
         }
+    }
+
+    /// Closes the stream in clear; [`reopened`](Self::reopened) when that has happened.
+    fn reopen(&mut self) {
+        if self.authenticator.generated.is_none() {
+            return self.fail_authentication("it was to generate a key, and has not");
+        }
+        self.step = Step::Reopen;
+        if let Some(connection) = self.connection(0) {
+            connection.end(ConnectionError::ShutDown);
+        }
+    }
+
+    /// The stream in clear is closed: begins again with TLS.
+    pub(super) fn reopened(&mut self) {
+        let mut admin = Queue::new();
+        admin.stream = Stream::Wanted;
+        self.queues[0] = admin;
+        self.step = Step::Open(0);
     }
 
     fn fail_authentication(&mut self, text: &str) {

@@ -37,6 +37,8 @@ pub(super) enum Step {
     Connect(QueueIndex),
     /// The end of a transaction on the queue, see `authentication`.
     Authenticate(QueueIndex),
+    /// The end of the admin queue's stream, to begin again with TLS, see `authentication`.
+    Reopen,
     Capabilities,
     Version,
     Enable,
@@ -69,6 +71,7 @@ impl Step {
             Self::Open(_) => "ICReq",
             Self::Connect(_) => "Connect",
             Self::Authenticate(_) => "authentication",
+            Self::Reopen => "closing the stream in clear",
             Self::Capabilities => "Property Get (CAP)",
             Self::Version => "Property Get (VS)",
             Self::Enable => "Property Set (CC)",

@@ -135,12 +135,21 @@ struct Queue {
     commands: Option<Commands>,
     /// Whoever opened it has gone.
     is_abandoned: bool,
+    /// The stream begins with TLS by the generated key.
+    is_secured: bool,
 }
 
 impl Queue {
     const fn new() -> Self {
         let stream = Stream::NotWanted;
-        Self { stream, connection: None, requests: None, commands: None, is_abandoned: false }
+        Self {
+            stream,
+            connection: None,
+            requests: None,
+            commands: None,
+            is_abandoned: false,
+            is_secured: false,
+        }
     }
 
     fn forget_abandoned(&mut self) {
@@ -282,6 +291,9 @@ impl Controller {
         let mut connection = Connection::new(&self.pool, options, self.now);
         if self.step == Step::Over {
             connection.end(ConnectionError::ShutDown);
+        } else if self.lacks_secure_channel(queue) {
+            let what = "authentication has generated a key for TLS, and the stream has none";
+            connection.end(self.incompatible(what.to_owned()));
         }
         let place = &mut self.queues[usize::from(queue)];
         place.stream = Stream::Open;
@@ -341,6 +353,9 @@ impl Controller {
         if let Some(connection) = self.connection(queue) {
             connection.transport_closed();
             self.take_finished(queue);
+        }
+        if self.step == Step::Reopen && queue == 0 {
+            return self.reopened();
         }
         let place = &mut self.queues[usize::from(queue)];
         if let Some(connection) = place.connection.take() {
@@ -532,6 +547,9 @@ impl Controller {
     }
 
     fn notice_ended_connections(&mut self) {
+        if self.step == Step::Reopen {
+            return;
+        }
         let ended = self.queues.iter().filter_map(|queue| queue.connection.as_ref());
         let error = ended.filter(|connection| connection.is_over()).find_map(Connection::error);
         if let Some(error) = error.cloned() {

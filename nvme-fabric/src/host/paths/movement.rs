@@ -6,10 +6,10 @@ use super::Paths;
 use super::identity::Known;
 use super::path::{Change, Path};
 use super::policy::Chooser;
-use crate::host::QueueIndex;
 use crate::host::connection::{Connection, Finished, Outcome};
 use crate::host::requests::retry::NUMBER_SHIFT;
 use crate::host::requests::{Route, Way};
+use crate::host::{Controller, QueueIndex};
 use crate::spec::log_page::AccessState;
 
 impl Paths {
@@ -41,6 +41,11 @@ impl Paths {
     /// The connection of a queue of a path, for its bytes to be moved. Absent without a stream.
     pub fn connection(&mut self, path: usize, queue: QueueIndex) -> Option<&mut Connection> {
         self.paths.get_mut(path)?.controller.as_mut()?.connection(queue)
+    }
+
+    /// The association of a path, which knows what its streams must begin with.
+    pub fn association(&mut self, path: usize) -> Option<&mut Controller> {
+        self.paths.get_mut(path)?.controller.as_deref_mut()
     }
 
     /// Whether the association of a path is at its end: streams that are still being established

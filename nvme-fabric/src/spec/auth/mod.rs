@@ -18,6 +18,7 @@
 //! Absent: what is in the values ([`crate::auth`]), and protocols other than DH-HMAC-CHAP.
 
 mod challenge;
+mod concatenation;
 mod failure;
 mod negotiate;
 mod reply;
@@ -26,6 +27,7 @@ mod success;
 use std::fmt;
 
 pub use challenge::Challenge;
+pub use concatenation::Concatenation;
 pub use failure::{Explanation, Failure, FailureKind};
 pub use negotiate::Negotiate;
 pub use reply::Reply;

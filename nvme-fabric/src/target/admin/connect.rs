@@ -31,8 +31,30 @@ pub(in crate::target) struct Queue {
     /// Entries, at least 2.
     pub(in crate::target) entries: u16,
     pub(in crate::target) flow_control: bool,
-    /// ATR: the host has a secret and proves it first.
-    pub(in crate::target) must_authenticate: bool,
+    pub(in crate::target) demand: Demand,
+}
+
+/// What a host must prove before anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::target) enum Demand {
+    /// Nothing: it has no secret.
+    None,
+    /// Nothing more: the key of the stream is of an earlier proof.
+    Proven,
+    /// ATR: that it knows its secret.
+    Proof,
+    /// ASCR: the same, and then it connects again over TLS.
+    SecureChannel,
+}
+
+/// How the stream of a Connect is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::target) enum Stream {
+    Plain,
+    /// By a key that both ends were given.
+    Configured,
+    /// By a key that an authentication has generated.
+    Generated,
 }
 
 /// A parameter of Connect that cannot be right. Base §6.3.
@@ -48,6 +70,7 @@ pub(in crate::target) fn connect(
     target: &mut Target,
     command: &FabricsCommand,
     data: &[u8; DATA_LENGTH],
+    stream: Stream,
     now: Timestamp,
 ) -> Result<(Queue, Answer), Refusal> {
     let FabricsCommand::Connect {
@@ -83,7 +106,7 @@ pub(in crate::target) fn connect(
             result: InvalidParameter { offset: OFFSET_HOST_NQN, in_data: true }.encode(),
         });
     }
-    let must_authenticate = check_host(target, service, &data.host)?;
+    let demand = check_host(target, service, &data.host, stream)?;
     check_room(target, &data)?;
     let (controller, epoch) = if queue_id == 0 {
         (connect_admin(target, &data, service, keep_alive_ms, now)?, 0)
@@ -98,13 +121,13 @@ pub(in crate::target) fn connect(
         id: queue_id,
         entries: queue_size + 1,
         flow_control: !flow_control_disabled,
-        must_authenticate,
+        demand,
     };
     target.usage.queues += 1;
     let result = ConnectResult {
         controller_id: controller.id,
-        authentication_required: must_authenticate,
-        secure_channel_required: false,
+        authentication_required: demand == Demand::Proof,
+        secure_channel_required: demand == Demand::SecureChannel,
     };
     Ok((queue, Answer::Done(result.encode().into())))
 }
@@ -123,18 +146,31 @@ fn check_room(target: &Target, data: &ConnectData) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a host by this name must prove itself.
-fn check_host(target: &Target, service: Service, host: &Nqn) -> Result<bool, Refusal> {
-    let Service::Subsystem(place) = service else { return Ok(false) };
+/// What a host by this name must prove.
+fn check_host(
+    target: &Target,
+    service: Service,
+    host: &Nqn,
+    stream: Stream,
+) -> Result<Demand, Refusal> {
+    let Service::Subsystem(place) = service else { return Ok(Demand::None) };
     let subsystem = &target.subsystems[place];
     match (subsystem.keys_of(host), &target.random) {
-        (Some(_), Some(_)) => Ok(true),
+        (Some(_), Some(_)) if stream == Stream::Generated => Ok(Demand::Proven),
+        (Some(keys), Some(_)) if keys.concatenate && stream == Stream::Plain => {
+            Ok(Demand::SecureChannel)
+        }
+        (Some(_), Some(_)) => Ok(Demand::Proof),
+        // Its secret was taken away, and with it what it has proved.
+        (None, _) if stream == Stream::Generated => {
+            Err(Status::CONNECT_INVALID_HOST.do_not_retry().into())
+        }
         // Without random bytes nobody can be asked for a proof, so nobody gets in.
         (Some(_), None) => Err(Status::INTERNAL_ERROR.do_not_retry().into()),
         (None, _) if subsystem.requires_authentication() => {
             Err(Status::CONNECT_INVALID_HOST.do_not_retry().into())
         }
-        (None, _) => Ok(false),
+        (None, _) => Ok(Demand::None),
     }
 }
 

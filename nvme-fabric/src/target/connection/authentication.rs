@@ -7,25 +7,49 @@
 use block_io::{Buffer, Timestamp};
 
 use super::{Connection, Phase, TERMINATION_TIMEOUT};
-use crate::auth::Names;
-use crate::auth::target::Authentication;
+use crate::auth::target::{Allowed, Authentication};
+use crate::auth::{Keys, Names};
 use crate::error::ConnectionError;
 use crate::spec::command::{self, FabricsCommand, SecurityProtocol, SubmissionEntry};
 use crate::spec::sgl::Descriptor;
 use crate::spec::status::Status;
-use crate::target::Target;
+use crate::target::admin::connect::Demand;
 use crate::target::admin::{INVALID_FIELD, check_common, check_data};
 use crate::target::controller::Service;
+use crate::target::{GeneratedKey, Target};
 
 /// The most that one receive may ask for. Linux and SPDK ask for 4096 bytes.
 const RECEIVE_LENGTH_MAX: u32 = 16 << 10;
 
 impl Connection {
     /// The queue is of a host that has a secret: from here on it has as long as for the handshake
-    /// to prove that it knows it.
-    pub(super) fn demand_authentication(&mut self, target: &Target, now: Timestamp) {
-        self.authentication = Some(Authentication::default());
-        self.phase_deadline = Some(now + target.settings.handshake_timeout);
+    /// to prove that it knows it, unless its key has proved it.
+    pub(super) fn demand_authentication(
+        &mut self,
+        demand: Demand,
+        target: &Target,
+        now: Timestamp,
+    ) {
+        match demand {
+            Demand::None => {}
+            Demand::Proven => self.authentication = Some(Authentication::proven()),
+            Demand::Proof | Demand::SecureChannel => {
+                self.authentication = Some(Authentication::default());
+                self.phase_deadline = Some(now + target.settings.handshake_timeout);
+            }
+        }
+    }
+
+    /// What a queue of the host with these keys may negotiate: a key on the admin queue only, a new
+    /// one in clear and another one over TLS. Linux `nvmet_auth_negotiate`.
+    fn allowed(&self, queue_id: u16, keys: &Keys) -> Allowed {
+        let is_encrypted = self.encryption.is_some();
+        let is_generated = self.encryption.as_ref().is_some_and(|by| by.is_generated);
+        Allowed {
+            none: is_encrypted || !keys.concatenate,
+            new: queue_id == 0 && !is_encrypted && self.offers_tls,
+            replace: queue_id == 0 && is_generated,
+        }
     }
 
     /// Whether commands are taken.
@@ -63,8 +87,20 @@ impl Connection {
             self.leave_unauthenticated(target, error, now);
         } else if self.is_authenticated() {
             self.phase_deadline = None;
+            self.hand_out_generated(target);
         }
         true
+    }
+
+    /// Tells the target of the key that a transaction has generated.
+    fn hand_out_generated(&mut self, target: &mut Target) {
+        let generated = self.authentication.as_mut().and_then(Authentication::take_generated);
+        let (Some(psk), Some(queue)) = (generated, self.queue) else { return };
+        let host = target.controller(queue.controller).map(|controller| controller.host.clone());
+        if let (Some(host), Service::Subsystem(subsystem)) = (host, queue.service) {
+            let subsystem = target.subsystems[subsystem].nqn().clone();
+            target.key_generated(GeneratedKey { host, subsystem, psk });
+        }
     }
 
     fn take_message(
@@ -86,9 +122,7 @@ impl Connection {
         if length == 0 || length != data.length || length as usize != message.len() {
             return Err(INVALID_FIELD);
         }
-        let (Some(queue), Some(authentication)) = (self.queue, &mut self.authentication) else {
-            return Err(Status::INTERNAL_ERROR);
-        };
+        let Some(queue) = self.queue else { return Err(Status::INTERNAL_ERROR) };
         let controller = target.controller(queue.controller);
         let host = controller.map(|controller| controller.host.clone());
         let (Some(host), Service::Subsystem(subsystem)) = (host, queue.service) else {
@@ -100,7 +134,12 @@ impl Connection {
         let (Some(keys), Some(random)) = (subsystem.keys_of(&host), random) else {
             return Err(Status::OPERATION_DENIED.do_not_retry());
         };
-        authentication.send(&message, keys, Names::new(&host, subsystem.nqn()), random);
+        let allowed = self.allowed(queue.id, keys);
+        let Some(authentication) = &mut self.authentication else {
+            return Err(Status::INTERNAL_ERROR);
+        };
+        let names = Names::new(&host, subsystem.nqn());
+        authentication.send(&message, allowed, keys, names, random);
         self.succeed(place, 0);
         Ok(())
     }

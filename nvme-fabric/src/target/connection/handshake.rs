@@ -9,7 +9,7 @@ use crate::spec::completion::Completion;
 use crate::spec::connect::{ConnectData, DATA_LENGTH};
 use crate::spec::sgl::Descriptor;
 use crate::spec::status::Status;
-use crate::target::admin::connect::{Queue, connect};
+use crate::target::admin::connect::{Queue, Stream, connect};
 use crate::target::admin::{Answer, Refusal, check_common};
 use crate::target::{TRANSFER_MAX, Target};
 
@@ -34,9 +34,14 @@ impl Connection {
         let (entry, data) = self.take_connect(place);
         let command_id = command::command_id(&entry);
         let outcome = match data {
-            Ok(data) => self
-                .check_names(&data)
-                .and_then(|()| connect(target, &FabricsCommand::parse(&entry), &data, now)),
+            Ok(data) => self.check_names(&data).and_then(|()| {
+                let stream = match &self.encryption {
+                    None => Stream::Plain,
+                    Some(by) if by.is_generated => Stream::Generated,
+                    Some(_) => Stream::Configured,
+                };
+                connect(target, &FabricsCommand::parse(&entry), &data, stream, now)
+            }),
             Err(status) => Err(Refusal::from(status)),
         };
         let mut completion =
@@ -46,9 +51,7 @@ impl Connection {
                 completion.result = result;
                 self.leave_unconnected(target);
                 self.become_queue(queue);
-                if queue.must_authenticate {
-                    self.demand_authentication(target, now);
-                }
+                self.demand_authentication(queue.demand, target, now);
                 completion.queue_head =
                     if queue.flow_control { self.queue_head } else { QUEUE_HEAD_DISABLED };
             }
@@ -70,8 +73,8 @@ impl Connection {
             // Without names Connect itself is refused.
             return Ok(());
         };
-        let is_allowed = match &self.expected_names {
-            Some((host, subsystem)) => data.host == *host && data.subsystem == *subsystem,
+        let is_allowed = match &self.encryption {
+            Some(by) => data.host == by.host && data.subsystem == by.subsystem,
             None => !self.is_for_discovery || data.subsystem.is_discovery(),
         };
         if is_allowed { Ok(()) } else { Err(Status::CONNECT_INVALID_HOST.do_not_retry().into()) }

@@ -71,8 +71,10 @@ pub struct Connection {
     /// The controller's keep alive deadline as of the last poll.
     keep_alive_deadline: Option<Timestamp>,
     queue: Option<Queue>,
-    /// Host and subsystem that Connect must name, as their key has encrypted the stream.
-    expected_names: Option<(Nqn, Nqn)>,
+    /// By whose key the stream is encrypted; absent while it is in clear.
+    encryption: Option<Encryption>,
+    /// The stream could have been encrypted, and the next one can be.
+    offers_tls: bool,
     /// Without such names, only the discovery service may be connected to.
     is_for_discovery: bool,
     /// Absent where the host has no secret.
@@ -117,6 +119,14 @@ pub struct Connection {
     ended: Option<ConnectionError>,
     /// Where received bytes go while terminating.
     discarded: Option<Buffer>,
+}
+
+/// The key of a stream: whose it is. Connect must name just them.
+#[derive(Debug)]
+struct Encryption {
+    host: Nqn,
+    subsystem: Nqn,
+    is_generated: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +225,8 @@ impl Connection {
             phase_deadline: Some(now + settings.handshake_timeout),
             keep_alive_deadline: None,
             queue: None,
-            expected_names: None,
+            encryption: None,
+            offers_tls: false,
             is_for_discovery: false,
             authentication: None,
             queue_head: 0,
@@ -318,10 +329,18 @@ impl Connection {
 
     /// The stream is encrypted with a key of this host's for this subsystem: Connect must name just
     /// them. To be said before anything is decoded; later it changes nothing.
-    pub fn expect_names(&mut self, host: &Nqn, subsystem: &Nqn) {
-        if self.expected_names.is_none() {
-            self.expected_names = Some((host.clone(), subsystem.clone()));
+    /// `is_generated` says that an authentication has made the key, which needs no other proof.
+    pub fn expect_names(&mut self, host: &Nqn, subsystem: &Nqn, is_generated: bool) {
+        if self.encryption.is_none() {
+            let (host, subsystem) = (host.clone(), subsystem.clone());
+            self.encryption = Some(Encryption { host, subsystem, is_generated });
         }
+    }
+
+    /// A stream with TLS may follow this one: the host may have a key for it generated, which comes
+    /// out of [`Target::next_generated_key`].
+    pub fn offer_tls(&mut self) {
+        self.offers_tls = true;
     }
 
     /// A host that proves nothing about itself may connect to the discovery service only.

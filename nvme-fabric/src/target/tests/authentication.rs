@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::auth::host::{Action, Exchange};
-use crate::auth::{Keys, Names, Random, Secret};
-use crate::spec::command::SecurityProtocol;
+use crate::auth::{Concatenation, GeneratedPsk, Keys, Names, Random, Secret};
+use crate::spec::command::{FUSE_FIRST, FUSE_SECOND, SecurityProtocol, set_fuse};
 use crate::target::TRANSFER_MAX;
 
 fn keys(seed: u8) -> Keys {
@@ -46,8 +46,18 @@ fn receive(host: &mut Host, world: &mut World, length: u32) -> (Status, Vec<u8>)
 
 /// Runs a transaction to its end.
 fn authenticate(host: &mut Host, world: &mut World, keys: &Keys) -> Action {
+    transact(host, world, keys, Concatenation::None).0
+}
+
+/// The same with a key to be generated, and the host's end of it.
+fn transact(
+    host: &mut Host,
+    world: &mut World,
+    keys: &Keys,
+    concatenation: Concatenation,
+) -> (Action, Option<GeneratedPsk>) {
     let mut random = Random::new(&[8; 32]);
-    let (mut exchange, first) = Exchange::start(keys, 1);
+    let (mut exchange, first) = Exchange::start(keys, 1, concatenation);
     let mut action = Action::Send(first);
     let (name, subsystem) = (nqn(HOST), nqn(SUBSYSTEM));
     loop {
@@ -61,7 +71,7 @@ fn authenticate(host: &mut Host, world: &mut World, keys: &Keys) -> Action {
                 assert_eq!((status, message.len()), (Status::SUCCESS, 4096));
                 exchange.received(&message, keys, Names::new(&name, &subsystem), &mut random)
             }
-            end => return end,
+            end => return (end, exchange.take_generated()),
         };
     }
 }
@@ -136,7 +146,7 @@ fn commands_that_are_wrong_are_refused_and_change_nothing() {
         assert_eq!(admin.call(&mut world, &entry, None).status, invalid);
     }
     // TL that is not the data's length, and data that are not in the capsule.
-    let (_, first) = Exchange::start(&keys(1), 1);
+    let (_, first) = Exchange::start(&keys(1), 1, Concatenation::None);
     let protocol = SecurityProtocol::NVME;
     let command = FabricsCommand::AuthenticationSend { protocol, length: 71 };
     let entry = command.encode(admin.id(), Descriptor::in_capsule(72));
@@ -155,7 +165,7 @@ fn commands_that_are_wrong_are_refused_and_change_nothing() {
 fn authentication_of_a_host_without_a_secret_is_no_command() {
     let mut world = world();
     let mut admin = Host::admin(&mut world, SUBSYSTEM);
-    let (_, first) = Exchange::start(&keys(1), 1);
+    let (_, first) = Exchange::start(&keys(1), 1, Concatenation::None);
     assert!(send(&mut admin, &mut world, &first).is(Status::INVALID_OPCODE));
     assert!(receive(&mut admin, &mut world, 4096).0.is(Status::INVALID_OPCODE));
 }
@@ -168,4 +178,129 @@ fn without_random_bytes_a_host_with_a_secret_is_refused() {
     let completion = host.connect(&mut world, &connect(0, 15), SUBSYSTEM, CONTROLLER_ID_DYNAMIC);
     assert!(completion.status.is(Status::INTERNAL_ERROR));
     assert!(world.target.set_host_keys(1, nqn(HOST), keys(1)).is_err());
+}
+
+/// The admin queue of a host whose stream could be encrypted and is not.
+fn in_clear(world: &mut World) -> (Host, ConnectResult) {
+    let mut host = Host::initialized(world, Digests::default(), 0);
+    host.connection.offer_tls();
+    let completion = host.connect(world, &connect(0, 15), SUBSYSTEM, CONTROLLER_ID_DYNAMIC);
+    assert_eq!(completion.status, Status::SUCCESS);
+    (host, ConnectResult::parse(completion.dword_0()))
+}
+
+/// A queue over TLS by a generated key of `owner`, connected by the usual name.
+fn encrypted(world: &mut World, owner: &str, queue: u16, controller: u16) -> (Host, Completion) {
+    let mut host = Host::initialized(world, Digests::default(), 0);
+    host.connection.expect_names(&nqn(owner), &nqn(SUBSYSTEM), true);
+    let completion = host.connect(world, &connect(queue, 15), SUBSYSTEM, controller);
+    host.controller_id = ConnectResult::parse(completion.dword_0()).controller_id;
+    (host, completion)
+}
+
+fn mismatch(end: &Action) -> bool {
+    matches!(end, Action::Failed(text) if text.contains("secure channel"))
+}
+
+#[test]
+fn a_key_is_generated_in_clear_and_opens_queues_without_another_proof() {
+    let mut world = guarded();
+    let keys = keys(1).with_concatenation();
+    world.target.set_host_keys(0, nqn(HOST), keys.clone()).expect("there is a subsystem");
+    let (mut admin, result) = in_clear(&mut world);
+    assert!(result.secure_channel_required && !result.authentication_required);
+    let (end, psk) = transact(&mut admin, &mut world, &keys, Concatenation::New);
+    assert_eq!(end, Action::Done);
+    let generated = world.target.next_generated_key().expect("there is a key");
+    assert_eq!((&generated.host, &generated.subsystem), (&nqn(HOST), &nqn(SUBSYSTEM)));
+    assert_eq!(Some(generated.psk), psk, "both ends have the same");
+    assert_eq!(world.target.next_generated_key(), None);
+
+    let (mut admin, completion) = encrypted(&mut world, HOST, 0, CONTROLLER_ID_DYNAMIC);
+    let result = ConnectResult::parse(completion.dword_0());
+    assert!(!result.secure_channel_required && !result.authentication_required);
+    admin.configure(&mut world, Configuration::ENABLED);
+    let id = admin.controller_id;
+    let (mut io, _) = encrypted(&mut world, HOST, 1, id);
+    assert_eq!(io.read(&mut world, 1, 0, 4096).status, Status::SUCCESS);
+    assert_eq!(io.data().len(), 4096);
+    // Again, for another key, on the admin queue only, and not as if there was none.
+    let (end, psk) = transact(&mut admin, &mut world, &keys, Concatenation::Replace);
+    assert_eq!(end, Action::Done);
+    assert_eq!(world.target.next_generated_key().map(|key| key.psk), psk);
+    let (end, _) = transact(&mut io, &mut world, &keys, Concatenation::Replace);
+    assert!(mismatch(&end), "{end:?}");
+    let (end, _) = transact(&mut admin, &mut world, &keys, Concatenation::New);
+    assert!(mismatch(&end), "{end:?}");
+    assert_eq!(world.target.next_generated_key(), None);
+}
+
+#[test]
+fn who_must_have_a_secure_channel_does_nothing_in_clear() {
+    let mut world = guarded();
+    let keys = keys(1).with_concatenation();
+    world.target.set_host_keys(0, nqn(HOST), keys.clone()).expect("there is a subsystem");
+    let (mut admin, _) = in_clear(&mut world);
+    let (end, _) = transact(&mut admin, &mut world, &keys, Concatenation::None);
+    assert!(mismatch(&end), "{end:?}");
+    let (mut admin, _) = in_clear(&mut world);
+    let (end, _) = transact(&mut admin, &mut world, &keys, Concatenation::Replace);
+    assert!(mismatch(&end), "{end:?}");
+    // Nor where there is no TLS to follow.
+    let mut admin = Host::initialized(&mut world, Digests::default(), 0);
+    admin.connect(&mut world, &connect(0, 15), SUBSYSTEM, CONTROLLER_ID_DYNAMIC);
+    let (end, _) = transact(&mut admin, &mut world, &keys, Concatenation::New);
+    assert!(mismatch(&end), "{end:?}");
+    // The admin queue in clear has no I/O queues: those can only be had with the key.
+    let (mut admin, _) = in_clear(&mut world);
+    let (end, _) = transact(&mut admin, &mut world, &keys, Concatenation::New);
+    assert_eq!(end, Action::Done);
+    admin.configure(&mut world, Configuration::ENABLED);
+    let mut io = Host::initialized(&mut world, Digests::default(), 0);
+    io.connection.offer_tls();
+    io.connect(&mut world, &connect(1, 15), SUBSYSTEM, 1);
+    assert_eq!(io.read(&mut world, 1, 0, 4096).status, required());
+    for concatenation in [Concatenation::None, Concatenation::New] {
+        let mut io = Host::initialized(&mut world, Digests::default(), 0);
+        io.connection.offer_tls();
+        io.connect(&mut world, &connect(2, 15), SUBSYSTEM, 1);
+        let (end, _) = transact(&mut io, &mut world, &keys, concatenation);
+        assert!(mismatch(&end), "{end:?}");
+    }
+}
+
+#[test]
+fn a_generated_key_is_of_one_host_and_ends_with_its_secret() {
+    let mut world = guarded();
+    let other = "nqn.2014-08.com.example:other";
+    let (_, completion) = encrypted(&mut world, other, 0, CONTROLLER_ID_DYNAMIC);
+    assert!(completion.status.is(Status::CONNECT_INVALID_HOST), "the name is not the key's");
+    let (_, completion) = encrypted(&mut world, HOST, 0, CONTROLLER_ID_DYNAMIC);
+    assert_eq!(completion.status, Status::SUCCESS);
+    let subsystem = world.target.subsystems.get_mut(0).expect("there is one");
+    assert!(subsystem.remove_host_keys(&nqn(HOST)));
+    let (_, completion) = encrypted(&mut world, HOST, 0, CONTROLLER_ID_DYNAMIC);
+    assert!(completion.status.is(Status::CONNECT_INVALID_HOST), "its secret is gone");
+}
+
+#[test]
+fn no_half_of_a_fused_pair_is_executed_for_a_host_that_proved_nothing() {
+    let mut world = guarded();
+    let mut admin = connected(&mut world, 0, CONTROLLER_ID_DYNAMIC);
+    assert_eq!(authenticate(&mut admin, &mut world, &keys(1)), Action::Done);
+    admin.configure(&mut world, Configuration::ENABLED);
+    let id = admin.controller_id;
+    let mut io = connected(&mut world, 1, id);
+    let halves = [
+        (FUSE_FIRST, NvmCommand::Compare { start: 0, blocks: 1, force_unit_access: false }),
+        (FUSE_SECOND, NvmCommand::Write { start: 0, blocks: 1, force_unit_access: false }),
+    ];
+    for (fuse, command) in halves {
+        let mut entry = command.encode(io.id(), 1, Descriptor::in_capsule(512));
+        set_fuse(&mut entry, fuse);
+        // Each half is refused at once and by itself: the first does not wait for the second.
+        assert_eq!(io.call(&mut world, &entry, Some(&[0x5a; 512])).status, required());
+    }
+    assert!(world.asked.is_empty(), "{:?}", world.asked);
+    assert_eq!(world.memory[..512], [0; 512]);
 }

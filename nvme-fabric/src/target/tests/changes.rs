@@ -228,7 +228,7 @@ fn the_discovery_log_follows_every_change_and_tells_of_it_once() {
     let (before, entries) = discovery_log(&mut host, &mut world);
     let ports: Vec<u16> = entries.iter().map(|entry| entry.port_id).collect();
     assert_eq!(ports, [40, 41]);
-    assert_eq!((entries[0].requirements, entries[0].security), (0, 0));
+    assert_eq!((entries[0].requirements, entries[0].security), (6, 0));
     events(&mut host, &mut world);
     discovery_log(&mut host, &mut world);
 

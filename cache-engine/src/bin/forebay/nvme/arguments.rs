@@ -108,6 +108,11 @@ pub(crate) struct DiscoverArguments {
     #[arg(long)]
     pub(super) no_referrals: bool,
 
+    /// File with this host's TLS key, which only its owner may read: ask over TLS only, referrals
+    /// too
+    #[arg(long, value_name = "FILE")]
+    pub(super) tls_key: Option<std::path::PathBuf>,
+
     #[command(flatten)]
     pub(super) host: HostArguments,
 

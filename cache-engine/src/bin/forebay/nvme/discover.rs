@@ -1,7 +1,8 @@
 //! `forebay nvme discover`: what discovery services tell, once or each change.
 
 use block_io::reactor::{Reactor, ReactorConfig, Wait};
-use cache_engine::backend::address::DISCOVERY_PORT;
+use cache_engine::backend::address::{DISCOVERY_PORT, PskIdentity};
+use cache_engine::backend::tls_keys;
 use nvme_fabric::driver::{DiscoverOptions, DiscoveryWatch, WatchEvent, discover as ask};
 use nvme_fabric::host::discovery::{Difference, Findings, WalkLimits, route};
 use nvme_fabric::spec::log_page::{
@@ -28,6 +29,9 @@ pub(super) fn run(arguments: &DiscoverArguments) -> Result<(), Failure> {
     options.port = arguments.endpoint.port.unwrap_or(DISCOVERY_PORT);
     if let Some(nqn) = &arguments.nqn {
         options.subsystem = nqn.clone();
+    }
+    if let Some(file) = &arguments.tls_key {
+        options.tls = Some(tls_keys::host_tls(file, PskIdentity::Both, &options.host_nqn)?);
     }
     if arguments.no_referrals {
         options.limits = WalkLimits { depth_max: 0, ..options.limits };

@@ -1,4 +1,4 @@
-//! `forebay nvme list`: the paths of a running service, a line each; as JSON an object for each volume.
+//! `forebay nvme list`: the paths of a running service, a line each; as JSON an object a volume.
 
 use cache_engine::control::model::{Answer, AssociationStatus, PathReport, Request, VolumeStatus};
 use serde_json::Value;

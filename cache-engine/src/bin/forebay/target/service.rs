@@ -56,7 +56,17 @@ pub(super) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
             TlsUse::Required => SecureChannel::Required,
             TlsUse::Offered => SecureChannel::Offered,
         };
+        if secrets.secure_channel.is_some() && channel == SecureChannel::Required {
+            return Err(Failure::Usage(
+                "--secure-channel: a host authenticates in clear before it has the key; use --tls \
+                 offered"
+                    .to_owned(),
+            ));
+        }
         target.tls = Some((keyring(file, subsystem)?, channel));
+    } else if secrets.secure_channel.is_some() {
+        let keyring = Keyring::new().map_err(|error| Failure::because("TLS", error))?;
+        target.tls = Some((Rc::new(keyring), SecureChannel::Offered));
     }
     let bound = target.listen(listen, Service::Subsystems)?;
     let discovery =
@@ -124,8 +134,9 @@ fn admit(subsystem: &mut Subsystem, secrets: &SecretArguments) -> Result<(), Fai
         }
         let controller = secrets.controllers.iter().find(|(name, _)| name == host);
         let controller = controller.map(|(_, path)| path.as_path());
-        let keys = nvme_secret::keys_of(path, controller)
+        let mut keys = nvme_secret::keys_of(path, controller)
             .map_err(|error| Failure::because(format!("--host-secret {host}"), error))?;
+        keys.concatenate = secrets.secure_channel == Some(TlsUse::Required);
         subsystem.set_host_keys(host.clone(), keys)?;
     }
     let is_known = |name: &Nqn| secrets.hosts.iter().any(|(host, _)| host == name);

@@ -13,6 +13,7 @@ use nvme_fabric::auth::host::{Action, Exchange};
 use nvme_fabric::auth::{Choices as Agreeable, Group, Keys, Names, Random as Secrets, Secret};
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::pdu::Digests;
+use nvme_fabric::spec::auth::Concatenation;
 use nvme_fabric::spec::command::{FabricsCommand, SecurityProtocol, SubmissionEntry};
 use nvme_fabric::spec::connect::{CONTROLLER_ID_DYNAMIC, ConnectData, ConnectResult};
 use nvme_fabric::spec::nqn::{HostId, Nqn};
@@ -207,7 +208,7 @@ impl World {
     pub(super) fn authenticate(&mut self, slot: usize, choices: &mut Choices<'_>) {
         let (host, _) = role(slot);
         let keys = keys(if self.setting.secret == SecretOf::Another { 2 } else { 1 });
-        let (mut exchange, first) = Exchange::start(&keys, choices.number());
+        let (mut exchange, first) = Exchange::start(&keys, choices.number(), Concatenation::None);
         let (host_name, subsystem) = (name(host), subsystem());
         let names = Names::new(&host_name, &subsystem);
         let mut action = Action::Send(first);
