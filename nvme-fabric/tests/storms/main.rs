@@ -9,6 +9,8 @@
 //! `FOREBAY_STORM=full` makes it 1,000 connections of each form and 10,000 half-open ones; without,
 //! a tenth. Absent: traffic while it storms, and how long anything takes.
 
+#![allow(clippy::print_stdout, reason = "a storm says what was held, and tells another process")]
+
 mod raw;
 
 use std::alloc::{GlobalAlloc, Layout, System};

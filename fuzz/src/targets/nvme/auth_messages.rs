@@ -122,18 +122,14 @@ impl Run {
         self.said.push(message.to_vec());
         let mut made = message.to_vec();
         match choices.below(24) {
-            1 => {
-                if !made.is_empty() {
-                    let at = usize::from(choices.number()) % made.len();
-                    made[at] ^= choices.byte();
-                }
+            1 if !made.is_empty() => {
+                let at = usize::from(choices.number()) % made.len();
+                made[at] ^= choices.byte();
             }
-            2 => {
-                // The first bytes are the ones that say what comes.
-                if !made.is_empty() {
-                    let at = choices.below(24) % made.len();
-                    made[at] = choices.byte();
-                }
+            // The first bytes are the ones that say what comes.
+            2 if !made.is_empty() => {
+                let at = choices.below(24) % made.len();
+                made[at] = choices.byte();
             }
             3 => made = self.said[choices.below(256) % self.said.len()].clone(),
             4 => made.truncate(usize::from(choices.number()) % (made.len() + 1)),

@@ -211,6 +211,10 @@ impl Controller {
 
     /// An answer to a bring-up command: on to the next step, or the end.
     pub(super) fn take_bring_up(&mut self, outcome: Outcome) {
+        if self.step == Step::Over {
+            // It came in the same breath as what ended the association.
+            return;
+        }
         let result = match outcome {
             Outcome::Completed(completion) => self.proceed(completion),
             // The connection's own error comes with its end.

@@ -1,5 +1,4 @@
-//! An input read as choices: every string of bytes is a script, and a changed byte changes one
-//! step.
+//! An input read as choices: every string of bytes is a script, a changed byte changes one step.
 
 /// What is left of a script. Past its end every choice is the first one.
 pub(in crate::targets::nvme) struct Choices<'input> {

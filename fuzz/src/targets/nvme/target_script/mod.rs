@@ -111,10 +111,11 @@ fn step(world: &mut World, choices: &mut Choices<'_>) {
             world.keep(choices.below(4));
         }
         24..=25 => {
-            if let Some(host) = world.hosts[slot].as_mut().filter(|host| !host.is_dead) {
-                if host.may_ask && host.has_room() || role(slot).0 == 1 && host.has_room() {
-                    world.authenticate(if choices.one_in(2) { slot } else { 3 }, choices);
-                }
+            let place = if choices.one_in(2) { slot } else { 3 };
+            let is_ready =
+                |host: &host::ScriptedHost| !host.is_dead && host.has_room() && !host.is_tainted;
+            if world.hosts[place].as_ref().is_some_and(is_ready) {
+                world.authenticate(place, choices);
             }
         }
         26 => world.pass(Duration::from_millis([1, 100, 1000, 4000, 11_000][choices.below(5)])),
@@ -208,7 +209,7 @@ fn damage(world: &mut World, slot: usize, choices: &mut Choices<'_>) {
             let wrong = choices.below(4);
             let header = DataHeader {
                 command: if wrong == 0 { command.wrapping_add(1) } else { command },
-                transfer_tag: if wrong == 1 { transfer_tag + 1 & 0x1f } else { transfer_tag },
+                transfer_tag: if wrong == 1 { (transfer_tag + 1) & 0x1f } else { transfer_tag },
                 offset: if wrong == 2 { offset.wrapping_add(4) } else { offset },
                 length: if wrong == 3 { length + 4 } else { length },
                 last: choices.one_in(2),
