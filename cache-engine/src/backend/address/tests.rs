@@ -124,6 +124,18 @@ fn bad_origins_are_told_what_would_be_right() {
         ("nvme+tcp://::1/nqn.2014-08.x", "in brackets"),
         ("nvme+tcp://h:0/nqn.2014-08.x", "port 0"),
         ("nvme+tcp://h:99999/nqn.2014-08.x", "port `99999`"),
+        ("nvme+tcp://h/nqn.2014-08.%FF", "must be UTF-8"),
+        ("nvme+tcp://h/nqn.2014-08.a%20b", "no spaces"),
+        (&long, "at most 223 bytes"),
+    ] {
+        let error = text.parse::<OriginAddress>().expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn bad_queries_of_namespaces_are_told_what_would_be_right() {
+    for (text, expected) in [
         ("nvme+tcp://h/nqn.2014-08.x?nsid=0", "from 1 to 4294967294"),
         ("nvme+tcp://h/nqn.2014-08.x?nsid=4294967295", "from 1 to 4294967294"),
         ("nvme+tcp://h/nqn.2014-08.x?nsid", "must be KEY=VALUE"),
@@ -165,9 +177,6 @@ fn bad_origins_are_told_what_would_be_right() {
             "nvme+tcp://h/nqn.2014-08.x?dhchap-secret-file=/k&concat=on&pskfile=/p",
             "must be one of them",
         ),
-        ("nvme+tcp://h/nqn.2014-08.%FF", "must be UTF-8"),
-        ("nvme+tcp://h/nqn.2014-08.a%20b", "no spaces"),
-        (&long, "at most 223 bytes"),
     ] {
         let error = text.parse::<OriginAddress>().expect_err(text).to_string();
         assert!(error.contains(expected), "{text}: {error}");
