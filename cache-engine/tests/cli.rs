@@ -443,7 +443,9 @@ fn a_target_is_discovered_identified_and_served_with_a_cache() {
 fn an_origin_that_vanishes_fails_requests_and_is_named() {
     let place = Place::new();
     let (target, address, _) = target(&["memory:2M"]);
-    let (export, origin) = (place.export("x"), format!("nvme+tcp://{address}/{NQN}"));
+    // Without a time to wait for the origin to come back.
+    let origin = format!("nvme+tcp://{address}/{NQN}?fast-io-fail-tmo=0");
+    let export = place.export("x");
     let run = ["run", "--origin", &origin, "--export", &export, "--stats", "json"];
     let cache = ["--cache", "memory:", "--cache-size", "4M"];
     let (daemon, _) = Daemon::start(&[&run[..], &cache].concat(), 1);

@@ -13,6 +13,7 @@ mod volumes;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 use block_io::reactor::{Reactor, ReactorConfig, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, IoError, PoolLayout, Request, RequestId};
@@ -148,7 +149,9 @@ impl Service<'_> {
         let port = self.places[0].rsplit_once(':').expect("a port").1.parse().expect("a number");
         let id = HostId([host.len() as u8; 16]);
         let options = ConnectOptions::new("127.0.0.1", name(subsystem), name(host), id);
-        ConnectOptions { port, namespace_id, ..options }
+        // What cannot be done now fails at once.
+        let fast_io_fail = Some(Duration::ZERO);
+        ConnectOptions { port, namespace_id, fast_io_fail, ..options }
     }
 
     fn connect(&self, host: &str, subsystem: &str, namespace_id: u32) -> Result<Client, String> {
