@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use block_io::device::memory::MemoryDevice;
 use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig, Task, Wait};
@@ -125,7 +126,9 @@ impl Served {
 
 fn options(address: SocketAddr, namespace_id: u32) -> ConnectOptions {
     let options = ConnectOptions::new("127.0.0.1", nqn(SUBSYSTEM), nqn(HOST), HostId([5; 16]));
-    ConnectOptions { port: address.port(), namespace_id, ..options }
+    // What cannot be done now fails at once.
+    let fast_io_fail = Some(Duration::ZERO);
+    ConnectOptions { port: address.port(), namespace_id, fast_io_fail, ..options }
 }
 
 fn run(reactor: &Reactor, queue: &mut impl BlockQueue, request: Request) -> Completion {
