@@ -34,7 +34,7 @@ use nvme_fabric::tls::Keyring;
 
 use super::configuration::{NamespacePlan, SubsystemPlan, TargetPlan, VolumesPlan, access_of_word};
 use super::files;
-use super::security::Security;
+use super::security::{self, Security};
 use super::service::{DEVICE_DEPTH, serial_number};
 use super::state::State;
 use crate::failure::Failure;
@@ -149,14 +149,17 @@ impl ManagedTarget {
         managed.restore()?;
         // From here on a signal ends the command in order; before, it just ends it.
         managed.signals = Some(Signals::new()?.watch(reactor));
+        let tls = managed.keyring()?;
         for endpoint in &plan.listen {
             let address = endpoint.resolve(NVME_TCP_PORT)?;
-            let bound = managed.listen(address, Service::Subsystems)?;
+            let bound =
+                security::listen(&mut managed.task, address, Service::Subsystems, tls.as_ref())?;
             managed.listeners.push(bound);
         }
         for endpoint in &plan.discovery {
             let address = endpoint.resolve(DISCOVERY_PORT)?;
-            let bound = managed.listen(address, Service::Discovery)?;
+            let bound =
+                security::listen(&mut managed.task, address, Service::Discovery, tls.as_ref())?;
             managed.discovery.push(bound);
         }
         if let Some(path) = &plan.control {
@@ -230,7 +233,10 @@ impl ManagedTarget {
         let mut subsystem = Subsystem::new(nqn.clone(), serial)?.with_access_groups(access)?;
         self.security.admit(&mut subsystem)?;
         let place = self.task.add_subsystem(subsystem.with_hosts(hosts)?, Vec::new())?;
-        if let Some((keyring, _)) = self.keyring()? {
+        // Before anything is listened at, nobody has keys.
+        if !self.listeners.is_empty()
+            && let Some((keyring, _)) = self.keyring()?
+        {
             self.task.replace_keyring(&keyring);
         }
         Ok(place)
@@ -239,19 +245,6 @@ impl ManagedTarget {
     fn keyring(&self) -> Result<Option<(Rc<Keyring>, SecureChannel)>, DeviceError> {
         let subsystems = self.task.target().subsystems();
         self.security.keyring(subsystems.values().map(Subsystem::nqn))
-    }
-
-    /// Listens at an address, and returns the one that it got. Who is to use TLS finds out from
-    /// discovery that he is, so discovery is open without.
-    fn listen(&mut self, address: SocketAddr, service: Service) -> Result<SocketAddr, DeviceError> {
-        let Some((keyring, channel)) = self.keyring()? else {
-            return self.task.listen(address, service);
-        };
-        let channel = match service {
-            Service::Subsystems => channel,
-            Service::Discovery => SecureChannel::Offered,
-        };
-        self.task.listen_with_tls(address, service, channel, &keyring)
     }
 
     fn configure_namespace(

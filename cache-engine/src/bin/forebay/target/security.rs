@@ -4,12 +4,15 @@
 //! Secrets and keys are in files, which the configuration names and only their owner may read.
 //! Absent: which hosts a subsystem lists; changing secrets while the target runs.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use block_io::DeviceError;
-use cache_engine::backend::{nvme_secret, tls_keys};
+use cache_engine::backend::{BackendQueue, nvme_secret, tls_keys};
 use nvme_fabric::auth::Keys;
+use nvme_fabric::driver::TargetTask;
+use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{SecureChannel, Subsystem};
 use nvme_fabric::tls::{ConfiguredPsk, KeyError, Keyring};
@@ -137,13 +140,44 @@ impl Security {
         subsystems: impl Iterator<Item = &'a Nqn>,
     ) -> Result<Option<(Rc<Keyring>, SecureChannel)>, DeviceError> {
         let Some((keys, channel)) = &self.tls else { return Ok(None) };
-        let failed = |error: KeyError| DeviceError::with_source("[security] tls-keys", error);
-        let mut keyring = Keyring::new().map_err(failed)?;
-        for subsystem in subsystems.cloned().chain([Nqn::discovery()]) {
-            for (host, psk) in keys {
-                keyring.allow(host, &subsystem, psk).map_err(failed)?;
-            }
-        }
-        Ok(Some((Rc::new(keyring), *channel)))
+        let keyring = keyring_of(keys, subsystems)
+            .map_err(|error| DeviceError::with_source("[security] tls-keys", error))?;
+        Ok(Some((keyring, *channel)))
     }
+}
+
+/// Keys by which each host opens every one of `subsystems`, and the discovery service.
+///
+/// # Errors
+/// When the library refuses a key.
+pub(super) fn keyring_of<'a>(
+    keys: &[(Nqn, ConfiguredPsk)],
+    subsystems: impl Iterator<Item = &'a Nqn>,
+) -> Result<Rc<Keyring>, KeyError> {
+    let mut keyring = Keyring::new()?;
+    for subsystem in subsystems.cloned().chain([Nqn::discovery()]) {
+        for (host, psk) in keys {
+            keyring.allow(host, &subsystem, psk)?;
+        }
+    }
+    Ok(Rc::new(keyring))
+}
+
+/// Listens at an address, with TLS where there are keys, and returns the one that it got. Who is
+/// to use TLS finds out from discovery that he is, so discovery is open without.
+///
+/// # Errors
+/// When it cannot be listened at.
+pub(super) fn listen(
+    task: &mut TargetTask<BackendQueue>,
+    address: SocketAddr,
+    service: Service,
+    tls: Option<&(Rc<Keyring>, SecureChannel)>,
+) -> Result<SocketAddr, DeviceError> {
+    let Some((keyring, channel)) = tls else { return task.listen(address, service) };
+    let channel = match service {
+        Service::Subsystems => *channel,
+        Service::Discovery => SecureChannel::Offered,
+    };
+    task.listen_with_tls(address, service, channel, keyring)
 }

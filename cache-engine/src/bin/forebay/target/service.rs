@@ -13,8 +13,9 @@ use nvme_fabric::driver::TargetTask;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
-use nvme_fabric::tls::{KeyError, Keyring};
+use nvme_fabric::tls::Keyring;
 
+use super::security;
 use crate::arguments::{SecretArguments, TargetArguments, TlsUse};
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
@@ -97,13 +98,8 @@ pub(super) fn serial_number(machine: &Machine, nqn: &Nqn) -> String {
 
 /// The keys in `file`: each host's opens the subsystem and the discovery service.
 fn keyring(file: &Path, subsystem: &Nqn) -> Result<Rc<Keyring>, Failure> {
-    let failed = |error: KeyError| Failure::because("--tls-keys", error);
-    let mut keyring = Keyring::new().map_err(failed)?;
-    for (host, psk) in tls_keys::hosts_keys(file)? {
-        keyring.allow(&host, subsystem, &psk).map_err(failed)?;
-        keyring.allow(&host, &Nqn::discovery(), &psk).map_err(failed)?;
-    }
-    Ok(Rc::new(keyring))
+    security::keyring_of(&tls_keys::hosts_keys(file)?, std::iter::once(subsystem))
+        .map_err(|error| Failure::because("--tls-keys", error))
 }
 
 /// Two namespaces over one file would each believe that nobody else writes it.
@@ -201,15 +197,7 @@ impl TargetService {
         address: SocketAddr,
         service: Service,
     ) -> Result<SocketAddr, Failure> {
-        let Some((keyring, channel)) = &self.tls else {
-            return Ok(self.task.listen(address, service)?);
-        };
-        // Who is to use TLS finds out from discovery that he is, so discovery is open without.
-        let channel = match service {
-            Service::Subsystems => *channel,
-            Service::Discovery => SecureChannel::Offered,
-        };
-        Ok(self.task.listen_with_tls(address, service, channel, keyring)?)
+        Ok(security::listen(&mut self.task, address, service, self.tls.as_ref())?)
     }
 }
 
