@@ -24,6 +24,8 @@ pub enum ConnectionError {
     Terminated(Termination),
     /// The peer closed the stream.
     Closed,
+    /// The stream ended in the middle of this. The peer may have meant it as a refusal.
+    During(String, Box<ConnectionError>),
     /// No stream to this address could be established.
     Unreachable(String, block_io::IoError),
     /// The network failed: the operation and the error.
@@ -49,6 +51,7 @@ impl fmt::Display for ConnectionError {
                 write!(f, "the peer ended the connection: {termination}")
             }
             Self::Closed => f.write_str("the peer closed the connection"),
+            Self::During(what, error) => write!(f, "{what}: {error}"),
             Self::Unreachable(address, error) => write!(f, "connecting to {address}: {error}"),
             Self::Network(operation, error) => write!(f, "{operation} failed: {error}"),
             Self::TimedOut(what, after) => write!(f, "no answer to {what} within {after:?}"),

@@ -86,6 +86,14 @@ impl Exchange {
         self.generated.take().filter(|_| matches!(self.phase, Phase::Over))
     }
 
+    /// What is wrong with the controller, while it is being told.
+    pub fn fault(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Failing(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// The controller has taken the message that was to be sent.
     pub fn sent(&mut self) -> Action {
         let (phase, action) = match std::mem::replace(&mut self.phase, Phase::Over) {

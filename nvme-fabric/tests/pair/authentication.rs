@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use block_io::sim::Direction;
 use block_io::{Request, RequestId};
 use nvme_fabric::auth::{Choices, Group, HashFunction, Keys, Random, Secret};
 use nvme_fabric::error::ConnectionError;
@@ -90,6 +91,33 @@ fn who_cannot_prove_himself_gets_no_association() {
             assert_eq!(pair.target.controllers_in_use(), 0);
         }
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_controller_is_said_though_the_stream_is_cut_meanwhile() {
+    let both = |controller| Some(Keys::new(secret(1)).with_controller(secret(controller)));
+    let setup = || setup(1, both(2), both(3));
+    let mut whole = setup().connect();
+    whole.run_until(|pair| pair.host.is_over() && pair.served() == 0);
+    let tape = whole.tapes.swap_remove(0).to_host;
+    let (mut told, mut cut) = (0, 0);
+    for at in (0..=tape.len() as u64).rev().step_by(8) {
+        let mut pair = setup().connect();
+        pair.network.plan_cut(Some((Direction::ToConnector, at)));
+        pair.run_until(|pair| pair.host.is_over());
+        match pair.host.error().expect("it did not come up") {
+            ConnectionError::Unauthenticated(text) => {
+                assert!(text.contains("the controller's response is wrong"), "{text}");
+                told += 1;
+            }
+            error => {
+                cut += u32::from(error.to_string().contains("target:4420: authentication of"));
+            }
+        }
+    }
+    // The completion of Failure2, of 24 bytes, is all that comes after what is wrong.
+    assert_eq!(told, 4, "of {}", tape.len());
+    assert!(cut > 20, "{cut}");
 }
 
 #[test]

@@ -284,6 +284,25 @@ impl Controller {
         self.lose(error);
     }
 
+    /// What to say when the association ends with `error`: when a transaction was under way, what
+    /// this end had found wrong with the other, or that the other end went away in the middle.
+    /// Linux's target closes the stream as it refuses, or is refused, which may overtake the
+    /// message and its answer.
+    pub(super) fn put_authentication_first(&mut self, error: ConnectionError) -> ConnectionError {
+        let Some(running) = self.authenticator.running.take() else { return error };
+        let queue = running.queue;
+        match (running.exchange.fault(), error) {
+            (Some(fault), ConnectionError::Closed | ConnectionError::Network(..)) => {
+                self.unauthenticated(queue, fault)
+            }
+            (None, error @ (ConnectionError::Closed | ConnectionError::Network(..))) => {
+                let what = format!("{}: authentication of queue {queue}", self.options.address);
+                ConnectionError::During(what, Box::new(error))
+            }
+            (_, error) => error,
+        }
+    }
+
     fn unauthenticated(&self, queue: QueueIndex, text: &str) -> ConnectionError {
         let address = &self.options.address;
         ConnectionError::Unauthenticated(format!(

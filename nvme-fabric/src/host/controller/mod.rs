@@ -559,6 +559,7 @@ impl Controller {
 
     /// The association is over, for this reason unless there was one before.
     fn lose(&mut self, error: ConnectionError) {
+        let error = self.put_authentication_first(error);
         if self.step != Step::Over {
             self.step = Step::Over;
             self.error = Some(error.clone());
