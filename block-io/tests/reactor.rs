@@ -3,12 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use block_io::device::memory::MemoryDevice;
 use block_io::reactor::{
     Descriptor, Event, MailSender, Mailbox, PIECES_MAX, Port, Reactor, ReactorConfig,
     SocketAddress, Task, Wait, socket,
 };
 use block_io::sim::Random;
-use block_io::{Buffer, IoError, PoolLayout, Timestamp};
+use block_io::{
+    BlockDevice, BlockQueue, Buffer, IoError, PoolLayout, Request, RequestId, Timestamp,
+};
 
 const POOL: PoolLayout =
     PoolLayout { classes: [(4096, 64), (65536, 4), (1 << 20, 0), (2 << 20, 0), (4 << 20, 0)] };
@@ -468,4 +471,22 @@ fn bad_configurations_are_refused_by_name() {
         let message = Reactor::new(config).expect_err("must be refused").to_string();
         assert!(message.contains(text), "{message}");
     }
+}
+
+#[test]
+fn one_request_is_run_to_its_end_and_none_beside_others() {
+    let reactor = reactor(16);
+    let device = MemoryDevice::new(1 << 20).expect("a size");
+    let mut queue = device.open_queue(&reactor, 2).expect("opens");
+    let buffer = reactor.pool().allocate(4096);
+    buffer.fill(7);
+    let write = Request::write(RequestId(3), 4096, buffer);
+    let written = reactor.run_request(&mut queue, write).expect("turns");
+    assert_eq!((written.id, written.result), (RequestId(3), Ok(())));
+    let read = || Request::read(RequestId(4), 4096, reactor.pool().allocate(4096));
+    let done = reactor.run_request(&mut queue, read()).expect("turns");
+    assert_eq!(done.buffer.expect("a read's buffer").to_vec(), [7; 4096]);
+    queue.submit(read()).expect("room");
+    let error = reactor.run_request(&mut queue, read()).expect_err("one is in flight").to_string();
+    assert!(error.contains("in flight on the queue are 1: must be 0"), "{error}");
 }

@@ -36,7 +36,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::core::Core;
-use crate::{BufferPool, DeviceError, IoError, PoolLayout, Timestamp};
+use crate::{
+    BlockQueue, BufferPool, Completion, DeviceError, IoError, PoolLayout, Request, Timestamp,
+};
 
 /// What the monotonic clock of every reactor of this machine says now.
 pub fn clock() -> Timestamp {
@@ -227,6 +229,37 @@ impl Reactor {
             }
         }
         Ok(())
+    }
+
+    /// Runs one request on a queue of this reactor's to its end: for tools and examples, which have
+    /// nothing else to do meanwhile.
+    ///
+    /// # Errors
+    /// When other requests are in flight on the queue, whose completions would be lost, and as
+    /// [`turn`](Self::turn). How the request itself ended is its completion's result.
+    pub fn run_request(
+        &self,
+        queue: &mut impl BlockQueue,
+        request: Request,
+    ) -> Result<Completion, DeviceError> {
+        let in_flight = queue.in_flight();
+        if in_flight > 0 {
+            return Err(DeviceError::new(format!(
+                "requests in flight on the queue are {in_flight}: must be 0"
+            )));
+        }
+        let mut request = Some(request);
+        let mut completions = Vec::new();
+        loop {
+            if let Some(untaken) = request.take() {
+                request = queue.submit(untaken).err();
+            }
+            let busy = queue.poll(self.now(), &mut completions);
+            if let Some(completion) = completions.pop() {
+                return Ok(completion);
+            }
+            self.turn(if busy { Wait::No } else { Wait::ForEvent })?;
+        }
     }
 
     /// A queue of at most `capacity` messages from any thread to this one; a message ends a
