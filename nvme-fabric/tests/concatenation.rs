@@ -1,32 +1,25 @@
 //! Secure channel concatenation over loopback sockets: a host comes in clear, authenticates, and
 //! comes again with TLS by the key that both ends have generated. And who stands in between.
 
+mod common;
+
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use block_io::device::memory::{MemoryDevice, MemoryQueue};
-use block_io::reactor::{MailSender, Reactor, ReactorConfig, Task, Wait};
 use block_io::sim::fill_pattern;
-use block_io::{BlockDevice, BlockQueue, DeviceError, Geometry, PoolLayout, Request, RequestId};
+use block_io::{BlockDevice, Request, RequestId};
 use nvme_fabric::auth::{Choices, Group, HashFunction, Keys, Random, Secret};
-use nvme_fabric::driver::target::{Service, TargetTask};
-use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
+use nvme_fabric::driver::ConnectOptions;
+use nvme_fabric::driver::target::Service;
 use nvme_fabric::host::HostAuthentication;
-use nvme_fabric::spec::nqn::{HostId, Nqn};
-use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
+use nvme_fabric::target::{SecureChannel, Settings};
 use nvme_fabric::tls::{ConfiguredPsk, HostTls, Identities, Keyring};
 
-const SUBSYSTEM: &str = "nqn.2014-08.com.example:concatenated";
-const HOST: &str = "nqn.2014-08.com.example:host";
-const CAPACITY: u64 = 1 << 20;
-
-fn nqn(name: &str) -> Nqn {
-    Nqn::new(name).expect("well formed")
-}
+use common::{HOST, Served, any_port, connect, nqn, refusal};
 
 fn secret(seed: u8) -> Secret {
     Secret::generate(Some(HashFunction::Sha256), &mut Random::new(&[seed; 32]))
@@ -38,83 +31,34 @@ fn keys(hashes: &[HashFunction]) -> Keys {
     Keys { choices, ..Keys::new(secret(1)).with_concatenation() }
 }
 
-fn reactor() -> Reactor {
-    let config =
-        ReactorConfig { operations_max: 256, pool: PoolLayout::HEAP, ..ReactorConfig::default() };
-    Reactor::new(config).expect("a reactor")
-}
-
-fn target(reactor: &Reactor, keys: Keys, channel: SecureChannel) -> (TargetTask<MemoryQueue>, u16) {
-    let geometry = Geometry::new(CAPACITY);
-    let device = MemoryDevice::with_geometry(geometry).expect("a device");
-    let queue = device.open_queue(reactor, 256).expect("opens");
-    let handshake_timeout = Duration::from_secs(20);
-    let settings = Settings { handshake_timeout, ..Settings::default() };
-    let mut target = Target::new(settings).expect("settings are right");
-    let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "1").expect("a serial number");
-    let namespace = Namespace::new(geometry, HostId([1; 16])).expect("a namespace");
-    subsystem.add_namespace(namespace).expect("room");
-    subsystem.set_host_keys(nqn(HOST), keys).expect("there are choices");
-    subsystem.require_authentication(true);
-    target.add_subsystem(subsystem).expect("the name is free");
-    let mut task = TargetTask::new(reactor, target, vec![vec![queue]]).expect("a task");
-    let keyring = Rc::new(Keyring::new().expect("the library works"));
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let address = task.listen_with_tls(any, Service::Subsystems, channel, &keyring);
-    (task, address.expect("listens").port())
-}
-
-/// Tells that a client is done, even when its checks fail.
-struct Bell(Option<MailSender<()>>);
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        let _ = self.0.take().map(|bell| bell.send(()));
-    }
-}
-
-/// Runs a target that knows the host by `keys` while `client` runs on another thread.
-fn with_target<Value: Send + 'static>(
+/// Runs `client` while a target that knows the host by `keys` serves on another thread.
+fn with_target<Value>(
     keys: Keys,
     channel: SecureChannel,
-    client: impl FnOnce(u16) -> Value + Send + 'static,
+    client: impl FnOnce(u16) -> Value,
 ) -> Value {
-    let reactor = reactor();
-    let (mut task, port) = target(&reactor, keys, channel);
-    let (done, mailbox) = reactor.mailbox::<()>(1).expect("a mailbox");
-    let thread = std::thread::spawn(move || {
-        let _bell = Bell(Some(done));
-        client(port)
+    let (served, port) = Served::start(move |reactor| {
+        let handshake_timeout = Duration::from_secs(20);
+        let settings = Settings { handshake_timeout, ..Settings::default() };
+        let mut task = common::target(reactor, settings, |subsystem| {
+            subsystem.set_host_keys(nqn(HOST), keys).expect("there are choices");
+            subsystem.require_authentication(true);
+        });
+        let keyring = Rc::new(Keyring::new().expect("the library works"));
+        let address = task.listen_with_tls(any_port(), Service::Subsystems, channel, &keyring);
+        (task, address.expect("listens").port())
     });
-    let mut is_done = false;
-    while !(is_done && task.is_finished()) {
-        let progress = task.poll(reactor.now());
-        if !is_done && mailbox.receive().is_some() {
-            is_done = true;
-            task.stop();
-        }
-        reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
-    }
-    thread.join().expect("the client's checks hold")
+    let value = client(port);
+    served.end();
+    value
 }
 
 fn options(port: u16, keys: Option<Keys>) -> ConnectOptions {
-    let mut options = ConnectOptions::new("127.0.0.1", nqn(SUBSYSTEM), nqn(HOST), HostId([2; 16]));
-    options.port = port;
+    let mut options = common::options(port);
     options.io_queues = 2;
     options.connect_timeout = Duration::from_secs(60);
     options.authentication = keys.map(HostAuthentication::new);
     options
-}
-
-fn connect(options: &ConnectOptions) -> Result<(Reactor, NvmeTcpDevice), DeviceError> {
-    let reactor = reactor();
-    let device = NvmeTcpDevice::connect(&reactor, options)?;
-    Ok((reactor, device))
-}
-
-fn refusal(options: &ConnectOptions) -> String {
-    connect(options).map(|_| ()).expect_err("refused").to_string()
 }
 
 /// Writes, reads back, and leaves.
@@ -123,13 +67,7 @@ fn work(options: &ConnectOptions) {
     for seed in 0..2 {
         let mut queue = device.open_queue(&reactor, 4).expect("opens");
         let mut run = |request: Request| {
-            queue.submit(request).expect("room");
-            let mut completions = Vec::new();
-            while completions.is_empty() {
-                let progress = queue.poll(reactor.now(), &mut completions);
-                reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
-            }
-            let completion = completions.pop().expect("one");
+            let completion = common::run(&reactor, &mut queue, request);
             assert_eq!(completion.result, Ok(()), "{:?}", device.error());
             completion.buffer.expect("its buffer comes back").to_vec()
         };

@@ -1,101 +1,38 @@
 //! The target on a real reactor and loopback sockets, asked by the crate's own host.
 
+mod common;
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use block_io::device::memory::MemoryDevice;
-use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig, Task, Wait};
-use block_io::{
-    BlockDevice, BlockQueue, Completion, Geometry, PoolLayout, Request, RequestId, Timestamp,
-};
-use nvme_fabric::driver::target::{Service, TargetTask};
+use block_io::reactor::{Reactor, Wait};
+use block_io::{BlockDevice, BlockQueue, Completion, Request, RequestId};
+use nvme_fabric::driver::target::Service;
 use nvme_fabric::driver::{ConnectOptions, DiscoverOptions, NvmeTcpDevice, discover};
 use nvme_fabric::spec::log_page::SubsystemKind;
-use nvme_fabric::spec::nqn::{HostId, Nqn};
-use nvme_fabric::target::{Namespace, Settings, Subsystem, Target};
+use nvme_fabric::target::Settings;
 
-const SUBSYSTEM: &str = "nqn.2024-01.io.forebay:task";
-const CAPACITY: u64 = 8 << 20;
+use common::{CAPACITY, HOST, HOST_ID, SUBSYSTEM, Served, any_port, nqn, options, reactor};
 
-fn nqn(name: &str) -> Nqn {
-    Nqn::new(name).expect("well formed")
-}
-
-fn reactor() -> Reactor {
-    let config =
-        ReactorConfig { operations_max: 256, pool: PoolLayout::HEAP, ..ReactorConfig::default() };
-    Reactor::new(config).expect("a reactor")
-}
-
-/// A target task that a message stops.
-struct Stoppable<Queue> {
-    task: TargetTask<Queue>,
-    stop: Mailbox<()>,
-}
-
-impl<Queue: BlockQueue> Task for Stoppable<Queue> {
-    fn poll(&mut self, now: Timestamp) -> bool {
-        let stop = self.stop.receive().is_some();
-        if stop {
-            self.task.stop();
-        }
-        self.task.poll(now) | stop
-    }
-    fn is_finished(&self) -> bool {
-        self.task.is_finished()
-    }
-}
-
-/// A target on a thread of its own.
-struct Served {
-    address: SocketAddr,
-    discovery: SocketAddr,
-    stop: MailSender<()>,
-    thread: JoinHandle<usize>,
-}
-
-fn serve() -> Served {
-    let (sender, receiver) = mpsc::channel();
-    let thread = std::thread::spawn(move || {
-        let reactor = reactor();
-        let device = MemoryDevice::new(CAPACITY).expect("a size");
-        let geometry: Geometry = BlockDevice::<Reactor>::geometry(&device);
-        let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "S1").expect("a serial number");
-        let namespace = Namespace::new(geometry, HostId([3; 16])).expect("a good geometry");
-        subsystem.add_namespace(namespace).expect("room");
-        let mut target = Target::new(Settings::default()).expect("good settings");
-        target.add_subsystem(subsystem).expect("a free name");
-        let queue = device.open_queue(&reactor, 256).expect("a queue");
-        let mut task = TargetTask::new(&reactor, target, vec![vec![queue]]).expect("a queue each");
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let address = task.listen(any, Service::Subsystems).expect("a free port");
-        let discovery = task.listen(any, Service::Discovery).expect("a free port");
-        let (stop, mailbox) = reactor.mailbox(4).expect("a mailbox");
-        sender.send((address, discovery, stop)).expect("the test waits");
-        let mut stoppable = Stoppable { task, stop: mailbox };
-        reactor.run(&mut stoppable).expect("runs");
-        let left = stoppable.task.connections();
-        drop(stoppable);
-        reactor.turn(Wait::No).expect("turns");
-        left + reactor.operations_in_flight()
+/// A target, its address and that of its discovery service.
+fn serve() -> (Served, SocketAddr, SocketAddr) {
+    let (served, (address, discovery)) = Served::start(|reactor| {
+        let mut task = common::target(reactor, Settings::default(), |_| ());
+        let address = task.listen(any_port(), Service::Subsystems).expect("a free port");
+        let discovery = task.listen(any_port(), Service::Discovery).expect("a free port");
+        (task, (address, discovery))
     });
-    let (address, discovery, stop) = receiver.recv().expect("the target listens");
-    Served { address, discovery, stop, thread }
-}
-
-fn options(served: &Served) -> ConnectOptions {
-    let host = nqn("nqn.2014-08.com.example:host");
-    let mut options = ConnectOptions::new("127.0.0.1", nqn(SUBSYSTEM), host, HostId([5; 16]));
-    options.port = served.address.port();
-    options
+    (served, address, discovery)
 }
 
 /// Runs requests to their completions.
-fn run(reactor: &Reactor, queue: &mut impl BlockQueue, requests: Vec<Request>) -> Vec<Completion> {
+fn run_all(
+    reactor: &Reactor,
+    queue: &mut impl BlockQueue,
+    requests: Vec<Request>,
+) -> Vec<Completion> {
     let mut completions = Vec::new();
     let wanted = requests.len();
     let mut waiting: VecDeque<Request> = requests.into();
@@ -114,11 +51,14 @@ fn run(reactor: &Reactor, queue: &mut impl BlockQueue, requests: Vec<Request>) -
 
 #[test]
 fn what_is_written_over_sockets_is_read_back() {
-    let served = serve();
+    let (served, address, _) = serve();
     let reactor = reactor();
     for digests in [false, true] {
-        let options =
-            ConnectOptions { header_digest: digests, data_digest: digests, ..options(&served) };
+        let options = ConnectOptions {
+            header_digest: digests,
+            data_digest: digests,
+            ..options(address.port())
+        };
         let device = NvmeTcpDevice::connect(&reactor, &options).expect("connects");
         assert_eq!(device.geometry().capacity, CAPACITY);
         let mut queue = device.open_queue(&reactor, 32).expect("a queue");
@@ -131,14 +71,14 @@ fn what_is_written_over_sockets_is_read_back() {
             buffer.copy_from_slice(&pattern(index, *length));
             Request::write(RequestId(index as u64), (index as u64) << 20, buffer)
         });
-        for done in run(&reactor, &mut queue, writes.collect()) {
+        for done in run_all(&reactor, &mut queue, writes.collect()) {
             assert_eq!(done.result, Ok(()));
         }
         let reads = lengths.iter().enumerate().map(|(index, length)| {
             let buffer = reactor.pool().allocate(*length);
             Request::read(RequestId(index as u64), (index as u64) << 20, buffer)
         });
-        for done in run(&reactor, &mut queue, reads.collect()) {
+        for done in run_all(&reactor, &mut queue, reads.collect()) {
             assert_eq!(done.result, Ok(()));
             let index = done.id.0 as usize;
             let read = done.buffer.expect("a read's buffer").to_vec();
@@ -147,18 +87,15 @@ fn what_is_written_over_sockets_is_read_back() {
         drop(queue);
         device.shut_down(&reactor).expect("shuts down");
     }
-    served.stop.send(()).expect("room");
-    assert_eq!(served.thread.join().expect("no panic"), 0, "nothing is left in flight");
+    served.end();
 }
 
 #[test]
 fn discovery_tells_the_addresses() {
-    let served = serve();
+    let (served, address, discovery) = serve();
     let reactor = reactor();
-    let host = nqn("nqn.2014-08.com.example:host");
-    let port = served.discovery.port();
-    let options =
-        DiscoverOptions { port, ..DiscoverOptions::new("127.0.0.1", host, HostId([5; 16])) };
+    let port = discovery.port();
+    let options = DiscoverOptions { port, ..DiscoverOptions::new("127.0.0.1", nqn(HOST), HOST_ID) };
     let mut findings = discover(&reactor, &options).expect("the reactor turns");
     assert_eq!(findings.failures, []);
     let entries = findings.answers.remove(0).log.entries;
@@ -167,35 +104,32 @@ fn discovery_tells_the_addresses() {
         ways,
         [
             (SubsystemKind::CurrentDiscovery, port.to_string()),
-            (SubsystemKind::Nvm, served.address.port().to_string()),
+            (SubsystemKind::Nvm, address.port().to_string()),
         ]
     );
     assert_eq!(entries[1].subsystem, SUBSYSTEM);
-    served.stop.send(()).expect("room");
-    served.thread.join().expect("no panic");
+    served.end();
 }
 
 #[test]
 fn strangers_are_told_and_left_and_do_no_harm() {
-    let served = serve();
-    let mut stranger = TcpStream::connect(served.address).expect("connects");
+    let (served, address, _) = serve();
+    let mut stranger = TcpStream::connect(address).expect("connects");
     stranger.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     let mut answer = [0; 24];
     stranger.read_exact(&mut answer).expect("a C2HTermReq");
     assert_eq!((answer[0], answer[8]), (3, 1), "invalid PDU header field");
-    let silent: Vec<_> =
-        (0..20).map(|_| TcpStream::connect(served.address).expect("connects")).collect();
+    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(address).expect("connects")).collect();
     drop(stranger);
     let reactor = reactor();
-    let options = ConnectOptions { fast_io_fail: Some(Duration::ZERO), ..options(&served) };
+    let options = ConnectOptions { fast_io_fail: Some(Duration::ZERO), ..options(address.port()) };
     let device = NvmeTcpDevice::connect(&reactor, &options).expect("connects");
-    served.stop.send(()).expect("room");
-    assert_eq!(served.thread.join().expect("no panic"), 0);
+    served.end();
     for mut stream in silent {
         assert_eq!(stream.read(&mut answer).unwrap_or(0), 0, "closed");
     }
     let mut queue = device.open_queue(&reactor, 8).expect("a queue");
     let read = Request::read(RequestId(1), 0, reactor.pool().allocate(512));
-    let done = run(&reactor, &mut queue, vec![read]);
-    assert!(done[0].result.is_err(), "the target is gone");
+    let done = common::run(&reactor, &mut queue, read);
+    assert!(done.result.is_err(), "the target is gone");
 }

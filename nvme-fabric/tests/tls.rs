@@ -1,108 +1,58 @@
 //! Host and target on real reactors over loopback sockets with TLS: requests against the reference
 //! disk, and what both ends say when keys, names or the use of TLS do not fit.
 
+mod common;
+
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use block_io::device::memory::{MemoryDevice, MemoryQueue};
-use block_io::reactor::{Reactor, ReactorConfig, Task, Wait};
+use block_io::reactor::{Reactor, Wait};
 use block_io::sim::{Random, ReferenceDisk, fill_pattern};
-use block_io::{BlockDevice, BlockQueue, DeviceError, Geometry, PoolLayout, Request, RequestId};
-use nvme_fabric::driver::target::{Service, TargetTask};
+use block_io::{BlockDevice, BlockQueue, Request, RequestId};
+use nvme_fabric::driver::target::Service;
 use nvme_fabric::driver::{ConnectOptions, DiscoverOptions, NvmeTcpDevice, discover};
-use nvme_fabric::spec::nqn::{HostId, Nqn};
-use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
-use nvme_fabric::tls::{ConfiguredPsk, HostTls, Identities, IdentityVersion, Keyring};
+use nvme_fabric::spec::nqn::Nqn;
+use nvme_fabric::target::{SecureChannel, Settings};
+use nvme_fabric::tls::{ConfiguredPsk, HostTls, Identities, IdentityVersion, Keyring, TlsPsk};
 
-const SUBSYSTEM: &str = "nqn.2014-08.com.example:tls";
-const HOST: &str = "nqn.2014-08.com.example:host";
-const CAPACITY: u64 = 4 << 20;
+use common::{
+    CAPACITY, HOST, HOST_ID, MemoryTarget, SUBSYSTEM, Served, any_port, connect, nqn, refusal,
+};
+
 const KEY_256: [u8; 32] = [0x5a; 32];
 const KEY_384: [u8; 48] = [0xa5; 48];
 const ZERO: Identities = Identities::Only(IdentityVersion::Zero);
 
-fn nqn(name: &str) -> Nqn {
-    Nqn::new(name).expect("well formed")
-}
-
-fn reactor() -> Reactor {
-    let config =
-        ReactorConfig { operations_max: 256, pool: PoolLayout::HEAP, ..ReactorConfig::default() };
-    Reactor::new(config).expect("a reactor")
-}
-
-fn target(reactor: &Reactor, key: &[u8], channel: SecureChannel) -> (TargetTask<MemoryQueue>, u16) {
-    let geometry = Geometry::new(CAPACITY);
-    let device = MemoryDevice::with_geometry(geometry).expect("a device");
-    let queue = device.open_queue(reactor, 256).expect("opens");
+fn target(reactor: &Reactor, key: &[u8], channel: SecureChannel) -> (MemoryTarget, u16) {
     let handshake_timeout = Duration::from_secs(2);
     let settings = Settings { handshake_timeout, ..Settings::default() };
-    let mut target = Target::new(settings).expect("settings are right");
-    let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "1").expect("a serial number");
-    subsystem
-        .add_namespace(Namespace::new(geometry, HostId([1; 16])).expect("a namespace"))
-        .expect("room");
-    target.add_subsystem(subsystem).expect("the name is free");
-    let mut task = TargetTask::new(reactor, target, vec![vec![queue]]).expect("a task");
+    let mut task = common::target(reactor, settings, |_| ());
     let mut keyring = Keyring::new().expect("the library works");
     let key = ConfiguredPsk::new(key).expect("a key");
     keyring.allow(&nqn(HOST), &nqn(SUBSYSTEM), &key).expect("derives");
-    let address = "127.0.0.1:0".parse().expect("an address");
     let port = match channel {
-        SecureChannel::None => task.listen(address, Service::Subsystems),
-        _ => task.listen_with_tls(address, Service::Subsystems, channel, &Rc::new(keyring)),
+        SecureChannel::None => task.listen(any_port(), Service::Subsystems),
+        _ => task.listen_with_tls(any_port(), Service::Subsystems, channel, &Rc::new(keyring)),
     };
     (task, port.expect("listens").port())
 }
 
-/// Tells that a client is done, even when its checks fail.
-struct Bell(Option<block_io::reactor::MailSender<()>>);
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        let _ = self.0.take().map(|bell| bell.send(()));
-    }
-}
-
-/// Runs a target on this thread while `client` runs on another, and then the target's end until it
-/// has no connection any more.
-fn serve<Value: Send + 'static>(
-    reactor: &Reactor,
-    mut task: TargetTask<MemoryQueue>,
-    client: impl FnOnce() -> Value + Send + 'static,
-) -> Value {
-    let (done, mailbox) = reactor.mailbox::<()>(1).expect("a mailbox");
-    let thread = std::thread::spawn(move || {
-        let _bell = Bell(Some(done));
-        client()
-    });
-    let mut is_done = false;
-    while !(is_done && task.is_finished()) {
-        let progress = task.poll(reactor.now());
-        if !is_done && mailbox.receive().is_some() {
-            is_done = true;
-            task.stop();
-        }
-        reactor.turn(if progress { Wait::No } else { Wait::ForEvent }).expect("turns");
-    }
-    thread.join().expect("the client's checks hold")
-}
-
-fn with_target<Value: Send + 'static>(
-    key: &[u8],
+/// Runs `client` while a target serves on another thread, which must end well.
+fn with_target<Value>(
+    key: &'static [u8],
     channel: SecureChannel,
-    client: impl FnOnce(u16) -> Value + Send + 'static,
+    client: impl FnOnce(u16) -> Value,
 ) -> Value {
-    let reactor = reactor();
-    let (task, port) = target(&reactor, key, channel);
-    serve(&reactor, task, move || client(port))
+    let (served, port) = Served::start(move |reactor| target(reactor, key, channel));
+    let value = client(port);
+    served.end();
+    value
 }
 
 fn options(port: u16, key: Option<(&[u8], Identities)>) -> ConnectOptions {
-    let mut options = ConnectOptions::new("127.0.0.1", nqn(SUBSYSTEM), nqn(HOST), HostId([2; 16]));
-    options.port = port;
+    let mut options = common::options(port);
     options.io_queues = 2;
     options.connect_timeout = Duration::from_secs(60);
     options.tls = key.map(|(key, identities)| HostTls {
@@ -110,16 +60,6 @@ fn options(port: u16, key: Option<(&[u8], Identities)>) -> ConnectOptions {
         identities,
     });
     options
-}
-
-fn connect(options: &ConnectOptions) -> Result<(Reactor, NvmeTcpDevice), DeviceError> {
-    let reactor = reactor();
-    let device = NvmeTcpDevice::connect(&reactor, options)?;
-    Ok((reactor, device))
-}
-
-fn refusal(options: &ConnectOptions) -> String {
-    connect(options).map(|_| ()).expect_err("refused").to_string()
 }
 
 /// Random requests, checked against the reference.
@@ -250,21 +190,21 @@ fn a_peer_that_closes_in_the_handshake_is_told_with_what_was_offered() {
 fn connect_must_name_the_host_that_the_key_is_of() {
     // A host that has the key of one name and connects by another: what the driver would not do,
     // so the key is offered under the name that it has, and the target takes names from Connect.
-    let reactor = reactor();
-    let (mut task, _) = target(&reactor, &KEY_256, SecureChannel::None);
-    let mut keyring = Keyring::new().expect("the library works");
-    let key = ConfiguredPsk::new(&KEY_256).expect("a key");
-    let (thief, owner) = (nqn(HOST), nqn("nqn.2014-08.com.example:owner"));
-    // The identity of `thief` leads to an entry that says that the key is the owner's.
-    let psk =
-        nvme_fabric::tls::TlsPsk::retained(IdentityVersion::Zero, &key, &thief, &nqn(SUBSYSTEM));
-    keyring.insert(psk.expect("derives"), &owner, &nqn(SUBSYSTEM));
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let (service, channel) = (Service::Subsystems, SecureChannel::Required);
-    let port = task.listen_with_tls(any, service, channel, &Rc::new(keyring)).expect("listens");
-    let options = options(port.port(), Some((&KEY_256, ZERO)));
-    let error = serve(&reactor, task, move || refusal(&options));
+    let (served, address) = Served::start(|reactor| {
+        let (mut task, _) = target(reactor, &KEY_256, SecureChannel::None);
+        let mut keyring = Keyring::new().expect("the library works");
+        let key = ConfiguredPsk::new(&KEY_256).expect("a key");
+        let (thief, owner) = (nqn(HOST), nqn("nqn.2014-08.com.example:owner"));
+        // The identity of `thief` leads to an entry that says that the key is the owner's.
+        let psk = TlsPsk::retained(IdentityVersion::Zero, &key, &thief, &nqn(SUBSYSTEM));
+        keyring.insert(psk.expect("derives"), &owner, &nqn(SUBSYSTEM));
+        let (service, channel) = (Service::Subsystems, SecureChannel::Required);
+        let address = task.listen_with_tls(any_port(), service, channel, &Rc::new(keyring));
+        (task, address.expect("listens"))
+    });
+    let error = refusal(&options(address.port(), Some((&KEY_256, ZERO))));
     assert!(error.contains("Connect Invalid Host"), "{error}");
+    served.end();
 }
 
 #[test]
@@ -298,22 +238,22 @@ fn strangers_and_half_handshakes_do_not_disturb_a_host() {
     });
 }
 
+fn discovery_options(port: u16) -> DiscoverOptions {
+    DiscoverOptions { port, ..DiscoverOptions::new("127.0.0.1", nqn(HOST), HOST_ID) }
+}
+
 #[test]
 fn discovery_tells_hosts_that_tls_is_required() {
-    let reactor = reactor();
-    let (mut task, _) = target(&reactor, &KEY_256, SecureChannel::Required);
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let port = task.listen(any, Service::Discovery).expect("listens").port();
-    let entries = serve(&reactor, task, move || {
-        let reactor = self::reactor();
-        let mut asked = DiscoverOptions::new("127.0.0.1", nqn(HOST), HostId([2; 16]));
-        asked.port = port;
-        let found = discover(&reactor, &asked);
-        // The subsystem is not to be had in clear at the discovery service's address either.
-        let error = refusal(&options(port, None));
-        assert!(error.contains("Connect Invalid Host"), "{error}");
-        found.expect("is told")
+    let (served, port) = Served::start(|reactor| {
+        let (mut task, _) = target(reactor, &KEY_256, SecureChannel::Required);
+        let port = task.listen(any_port(), Service::Discovery).expect("listens").port();
+        (task, port)
     });
+    let entries = discover(&common::reactor(), &discovery_options(port)).expect("is told");
+    // The subsystem is not to be had in clear at the discovery service's address either.
+    let error = refusal(&options(port, None));
+    assert!(error.contains("Connect Invalid Host"), "{error}");
+    served.end();
     let entries = entries.answers.iter().flat_map(|answer| &answer.log.entries);
     let entry = |name: &str| entries.clone().find(|entry| entry.subsystem == name).expect("listed");
     let subsystem = entry(SUBSYSTEM);
@@ -326,34 +266,32 @@ fn discovery_tells_hosts_that_tls_is_required() {
 
 #[test]
 fn discovery_is_asked_over_tls_where_it_is_told_to_be() {
-    let reactor = reactor();
-    let (mut task, _) = target(&reactor, &KEY_256, SecureChannel::Offered);
-    let mut keyring = Keyring::new().expect("the library works");
-    let key = ConfiguredPsk::new(&KEY_384).expect("a key");
-    keyring.allow(&nqn(HOST), &Nqn::discovery(), &key).expect("derives");
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let (service, channel) = (Service::Discovery, SecureChannel::Required);
-    let port = task.listen_with_tls(any, service, channel, &Rc::new(keyring)).expect("listens");
-    let found = serve(&reactor, task, move || {
-        let reactor = self::reactor();
-        let mut asked = DiscoverOptions::new("127.0.0.1", nqn(HOST), HostId([2; 16]));
-        asked.port = port.port();
-        let ask = |key: Option<&[u8]>| {
-            let psk = key.map(|key| ConfiguredPsk::new(key).expect("a key"));
-            let tls = psk.map(|psk| HostTls { psk, identities: Identities::Both });
-            let asked = DiscoverOptions { tls, ..asked.clone() };
-            discover(&reactor, &asked).expect("the reactor works")
-        };
-        for (key, expected) in
-            [(None, "closed the connection"), (Some(&KEY_256[..]), "no key for the identity")]
-        {
-            let findings = ask(key);
-            assert!(findings.answers.is_empty());
-            let error = &findings.failures[0].1;
-            assert!(error.contains(expected), "{error}");
-        }
-        ask(Some(&KEY_384))
+    let (served, port) = Served::start(|reactor| {
+        let (mut task, _) = target(reactor, &KEY_256, SecureChannel::Offered);
+        let mut keyring = Keyring::new().expect("the library works");
+        let key = ConfiguredPsk::new(&KEY_384).expect("a key");
+        keyring.allow(&nqn(HOST), &Nqn::discovery(), &key).expect("derives");
+        let (service, channel) = (Service::Discovery, SecureChannel::Required);
+        let address = task.listen_with_tls(any_port(), service, channel, &Rc::new(keyring));
+        (task, address.expect("listens").port())
     });
+    let reactor = common::reactor();
+    let ask = |key: Option<&[u8]>| {
+        let psk = key.map(|key| ConfiguredPsk::new(key).expect("a key"));
+        let tls = psk.map(|psk| HostTls { psk, identities: Identities::Both });
+        let asked = DiscoverOptions { tls, ..discovery_options(port) };
+        discover(&reactor, &asked).expect("the reactor works")
+    };
+    for (key, expected) in
+        [(None, "closed the connection"), (Some(&KEY_256[..]), "no key for the identity")]
+    {
+        let findings = ask(key);
+        assert!(findings.answers.is_empty());
+        let error = &findings.failures[0].1;
+        assert!(error.contains(expected), "{error}");
+    }
+    let found = ask(Some(&KEY_384));
+    served.end();
     assert!(found.failures.is_empty(), "{:?}", found.failures);
     let entries = &found.answers[0].log.entries;
     let entry = |name: &str| entries.iter().find(|entry| entry.subsystem == name).expect("listed");
