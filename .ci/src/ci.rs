@@ -9,6 +9,9 @@ use crate::{StepResult, fuzz, instructions, report, simulate, test, tidy};
 /// How long the engine is simulated.
 const SIMULATION_MINUTES: u32 = 2;
 
+/// Features of [`test::LIBRARY`] that must build without the others.
+const LIBRARY_FEATURES: [&str; 4] = ["", "auth", "tls", "tokio-uring"];
+
 /// Version of cargo-deny that is installed where there is none.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
@@ -21,6 +24,7 @@ pub(crate) fn run(root: &Path) -> StepResult {
     tidy::run(root)?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
     Step::cargo("clippy", root, &clippy).arguments(&deny_warnings()).run()?;
+    features(root)?;
     dependencies(root)?;
     // Private items too: they are what the module documentation leads to. Programs have `--help`.
     let doc = ["doc", "--workspace", "--lib", "--no-deps", "--all-features"];
@@ -33,6 +37,24 @@ pub(crate) fn run(root: &Path) -> StepResult {
     instructions::run(root, &instructions::InstructionsArguments::default())?;
     simulate::run(root, &simulate::SimulateArguments::minutes(SIMULATION_MINUTES))?;
     test::run(root, &test::TestArguments::default())
+}
+
+/// The features of the library that others use alone, each by itself: everything else is built with
+/// all of them.
+fn features(root: &Path) -> StepResult {
+    for features in LIBRARY_FEATURES {
+        let name = if features.is_empty() { "no feature" } else { features };
+        let clippy = ["clippy", "--package", test::LIBRARY, "--all-targets", "--locked"];
+        Step::cargo(&format!("clippy, {name}"), root, &clippy)
+            .arguments(&["--features", features].map(str::to_owned))
+            .arguments(&deny_warnings())
+            .run()?;
+    }
+    // What is documented without features leads nowhere that needs one.
+    let doc = ["doc", "--package", test::LIBRARY, "--lib", "--no-deps"];
+    Step::cargo("documentation, no feature", root, &doc)
+        .environment("RUSTDOCFLAGS", "--deny warnings")
+        .run()
 }
 
 /// What several cores do to the same memory, in every order that the language allows.

@@ -12,6 +12,9 @@ use clap::Args;
 use crate::command::{Step, find_program};
 use crate::{StepResult, report, system_packages, vm};
 
+/// The crate whose features others choose.
+pub(crate) const LIBRARY: &str = "nvme-fabric";
+
 /// What may be said after `cargo xtask test`.
 #[derive(Args, Default)]
 pub(crate) struct TestArguments {
@@ -45,6 +48,10 @@ pub(crate) fn run(root: &Path, arguments: &TestArguments) -> StepResult {
 
     let doc = ["test", "--workspace", "--all-features", "--doc", "--quiet"];
     Step::cargo("documentation tests", root, &doc).run()?;
+
+    // Of the crate as it is without features, what is another way then: all else runs with them.
+    let plain = ["test", "--package", LIBRARY, "--test", "without_auth", "--quiet"];
+    Step::cargo("tests without features", root, &plain).run()?;
 
     let nextest = !arguments.no_nextest && find_program("cargo-nextest").is_some();
     let step = if nextest {

@@ -6,7 +6,7 @@
 //!   response   from a challenge to its answer
 //!      ▲
 //!   host | target    one transaction's messages at each end (Base §8.13.5)
-//!   psk        what a secure channel's key would be derived from
+//!   psk        the key that a transaction generates     derivation  what TLS makes of it
 //!   random     many random bytes of a few that were handed in
 //! ```
 //! Nothing here sends or waits: messages go in and come out. The arithmetic runs on the caller's
@@ -24,6 +24,8 @@
 //! Absent: the commands that carry messages, and when to authenticate: [`crate::host`] and
 //! [`crate::target`].
 
+#[cfg(any(feature = "tls", test))]
+pub(crate) mod derivation;
 pub mod group;
 mod hash;
 pub mod host;

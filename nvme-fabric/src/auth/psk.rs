@@ -6,23 +6,17 @@
 //!   TLS PSK       = HKDF-Expand-Label(HKDF-Extract(0, PSK), "nvme-tls-psk", "hh digest", L)
 //!   identity      = "NVMe1G" hh ' ' host NQN ' ' subsystem NQN ' ' digest     TP8018 §3.6.1.3
 //! ```
-//! Pure functions. A configured key goes the same way from the second line on, after a step with
-//! the label "HostNQN", and with `R` for `G`: `tls/derivation.rs`.
+//! Pure functions: the first line is here, digest and expansion are in `derivation`. A configured key
+//! goes the same way from the second line on, after a step with the label "HostNQN", and with `R` for
+//! `G`: `tls/derivation.rs`.
 
 use std::fmt;
 
-#[cfg(any(feature = "tls", test))]
-use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
 use super::HashFunction;
 use super::group::SharedValue;
 use super::hash::{hash, hmac};
-use super::response::Names;
-
-/// What every label begins with. RFC 8446 §7.1
-#[cfg(any(feature = "tls", test))]
-const PREFIX: &str = "tls13 ";
 
 /// A key that a transaction has generated. Overwritten when dropped, and never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,38 +54,4 @@ pub(super) fn of_session_key(
     second: &[u8],
 ) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(hmac(function, session, &[first, second]).to_vec())
-}
-
-/// The digest that names a PSK between these two.
-#[cfg(any(feature = "tls", test))]
-pub(crate) fn digest(function: HashFunction, psk: &[u8], names: Names<'_>) -> String {
-    let parts: [&[u8]; 4] =
-        [names.host.as_bytes(), b" ", names.subsystem.as_bytes(), b" NVMe-over-Fabrics"];
-    Base64::encode_string(&hmac(function, psk, &parts))
-}
-
-/// HKDF-Extract without salt (RFC 5869 §2.2), then HKDF-Expand-Label to the hash's length (RFC 8446
-/// §7.1). Absent where the label or the context has more than 255 bytes.
-#[cfg(any(feature = "tls", test))]
-pub(crate) fn expand_label(
-    function: HashFunction,
-    key: &[u8],
-    label: &str,
-    context: &str,
-) -> Option<Zeroizing<Vec<u8>>> {
-    let length = function.length();
-    let extracted = hmac(function, &[0; 64][..length], &[key]);
-    let label_length = u8::try_from(PREFIX.len() + label.len()).ok()?;
-    let context_length = u8::try_from(context.len()).ok()?;
-    // One block of HKDF-Expand is as long as the key, RFC 5869 §2.3.
-    let parts: [&[u8]; 7] = [
-        &(length as u16).to_be_bytes(),
-        &[label_length],
-        PREFIX.as_bytes(),
-        label.as_bytes(),
-        &[context_length],
-        context.as_bytes(),
-        &[1],
-    ];
-    Some(Zeroizing::new(hmac(function, &extracted, &parts).to_vec()))
 }

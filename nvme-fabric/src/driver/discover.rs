@@ -97,7 +97,7 @@ impl DiscoverOptions {
         addresses: Vec<SocketAddr>,
     ) -> Result<HostDriver<Discovery>, DeviceError> {
         #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
-        let mut driver = HostDriver::new(reactor, discovery, addresses);
+        let mut driver = HostDriver::new(reactor, discovery, vec![addresses]);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             driver.offer(crate::tls::Offer::new(tls, &self.host_nqn, subsystem)?);

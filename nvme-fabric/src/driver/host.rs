@@ -1,32 +1,79 @@
-//! Sockets for an association: connects a stream for each queue, moves its bytes, sets the timer.
+//! Sockets for associations: connects a stream for each queue of each, moves its bytes, sets the
+//! timer.
+//!
+//! ```text
+//!   Paths, Discovery ─association─▶ HostDriver: Route {addresses, Way by queue} ─▶ Stream
+//! ```
+//! A socket is reset when it is closed, so that nothing the kernel has not sent by then is sent
+//! later: the fence of a lost path counts from there. Absent: resolving a name again when an
+//! association is made again.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use block_io::reactor::{Descriptor, Event, OperationId, Port, Reactor, SocketAddress, socket};
+use block_io::reactor::{
+    Descriptor, Event, OperationId, Port, Reactor, SocketAddress, Wait, socket,
+};
 use block_io::{DeviceError, IoError, Timestamp};
 
 use super::alarm::Alarm;
 use super::stream::{Operation, Outcome, Stream, stream_of, token};
 use crate::error::ConnectionError;
 use crate::host::discovery::Discovery;
-use crate::host::{Controller, QueueIndex};
+use crate::host::{Controller, Paths, QueueIndex};
 
-/// What has a controller and moves on with time.
-pub(super) trait Association {
-    fn controller(&mut self) -> &mut Controller;
+/// What has associations, each of them a path with a number, and moves on with time.
+pub(super) trait Associations {
+    /// Does what the time and the answers received ask for; whether anything happened.
     fn tick(&mut self, now: Timestamp) -> bool;
     fn next_deadline(&self) -> Option<Timestamp>;
+    /// Whether all are at their end, and every stream closed.
+    fn is_over(&self) -> bool;
+    fn next_stream_wanted(&mut self) -> Option<(usize, QueueIndex)>;
+    fn association(&mut self, path: usize) -> Option<&mut Controller>;
+    /// The driver has closed the stream, and no operation on it is in flight.
+    fn stream_closed(&mut self, path: usize, queue: QueueIndex);
 }
 
-impl Association for Discovery {
-    fn controller(&mut self) -> &mut Controller {
-        Discovery::controller(self)
+impl Associations for Paths {
+    fn tick(&mut self, now: Timestamp) -> bool {
+        Paths::tick(self, now)
     }
+    fn next_deadline(&self) -> Option<Timestamp> {
+        Paths::next_deadline(self)
+    }
+    fn is_over(&self) -> bool {
+        Paths::is_over(self)
+    }
+    fn next_stream_wanted(&mut self) -> Option<(usize, QueueIndex)> {
+        Paths::next_stream_wanted(self)
+    }
+    fn association(&mut self, path: usize) -> Option<&mut Controller> {
+        Paths::association(self, path)
+    }
+    fn stream_closed(&mut self, path: usize, queue: QueueIndex) {
+        Paths::stream_closed(self, path, queue);
+    }
+}
+
+/// Its one association is path 0.
+impl Associations for Discovery {
     fn tick(&mut self, now: Timestamp) -> bool {
         Discovery::tick(self, now)
     }
     fn next_deadline(&self) -> Option<Timestamp> {
         Discovery::next_deadline(self)
+    }
+    fn is_over(&self) -> bool {
+        Discovery::is_over(self)
+    }
+    fn next_stream_wanted(&mut self) -> Option<(usize, QueueIndex)> {
+        self.controller().next_stream_wanted().map(|queue| (0, queue))
+    }
+    fn association(&mut self, path: usize) -> Option<&mut Controller> {
+        (path == 0).then(|| self.controller())
+    }
+    fn stream_closed(&mut self, _: usize, queue: QueueIndex) {
+        self.controller().stream_closed(queue);
     }
 }
 
@@ -34,21 +81,36 @@ impl Association for Discovery {
 enum Way {
     None,
     Connecting(Descriptor, OperationId),
-    Open(Stream),
+    Open(Stream, Descriptor),
+}
+
+/// One path's sockets.
+struct Route {
+    /// What the name resolved to, in the resolver's order.
+    addresses: Vec<SocketAddr>,
+    /// The one in use.
+    address: usize,
+    /// How many have been tried for the association that is being made.
+    tried: usize,
+    /// By queue.
+    ways: Vec<Way>,
 }
 
 /// See the module.
 pub(super) struct HostDriver<Machine> {
     port: Port,
     pub(super) machine: Machine,
-    /// What the name resolved to, in the resolver's order.
-    addresses: Vec<SocketAddr>,
-    /// The one in use; the first that the admin queue could reach.
-    address: usize,
-    ways: Vec<Way>,
+    routes: Vec<Route>,
     alarm: Alarm,
     #[cfg(feature = "tls")]
     security: super::security::Security,
+}
+
+/// Bits of a stream's number that tell the queue.
+const QUEUE_BITS: u32 = 16;
+
+const fn number_of(path: usize, queue: QueueIndex) -> usize {
+    path << QUEUE_BITS | queue as usize
 }
 
 /// The addresses of a name. Blocks for as long as the resolver does.
@@ -61,16 +123,20 @@ pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DeviceEr
     Ok(addresses)
 }
 
-impl<Machine: Association> HostDriver<Machine> {
-    /// A driver for `machine`, whose controller is at the first of `addresses` that answers.
-    pub(super) fn new(reactor: &Reactor, machine: Machine, addresses: Vec<SocketAddr>) -> Self {
-        let port = reactor.open_port();
+impl<Machine: Associations> HostDriver<Machine> {
+    /// A driver for `machine`; the controller of each path is at the first of its `addresses` that
+    /// answers.
+    pub(super) fn new(
+        reactor: &Reactor,
+        machine: Machine,
+        addresses: Vec<Vec<SocketAddr>>,
+    ) -> Self {
+        let route = |addresses| Route { addresses, address: 0, tried: 0, ways: Vec::new() };
+        let routes = addresses.into_iter().map(route).collect();
         Self {
-            port,
+            port: reactor.open_port(),
             machine,
-            addresses,
-            address: 0,
-            ways: Vec::new(),
+            routes,
             alarm: Alarm::default(),
             #[cfg(feature = "tls")]
             security: super::security::Security::new(reactor.pool()),
@@ -91,12 +157,15 @@ impl<Machine: Association> HostDriver<Machine> {
             progress = true;
         }
         progress |= self.machine.tick(now);
-        while let Some(queue) = self.machine.controller().next_stream_wanted() {
-            self.connect(queue);
+        while let Some((path, queue)) = self.machine.next_stream_wanted() {
+            self.routes[path].tried = 0;
+            self.connect(path, queue);
             progress = true;
         }
-        for index in 0..self.ways.len() {
-            progress |= self.move_bytes(index);
+        for path in 0..self.routes.len() {
+            for queue in 0..self.routes[path].ways.len() {
+                progress |= self.move_bytes(path, queue as QueueIndex);
+            }
         }
         if let Some(deadline) = self.machine.next_deadline() {
             self.alarm.set(&self.port, deadline, now);
@@ -104,19 +173,42 @@ impl<Machine: Association> HostDriver<Machine> {
         progress
     }
 
-    fn connect(&mut self, queue: QueueIndex) {
-        let index = usize::from(queue);
-        if self.ways.len() <= index {
-            self.ways.resize_with(index + 1, || Way::None);
-        }
-        let address = SocketAddress::Ip(self.addresses[self.address]);
-        match socket::tcp_socket(address.family()) {
-            Ok(socket) => {
-                let token = token(index, Operation::Connect);
-                let operation = self.port.connect(&socket, &address, token);
-                self.ways[index] = Way::Connecting(socket, operation);
+    /// Polls, and has `turn` turn the reactor and tell the time, until `is_done` or all is over.
+    pub(super) fn run_with(
+        &mut self,
+        mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
+        is_done: impl Fn(&Machine) -> bool,
+    ) -> Result<(), DeviceError> {
+        let mut now = turn(Wait::No)?;
+        loop {
+            let progress = self.poll(now);
+            if is_done(&self.machine) || self.machine.is_over() {
+                return Ok(());
             }
-            Err(_) => self.machine.controller().stream_failed(queue, IoError::OutOfMemory),
+            now = turn(if progress { Wait::No } else { Wait::ForEvent })?;
+        }
+    }
+
+    fn connect(&mut self, path: usize, queue: QueueIndex) {
+        let Some(association) = self.machine.association(path) else { return };
+        let timeout = association.options().keep_alive;
+        let route = &mut self.routes[path];
+        let index = usize::from(queue);
+        if route.ways.len() <= index {
+            route.ways.resize_with(index + 1, || Way::None);
+        }
+        let address = SocketAddress::Ip(route.addresses[route.address]);
+        let socket = socket::tcp_socket(address.family()).and_then(|socket| {
+            socket::set_user_timeout(&socket, timeout)?;
+            Ok(socket)
+        });
+        match socket {
+            Ok(socket) => {
+                let token = token(number_of(path, queue), Operation::Connect);
+                let operation = self.port.connect(&socket, &address, token);
+                route.ways[index] = Way::Connecting(socket, operation);
+            }
+            Err(_) => association.stream_failed(queue, IoError::OutOfMemory),
         }
     }
 
@@ -124,94 +216,94 @@ impl<Machine: Association> HostDriver<Machine> {
         if self.alarm.takes(&event) {
             return;
         }
-        let (index, operation) = stream_of(event.token);
-        let Some(way) = self.ways.get_mut(index) else {
-            return;
-        };
-        let queue = index as QueueIndex;
-        match way {
-            Way::Connecting(socket, _) if operation == Operation::Connect => {
+        let (number, operation) = stream_of(event.token);
+        let (path, queue) = (number >> QUEUE_BITS, number as QueueIndex);
+        let ways = self.routes.get_mut(path).map(|route| &mut route.ways);
+        match ways.and_then(|ways| ways.get_mut(usize::from(queue))) {
+            Some(Way::Connecting(socket, _)) if operation == Operation::Connect => {
                 let socket = socket.clone();
-                self.connected(queue, socket, event.result);
+                self.connected(path, queue, socket, event.result);
             }
-            Way::Open(stream) => {
-                let controller = self.machine.controller();
-                let Some(connection) = controller.connection(queue) else {
-                    return;
-                };
+            Some(Way::Open(stream, _)) => {
+                let Some(association) = self.machine.association(path) else { return };
+                let Some(connection) = association.connection(queue) else { return };
                 match stream.ended(operation, event.result, connection) {
                     Outcome::Fine => {}
                     Outcome::EndOfStream => connection.end_of_stream(),
-                    Outcome::Failed(error) => end(controller, queue, error),
+                    Outcome::Failed(error) => end(association, queue, error),
                 }
             }
-            Way::None | Way::Connecting(..) => {}
+            _ => {}
         }
     }
 
-    fn connected(&mut self, queue: QueueIndex, socket: Descriptor, result: Result<u32, IoError>) {
-        let index = usize::from(queue);
-        match result {
-            Ok(_) => match self.stream(index, socket) {
-                Some(stream) => {
-                    self.ways[index] = Way::Open(stream);
-                    self.machine.controller().stream_established(queue);
-                }
-                None => {
-                    self.ways[index] = Way::None;
-                    self.machine.controller().stream_failed(queue, IoError::OutOfMemory);
-                }
-            },
-            Err(_) if queue == 0 && self.address + 1 < self.addresses.len() => {
-                self.address += 1;
-                self.connect(queue);
+    fn connected(
+        &mut self,
+        path: usize,
+        queue: QueueIndex,
+        socket: Descriptor,
+        result: Result<u32, IoError>,
+    ) {
+        let route = &mut self.routes[path];
+        route.ways[usize::from(queue)] = Way::None;
+        let Some(association) = self.machine.association(path) else { return };
+        let Err(error) = result else {
+            #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+            let mut stream = Stream::new(number_of(path, queue), socket.clone());
+            #[cfg(feature = "tls")]
+            if self.security.secure(&mut stream, association, queue).is_err() {
+                // The TLS library has no memory for its part.
+                return association.stream_failed(queue, IoError::OutOfMemory);
             }
-            Err(error) => {
-                self.ways[index] = Way::None;
-                self.machine.controller().stream_failed(queue, error);
-            }
+            route.ways[usize::from(queue)] = Way::Open(stream, socket);
+            return association.stream_established(queue);
+        };
+        // The next attempt begins with the next address, whoever makes it.
+        route.tried += 1;
+        route.address = (route.address + 1) % route.addresses.len();
+        let more = route.tried < route.addresses.len();
+        if queue == 0 && more && association.error().is_none() {
+            self.connect(path, queue);
+        } else {
+            association.stream_failed(queue, error);
         }
     }
 
-    /// A stream over a connected socket; none when the TLS library has no memory for its part.
-    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, clippy::unnecessary_wraps))]
-    fn stream(&mut self, index: usize, socket: Descriptor) -> Option<Stream> {
-        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
-        let mut stream = Stream::new(index, socket);
-        #[cfg(feature = "tls")]
-        self.security.secure(&mut stream, self.machine.controller(), index as QueueIndex).ok()?;
-        Some(stream)
-    }
-
-    fn move_bytes(&mut self, index: usize) -> bool {
-        let queue = index as QueueIndex;
-        let controller = self.machine.controller();
-        let is_lost = controller.error().is_some();
-        match &mut self.ways[index] {
+    fn move_bytes(&mut self, path: usize, queue: QueueIndex) -> bool {
+        let way = &mut self.routes[path].ways[usize::from(queue)];
+        if matches!(way, Way::None) {
+            return false;
+        }
+        let association = self.machine.association(path);
+        match way {
             Way::None => false,
             Way::Connecting(_, operation) => {
-                if is_lost {
+                if association.is_none_or(|association| association.error().is_some()) {
+                    // It ends as cancelled, or late and is closed again.
                     self.port.cancel(*operation);
-                    // A late success is closed again; the other addresses are not tried.
-                    self.address = self.addresses.len() - 1;
                 }
                 false
             }
-            Way::Open(stream) => {
-                let Some(connection) = controller.connection(queue) else {
-                    return false;
-                };
+            Way::Open(stream, socket) => {
+                let Some(association) = association else { return false };
+                let Some(connection) = association.connection(queue) else { return false };
                 if connection.wants_close() {
+                    // A peer that broke the protocol is to read what it is told.
+                    let is_told = matches!(connection.error(), Some(ConnectionError::Protocol(_)));
+                    if !is_told {
+                        // On a socket it cannot fail; and if it did, closing is all there is to do.
+                        let _ = socket::reset_on_close(socket);
+                    }
                     stream.close(&self.port);
                 }
                 if stream.is_closed() {
-                    controller.stream_closed(queue);
-                    self.ways[index] = Way::None;
+                    *way = Way::None;
+                    self.machine.stream_closed(path, queue);
                     return true;
                 }
                 let progress = stream.start(&self.port, connection);
                 if let Some(error) = stream.take_failure() {
-                    end(controller, queue, error);
+                    end(association, queue, error);
                 }
                 progress
             }
@@ -220,14 +312,14 @@ impl<Machine: Association> HostDriver<Machine> {
 }
 
 /// Ends a queue's connection for what its stream has failed of.
-fn end(controller: &mut Controller, queue: QueueIndex, error: ConnectionError) {
+fn end(association: &mut Controller, queue: QueueIndex, error: ConnectionError) {
     let error = match error {
         ConnectionError::Refused(what) => {
-            ConnectionError::Refused(format!("{}: {what}", controller.options().address))
+            ConnectionError::Refused(format!("{}: {what}", association.options().address))
         }
         error => error,
     };
-    if let Some(connection) = controller.connection(queue) {
+    if let Some(connection) = association.connection(queue) {
         connection.end(error);
     }
 }

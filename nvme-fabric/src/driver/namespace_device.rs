@@ -7,6 +7,7 @@
 //! when it may still be carried out, and with `EHOSTUNREACH` when there was no path for too long.
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,12 +16,12 @@ use block_io::device::Interruptions;
 use block_io::reactor::{Reactor, Wait};
 use block_io::{BlockDevice, BlockQueue, Completion, DeviceError, Geometry, Request, Timestamp};
 
-use super::host::resolve;
-use super::paths::PathsDriver;
-use super::{random, random_seed};
+use super::host::{HostDriver, resolve};
 use crate::error::ConnectionError;
+#[cfg(feature = "auth")]
+use crate::host::HostAuthentication;
 use crate::host::paths::{LostChanges, PathPolicy, PathsStatus, Settings};
-use crate::host::{Controller, HostAuthentication, HostOptions, Identity, Paths};
+use crate::host::{Controller, HostOptions, Identity, Paths};
 use crate::pdu::Digests;
 use crate::spec::nqn::{HostId, Nqn};
 
@@ -76,6 +77,7 @@ pub struct ConnectOptions {
     #[cfg(feature = "tls")]
     pub tls: Option<crate::tls::HostTls>,
     /// What this host proves itself with, where the controller asks for that.
+    #[cfg(feature = "auth")]
     pub authentication: Option<HostAuthentication>,
 }
 
@@ -104,6 +106,7 @@ impl ConnectOptions {
             controller_loss: settings.controller_loss,
             lost_changes: settings.lost_changes,
             path_policy: settings.policy,
+            #[cfg(feature = "auth")]
             authentication: options.authentication,
             subsystem: options.subsystem,
             host_nqn: options.host,
@@ -150,6 +153,7 @@ impl ConnectOptions {
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
             abort_time: self.abort_time,
+            #[cfg(feature = "auth")]
             authentication: self.authentication.clone(),
         }
     }
@@ -167,7 +171,7 @@ pub struct Addresses(Vec<Vec<SocketAddr>>);
 /// A connected namespace. Cheap to clone; clones are the same one.
 #[derive(Clone)]
 pub struct NvmeTcpDevice {
-    driver: Rc<RefCell<PathsDriver>>,
+    driver: Rc<RefCell<HostDriver<Paths>>>,
     /// As of connecting.
     geometry: Geometry,
     namespace_id: u32,
@@ -212,20 +216,23 @@ impl NvmeTcpDevice {
     ) -> Result<Self, DeviceError> {
         turn(Wait::No)?;
         let first = options.host_options();
-        let name = format!("{} at {}", first.subsystem, first.address).into();
+        let name: Rc<str> = format!("{} at {}", first.subsystem, first.address).into();
         let paths = options
             .endpoints()
             .map(|(host, port)| HostOptions { address: show_address(host, port), ..first.clone() });
+        #[cfg_attr(not(feature = "auth"), expect(unused_mut))]
         let mut paths = Paths::new(
             reactor.pool(),
             paths.collect(),
             options.namespace_id,
             options.settings(),
-            u64::from_le_bytes(*random_seed()?.first_chunk().expect("longer than 8 bytes")),
+            // For when attempts are made, which need not be secret.
+            RandomState::new().hash_one(&name),
             reactor.now(),
         )?;
-        paths.set_random(random()?);
-        let mut driver = PathsDriver::new(reactor, paths, addresses.0);
+        #[cfg(feature = "auth")]
+        paths.set_random(super::random()?);
+        let mut driver = HostDriver::new(reactor, paths, addresses.0);
         #[cfg(feature = "tls")]
         if let Some(tls) = &options.tls {
             if options.authentication.as_ref().is_some_and(|own| own.keys.concatenate) {
@@ -238,10 +245,11 @@ impl NvmeTcpDevice {
             driver.offer(offer);
         }
         driver.run_with(&mut turn, |paths| paths.is_usable() || paths.all_have_failed())?;
-        let Some(geometry) = driver.paths.geometry().filter(|_| driver.paths.is_usable()) else {
-            let reason = driver.paths.last_reason();
+        let Some(geometry) = driver.machine.geometry().filter(|_| driver.machine.is_usable())
+        else {
+            let reason = driver.machine.last_reason();
             // Whatever is open is closed before the driver goes.
-            driver.paths.abandon();
+            driver.machine.abandon();
             driver.run_with(turn, |_| false)?;
             return Err(reason.into());
         };
@@ -251,11 +259,11 @@ impl NvmeTcpDevice {
 
     /// What the controller that came up last and the namespace have told about themselves.
     pub fn identity(&self) -> Identity {
-        self.driver.borrow().paths.identity().cloned().unwrap_or_default()
+        self.driver.borrow().machine.identity().cloned().unwrap_or_default()
     }
 
     pub(super) fn with_controller<Value>(&self, look: impl FnOnce(&Controller) -> Value) -> Value {
-        look(self.driver.borrow().paths.controller().expect("it has been connected"))
+        look(self.driver.borrow().machine.controller().expect("it has been connected"))
     }
 
     /// The namespace's identifier in its subsystem.
@@ -266,42 +274,42 @@ impl NvmeTcpDevice {
     /// Why requests fail at once: there has been no path for too long, or every path is given up.
     /// Absent while requests are taken, which may have to wait.
     pub fn error(&self) -> Option<ConnectionError> {
-        self.driver.borrow().paths.fault()
+        self.driver.borrow().machine.fault()
     }
 
     /// The state of every path.
     pub fn status(&self) -> PathsStatus {
-        self.driver.borrow().paths.status()
+        self.driver.borrow().machine.status()
     }
 
     /// The times and policies in force.
     pub fn settings(&self) -> Settings {
-        *self.driver.borrow().paths.settings()
+        *self.driver.borrow().machine.settings()
     }
 
     /// Changes them; each says from when on it holds.
     pub fn set_settings(&self, settings: Settings) {
-        self.driver.borrow_mut().paths.set_settings(settings);
+        self.driver.borrow_mut().machine.set_settings(settings);
     }
 
     /// Gives the association of the path number `path` up and makes another one.
     pub fn reset_path(&self, path: usize) {
-        self.driver.borrow_mut().paths.reset_path(path);
+        self.driver.borrow_mut().machine.reset_path(path);
     }
 
     /// Tries the path number `path` now, even if it was given up.
     pub fn retry_path(&self, path: usize) {
-        self.driver.borrow_mut().paths.retry_path(path);
+        self.driver.borrow_mut().machine.retry_path(path);
     }
 
     /// See [`Paths::losses`].
     pub fn losses(&self) -> u64 {
-        self.driver.borrow().paths.losses()
+        self.driver.borrow().machine.losses()
     }
 
     /// See [`Paths::fences`].
     pub fn fences(&self) -> u64 {
-        self.driver.borrow().paths.fences()
+        self.driver.borrow().machine.fences()
     }
 
     /// Tells the controllers that this host is leaving, and closes the connections. Requests still
@@ -326,7 +334,7 @@ impl NvmeTcpDevice {
         turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
     ) -> Result<(), DeviceError> {
         let mut driver = self.driver.borrow_mut();
-        driver.paths.shut_down();
+        driver.machine.shut_down();
         driver.run_with(turn, |_| false)
     }
 }
@@ -335,13 +343,13 @@ impl BlockDevice<Reactor> for NvmeTcpDevice {
     type Queue = NamespaceQueue;
 
     fn geometry(&self) -> Geometry {
-        self.driver.borrow().paths.geometry().unwrap_or(self.geometry)
+        self.driver.borrow().machine.geometry().unwrap_or(self.geometry)
     }
 
     /// Must be on the reactor that the device was connected on. Each queue uses one I/O queue of
     /// each path; when there are fewer of those, queues share them.
     fn open_queue(&self, _: &Reactor, depth: usize) -> Result<NamespaceQueue, DeviceError> {
-        let queue = self.driver.borrow_mut().paths.open_queue(depth)?;
+        let queue = self.driver.borrow_mut().machine.open_queue(depth)?;
         Ok(NamespaceQueue { device: self.clone(), queue })
     }
 }
@@ -362,32 +370,32 @@ pub struct NamespaceQueue {
 impl BlockQueue for NamespaceQueue {
     fn geometry(&self) -> Geometry {
         let mut driver = self.device.driver.borrow_mut();
-        driver.paths.requests(self.queue).map_or(self.device.geometry, |it| it.geometry())
+        driver.machine.requests(self.queue).map_or(self.device.geometry, |it| it.geometry())
     }
 
     fn submit(&mut self, request: Request) -> Result<(), Request> {
-        self.device.driver.borrow_mut().paths.submit(self.queue, request)
+        self.device.driver.borrow_mut().machine.submit(self.queue, request)
     }
 
     fn poll(&mut self, now: Timestamp, completions: &mut Vec<Completion>) -> bool {
         let mut driver = self.device.driver.borrow_mut();
         let progress = driver.poll(now);
-        driver.paths.take_completions(self.queue, completions) | progress
+        driver.machine.take_completions(self.queue, completions) | progress
     }
 
     fn in_flight(&self) -> usize {
         let mut driver = self.device.driver.borrow_mut();
-        driver.paths.requests(self.queue).map_or(0, |requests| requests.in_flight())
+        driver.machine.requests(self.queue).map_or(0, |requests| requests.in_flight())
     }
 
     fn interruptions(&self) -> Interruptions {
         let driver = self.device.driver.borrow();
-        Interruptions { lost: driver.paths.losses(), settled: driver.paths.fences() }
+        Interruptions { lost: driver.machine.losses(), settled: driver.machine.fences() }
     }
 }
 
 impl Drop for NamespaceQueue {
     fn drop(&mut self) {
-        self.device.driver.borrow_mut().paths.close_queue(self.queue);
+        self.device.driver.borrow_mut().machine.close_queue(self.queue);
     }
 }

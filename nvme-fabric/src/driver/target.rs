@@ -98,8 +98,10 @@ impl<Queue: BlockQueue> TargetTask<Queue> {
                 "queues by subsystem are {given:?}: must be as many as namespaces, {needed:?}"
             )));
         }
+        #[cfg_attr(not(feature = "auth"), expect(unused_mut))]
         let mut target = target;
-        target.seed_random(&*super::random_seed()?);
+        #[cfg(feature = "auth")]
+        target.seed_random(&*super::random::random_seed()?);
         let mut devices = Devices::new();
         for ((subsystem, found), queues) in target.subsystems().iter().zip(queues) {
             for ((namespace, _), queue) in found.namespaces().iter().zip(queues) {

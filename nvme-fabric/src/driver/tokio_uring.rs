@@ -116,9 +116,11 @@ impl NvmeTcpClient {
         }
         let addresses = resolve(&options.host, options.port)?;
         let purpose = Purpose::Namespace(options.namespace_id);
+        #[cfg_attr(not(feature = "auth"), expect(unused_mut))]
         let mut controller =
             Controller::new(pool, options.host_options(), purpose, Timestamp::default())?;
-        controller.seed_random(&*super::random_seed()?);
+        #[cfg(feature = "auth")]
+        controller.seed_random(&*super::random::random_seed()?);
         let shared = Rc::new(Shared {
             controller: RefCell::new(controller),
             pool: pool.clone(),

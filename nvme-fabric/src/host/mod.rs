@@ -12,6 +12,8 @@
 //! Time comes in, PDUs go out; [`crate::driver`] connects it to sockets. A [`Controller`] that is
 //! lost stays lost; [`Paths`] makes another one.
 
+#[cfg(feature = "auth")]
+mod authentication;
 pub mod commands;
 pub mod connection;
 pub mod controller;
@@ -20,15 +22,14 @@ pub mod paths;
 pub mod requests;
 mod status;
 
+#[cfg(feature = "auth")]
+pub use authentication::HostAuthentication;
 pub use controller::{Controller, Identity, QueueIndex};
 pub use paths::Paths;
 pub use status::io_error;
 
 use std::time::Duration;
 
-use block_io::DeviceError;
-
-use crate::auth::Keys;
 use crate::pdu::Digests;
 use crate::spec::nqn::{HostId, Nqn};
 
@@ -59,36 +60,8 @@ pub struct HostOptions {
     /// Absent: nothing is aborted, and the association is given up at once.
     pub abort_time: Option<Duration>,
     /// What this host proves itself with, where a controller asks for that.
+    #[cfg(feature = "auth")]
     pub authentication: Option<HostAuthentication>,
-}
-
-/// Secrets for DH-HMAC-CHAP. `Debug` does not show them.
-#[derive(Clone, Debug)]
-pub struct HostAuthentication {
-    /// The host's secret, and the controller's where it must prove itself too: then a controller
-    /// that does not ask for authentication, or leaves its own proof out, is refused.
-    pub keys: Keys,
-    /// How often every queue is authenticated again while requests go on; absent for never.
-    pub repeat_every: Option<Duration>,
-}
-
-impl HostAuthentication {
-    /// Authentication with these keys, not repeated.
-    pub fn new(keys: Keys) -> Self {
-        Self { keys, repeat_every: None }
-    }
-
-    fn check(&self) -> Result<(), DeviceError> {
-        if self.repeat_every.is_some_and(|every| every < Duration::from_secs(1)) {
-            return Err(DeviceError::new("authentication again: must be 1 s apart at least"));
-        }
-        if self.keys.concatenate && !cfg!(feature = "tls") {
-            return Err(DeviceError::new(
-                "authentication: a secure channel needs TLS, which this was built without",
-            ));
-        }
-        self.keys.check()
-    }
 }
 
 impl HostOptions {
@@ -110,6 +83,7 @@ impl HostOptions {
             connect_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(30),
             abort_time: Some(Duration::from_secs(5)),
+            #[cfg(feature = "auth")]
             authentication: None,
         }
     }

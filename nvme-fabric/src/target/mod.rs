@@ -29,6 +29,8 @@ mod limits;
 mod namespace;
 mod numbered;
 mod reservation;
+#[cfg_attr(not(feature = "auth"), path = "without_secrets.rs")]
+mod secrets;
 mod subsystem;
 #[cfg(test)]
 mod tests;
@@ -39,19 +41,20 @@ pub use discovery::{Listener, SecureChannel};
 pub use namespace::Namespace;
 pub use numbered::Numbered;
 pub use reservation::ReservationImage;
+#[cfg(feature = "auth")]
+pub use secrets::GeneratedKey;
 pub use subsystem::Subsystem;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use block_io::{DeviceError, Timestamp};
 
-use crate::auth::{GeneratedPsk, Keys, Random, SEED_LENGTH};
 use crate::spec::nqn::Nqn;
 use crate::spec::status::Status;
 use controller::{Controller, ControllerKey, Service};
 use discovery::Discovery;
 use limits::Usage;
+use secrets::Secrets;
 
 /// Bytes of data that a command capsule may carry, on every queue. Linux and SPDK hosts rely on
 /// this much for the admin queue whatever IOCCSZ says (NVMe/TCP Transport, "Capsules").
@@ -155,24 +158,8 @@ pub struct Target {
     /// Distinguishes controllers that had the same id one after the other.
     controllers_made: u64,
     discovery: Discovery,
-    random: Option<Random>,
-    /// Keys that nobody has taken yet, at most [`GENERATED_MAX`].
-    generated: VecDeque<GeneratedKey>,
+    secrets: Secrets,
 }
-
-/// A key for TLS that an authentication has generated. See [`Target::next_generated_key`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GeneratedKey {
-    /// The host that has it too.
-    pub host: Nqn,
-    /// The subsystem that it opens.
-    pub subsystem: Nqn,
-    /// The key.
-    pub psk: GeneratedPsk,
-}
-
-/// Generated keys that wait for the driver, which takes them after each poll; the oldest goes.
-const GENERATED_MAX: usize = 64;
 
 impl Target {
     /// A target without subsystems.
@@ -204,52 +191,13 @@ impl Target {
             controllers: Vec::new(),
             controllers_made: 0,
             discovery: Discovery::new(settings.port_id_first),
-            random: None,
-            generated: VecDeque::new(),
+            secrets: Secrets::default(),
         })
     }
 
     /// The limits.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Hands in random bytes, never the same twice, which hosts with secrets need: until then they
-    /// are refused.
-    pub fn seed_random(&mut self, seed: &[u8; SEED_LENGTH]) {
-        self.random = Some(Random::new(seed));
-    }
-
-    /// A key that a host and a connection for which TLS was [offered](Connection::offer_tls) have
-    /// generated: the streams with which the host comes next begin with TLS by it. To be asked
-    /// after every [`Connection::poll`].
-    pub fn next_generated_key(&mut self) -> Option<GeneratedKey> {
-        self.generated.pop_front()
-    }
-
-    fn key_generated(&mut self, key: GeneratedKey) {
-        if self.generated.len() == GENERATED_MAX {
-            self.generated.pop_front();
-        }
-        self.generated.push_back(key);
-    }
-
-    /// Gives a host keys with the subsystem at this place, while it is served:
-    /// [`Subsystem::set_host_keys`].
-    ///
-    /// # Errors
-    /// When there is no such subsystem, or as there.
-    pub fn set_host_keys(
-        &mut self,
-        subsystem: usize,
-        host: Nqn,
-        keys: Keys,
-    ) -> Result<(), DeviceError> {
-        let place = self
-            .subsystems
-            .get_mut(subsystem)
-            .ok_or_else(|| DeviceError::new(format!("there is no subsystem {subsystem}")))?;
-        place.set_host_keys(host, keys)
     }
 
     /// Whether an address of the subsystems requires TLS.

@@ -1,12 +1,12 @@
-//! A subsystem: a name, the namespaces that every host connected to it sees, and the secrets of
-//! hosts.
+//! A subsystem: a name, and the namespaces that every host connected to it sees. What hosts must
+//! prove is `secrets`' part.
 
 use block_io::{DeviceError, SECTOR_SIZE};
 
 use super::access::{Groups, HOSTS_MAX, Hosts};
 use super::io::ATOMIC_MAX;
+use super::secrets::HostSecrets;
 use super::{NAMESPACE_ID_MAX, NAMESPACES_MAX, Namespace, Numbered, PAGE_SIZE, TRANSFER_MAX};
-use crate::auth::Keys;
 use crate::spec::command::nvm::BLOCKS_MAX;
 use crate::spec::log_page::{AccessState, HealthLog};
 use crate::spec::nqn::Nqn;
@@ -21,9 +21,7 @@ pub struct Subsystem {
     pub(super) groups: Groups,
     allowed: Hosts,
     pub(super) traffic: Traffic,
-    /// Secrets by the host's name.
-    hosts: Vec<(Nqn, Keys)>,
-    requires_authentication: bool,
+    pub(super) secrets: HostSecrets,
 }
 
 /// What all hosts have read and written, for the SMART log.
@@ -50,8 +48,7 @@ impl Subsystem {
             groups: Groups::default(),
             allowed: Hosts::Any,
             traffic: Traffic::default(),
-            hosts: Vec::new(),
-            requires_authentication: false,
+            secrets: HostSecrets::default(),
         })
     }
 
@@ -199,40 +196,6 @@ impl Subsystem {
     /// Access groups with their states, ascending; none when asymmetric access is not reported.
     pub fn access_groups(&self) -> impl Iterator<Item = (u32, AccessState)> {
         self.groups.states()
-    }
-
-    /// Gives a host keys, in place of those it had: from its next Connect on it proves that it
-    /// knows them, and queues that are authenticated again do so with these.
-    ///
-    /// # Errors
-    /// When the keys allow no hash or no group.
-    pub fn set_host_keys(&mut self, host: Nqn, keys: Keys) -> Result<(), DeviceError> {
-        keys.check()?;
-        match self.hosts.iter_mut().find(|(name, _)| *name == host) {
-            Some((_, old)) => *old = keys,
-            None => self.hosts.push((host, keys)),
-        }
-        Ok(())
-    }
-
-    /// Takes a host's keys away; whether there were any. Queues that it has stay.
-    pub fn remove_host_keys(&mut self, host: &Nqn) -> bool {
-        let before = self.hosts.len();
-        self.hosts.retain(|(name, _)| name != host);
-        self.hosts.len() < before
-    }
-
-    /// Whether hosts that have no keys here are refused. At first they are not.
-    pub fn require_authentication(&mut self, required: bool) {
-        self.requires_authentication = required;
-    }
-
-    pub(super) fn requires_authentication(&self) -> bool {
-        self.requires_authentication
-    }
-
-    pub(super) fn keys_of(&self, host: &Nqn) -> Option<&Keys> {
-        self.hosts.iter().find(|(name, _)| name == host).map(|(_, keys)| keys)
     }
 
     /// Its name.

@@ -12,7 +12,7 @@
 
 use super::key::Secret;
 use super::{ConfiguredPsk, Hash, KeyError};
-use crate::auth::{HashFunction, Names, psk};
+use crate::auth::{HashFunction, Names, derivation};
 use crate::spec::nqn::Nqn;
 
 /// The longest context of a label. RFC 8446 §7.1
@@ -121,7 +121,7 @@ fn derive(
 
 /// What in an identity of version 1 depends on the key.
 fn digest(hash: Hash, key: &[u8], host: &str, subsystem: &str) -> String {
-    psk::digest(function(hash), key, Names::of(host, subsystem))
+    derivation::digest(function(hash), key, Names::of(host, subsystem))
 }
 
 const fn function(hash: Hash) -> HashFunction {
@@ -140,7 +140,7 @@ fn expand_label(hash: Hash, key: &[u8], label: &str, context: &str) -> Result<Se
             context.len()
         )));
     }
-    let derived = psk::expand_label(function(hash), key, label, context)
+    let derived = derivation::expand_label(function(hash), key, label, context)
         .ok_or_else(|| KeyError::new(format!("\"{label}\" with \"{context}\": too long")))?;
     Secret::of(&derived).ok_or_else(|| KeyError::new("a derived key has its hash's length"))
 }

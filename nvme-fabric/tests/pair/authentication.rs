@@ -7,6 +7,8 @@ use block_io::{Request, RequestId};
 use nvme_fabric::auth::{Choices, Group, HashFunction, Keys, Random, Secret};
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::{HostAuthentication, HostOptions};
+use nvme_fabric::spec::nqn::Nqn;
+use nvme_fabric::target::Subsystem;
 
 use crate::harness::{Setup, options};
 
@@ -14,11 +16,31 @@ fn secret(seed: u8) -> Secret {
     Secret::generate(Some(HashFunction::Sha256), &mut Random::new(&[seed; 32]))
 }
 
+/// What must be proved, and what with.
+#[derive(Clone, Default)]
+pub(crate) struct Proofs {
+    /// What the target knows of the host.
+    keys: Option<Keys>,
+    /// Hosts without keys are refused.
+    are_required: bool,
+}
+
+impl Proofs {
+    /// Hands out the target's part of them.
+    pub(crate) fn prepare(&self, subsystem: &mut Subsystem, host: &Nqn) {
+        subsystem.require_authentication(self.are_required);
+        if let Some(keys) = self.keys.clone() {
+            subsystem.set_host_keys(host.clone(), keys).expect("there are choices");
+        }
+    }
+}
+
 /// A setup in which the host has `host` and the target `target`.
 fn setup(seed: u64, host: Option<Keys>, target: Option<Keys>) -> Setup {
     let authentication = host.map(HostAuthentication::new);
     let options = HostOptions { authentication, io_queues: 2, ..options() };
-    Setup { options, keys: target, ..Setup::new(seed) }
+    let proofs = Proofs { keys: target, are_required: false };
+    Setup { options, proofs, ..Setup::new(seed) }
 }
 
 /// Authentication Send and Receive, by the name of the queue, as the host sent them: bytes 4 of
@@ -122,7 +144,8 @@ fn what_is_wrong_with_a_controller_is_said_though_the_stream_is_cut_meanwhile() 
 
 #[test]
 fn a_host_without_keys_is_refused_where_they_are_required() {
-    let setup = Setup { requires_authentication: true, ..setup(1, None, None) };
+    let mut setup = setup(1, None, None);
+    setup.proofs.are_required = true;
     let mut pair = setup.connect();
     pair.run_until(|pair| pair.host.is_over());
     assert!(pair.error().contains("Connect Invalid Host"), "{}", pair.error());

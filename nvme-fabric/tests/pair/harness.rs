@@ -10,7 +10,6 @@ use block_io::{
     BlockDevice, BlockQueue, Buffer, BufferPool, Completion, Geometry, IoError, Operation, Request,
     Timestamp,
 };
-use nvme_fabric::auth::Keys;
 use nvme_fabric::error::ConnectionError;
 use nvme_fabric::host::controller::Purpose;
 use nvme_fabric::host::discovery::Discovery;
@@ -102,10 +101,8 @@ pub(crate) struct Setup {
     pub(crate) faults: NetworkFaults,
     pub(crate) geometry: Geometry,
     pub(crate) options: HostOptions,
-    /// What the target knows of the host.
-    pub(crate) keys: Option<Keys>,
-    /// Hosts without keys are refused.
-    pub(crate) requires_authentication: bool,
+    #[cfg(feature = "auth")]
+    pub(crate) proofs: crate::authentication::Proofs,
 }
 
 impl Setup {
@@ -116,8 +113,15 @@ impl Setup {
         let faults = if seed & 4 != 0 { fragmented } else { NetworkFaults::default() };
         let geometry =
             Geometry { transfer_max, volatile_cache: seed & 8 != 0, ..Geometry::new(16 << 20) };
-        let (keys, requires_authentication) = (None, false);
-        Self { seed, digests, faults, geometry, options: options(), keys, requires_authentication }
+        Self {
+            seed,
+            digests,
+            faults,
+            geometry,
+            options: options(),
+            #[cfg(feature = "auth")]
+            proofs: crate::authentication::Proofs::default(),
+        }
     }
 
     pub(crate) fn connect(&self) -> Pair<Controller> {
@@ -140,16 +144,18 @@ impl Setup {
         let mut subsystem = Subsystem::new(nqn(SUBSYSTEM), "0123").expect("a serial number");
         let namespace = Namespace::new(self.geometry, HostId([9; 16])).expect("a namespace");
         subsystem.add_namespace(namespace).expect("room");
-        subsystem.require_authentication(self.requires_authentication);
-        if let Some(keys) = self.keys.clone() {
-            subsystem.set_host_keys(self.options.host.clone(), keys).expect("there are choices");
-        }
-        target.seed_random(&[self.seed as u8; 32]);
+        #[cfg(feature = "auth")]
+        self.proofs.prepare(&mut subsystem, &self.options.host);
         target.add_subsystem(subsystem).expect("the name is free");
         let listener = network.listen(TARGET).expect("the name is free");
         let options = HostOptions { digests: self.digests, ..self.options.clone() };
+        #[cfg_attr(not(feature = "auth"), expect(unused_mut))]
         let mut host = make(&pool, options, world.now());
-        host.controller().seed_random(&[!self.seed as u8; 32]);
+        #[cfg(feature = "auth")]
+        {
+            target.seed_random(&[self.seed as u8; 32]);
+            host.controller().seed_random(&[!self.seed as u8; 32]);
+        }
         Pair {
             host,
             world,
@@ -281,7 +287,9 @@ impl<Host: Machine> Pair<Host> {
         let mut progress = false;
         while let Some(stream) = self.listener.accept() {
             let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            #[cfg_attr(not(feature = "auth"), expect(unused_mut))]
             let mut connection = Connection::new(self.target.settings(), &self.pool, local, now);
+            #[cfg(feature = "auth")]
             connection.offer_tls();
             let number = self.tapes.len();
             self.tapes.resize_with(number.max(1), Tape::default);

@@ -2,6 +2,7 @@
 //! understands, whatever the network does to it.
 
 mod against_script;
+#[cfg(feature = "auth")]
 mod authentication;
 mod commands;
 mod cuts;

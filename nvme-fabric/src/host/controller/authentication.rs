@@ -19,15 +19,19 @@
 //! ends the association: the other end is not who it should be, or does not take this host for
 //! what it is.
 //!
+//! `without_authentication` stands here in a build without the feature `auth`.
+//!
 //! Absent: the messages ([`crate::auth::host`]), and TLS itself.
 
-use block_io::{Buffer, Timestamp};
+use block_io::{Buffer, DeviceError, Timestamp};
 
 use super::bring_up::Step;
-use super::{Controller, Queue, QueueIndex, Stream, token};
+use super::queue::{Queue, Stream};
+use super::{Controller, QueueIndex, token};
 use crate::auth::host::{Action, Exchange};
 use crate::auth::{Concatenation, GeneratedPsk, Names, Random, SEED_LENGTH};
 use crate::error::ConnectionError;
+use crate::host::HostOptions;
 use crate::host::connection::{Data, Outcome};
 use crate::spec::command::{FabricsCommand, SecurityProtocol};
 use crate::spec::connect::ConnectResult;
@@ -47,6 +51,27 @@ pub(super) struct Authenticator {
     repeat_at: Option<Timestamp>,
     /// The key of every stream, once there is one.
     generated: Option<GeneratedPsk>,
+    /// Queues whose streams begin with TLS by it.
+    secured: Vec<QueueIndex>,
+}
+
+/// Where the associations of a host's paths get their random bytes from; nowhere at first.
+#[derive(Debug, Default)]
+pub(in crate::host) struct Seeds(pub(in crate::host) Option<Random>);
+
+impl Seeds {
+    /// Hands a new association some.
+    pub(in crate::host) fn hand(&mut self, controller: &mut Controller) {
+        let seed = self.0.as_mut().map(|random| random.bytes(SEED_LENGTH));
+        if let Some(seed) = seed.as_ref().and_then(|seed| seed.as_array()) {
+            controller.seed_random(seed);
+        }
+    }
+}
+
+/// Whether anything can come of the secrets.
+pub(super) fn check(options: &HostOptions) -> Result<(), DeviceError> {
+    options.authentication.as_ref().map_or(Ok(()), |own| own.check())
 }
 
 #[derive(Debug)]
@@ -79,15 +104,12 @@ impl Controller {
     /// The stream that was wanted for `queue` begins with TLS by the generated key. To be said
     /// before it is established.
     pub fn stream_secured(&mut self, queue: QueueIndex) {
-        if let Some(place) = self.queues.get_mut(usize::from(queue)) {
-            place.is_secured = true;
-        }
+        self.authenticator.secured.push(queue);
     }
 
     /// Whether a stream is in clear that must not be.
     pub(super) fn lacks_secure_channel(&self, queue: QueueIndex) -> bool {
-        let is_secured = self.queues.get(usize::from(queue)).is_some_and(|place| place.is_secured);
-        self.authenticator.generated.is_some() && !is_secured
+        self.authenticator.generated.is_some() && !self.authenticator.secured.contains(&queue)
     }
 
     fn concatenates(&self) -> bool {
@@ -100,8 +122,22 @@ impl Controller {
         self.authenticator.repeat_at.filter(|_| is_idle)
     }
 
-    /// Whether a queue is to be authenticated, now that Connect was answered so.
-    pub(super) fn must_authenticate(
+    /// Starts a transaction on a queue if there is to be one, now that Connect was answered so, and
+    /// says whether it has.
+    pub(super) fn begin_authentication(
+        &mut self,
+        queue: QueueIndex,
+        result: ConnectResult,
+    ) -> Result<bool, ConnectionError> {
+        let must = self.must_authenticate(queue, result)?;
+        if must {
+            self.authenticate(queue)?;
+        }
+        Ok(must)
+    }
+
+    /// Whether a queue is to be authenticated.
+    fn must_authenticate(
         &self,
         queue: QueueIndex,
         result: ConnectResult,
@@ -135,7 +171,7 @@ impl Controller {
     }
 
     /// Starts a transaction on a queue.
-    pub(super) fn authenticate(&mut self, queue: QueueIndex) -> Result<(), ConnectionError> {
+    fn authenticate(&mut self, queue: QueueIndex) -> Result<(), ConnectionError> {
         let Some(own) = &self.options.authentication else {
             let subsystem = &self.options.subsystem;
             let text = format!("subsystem {subsystem} requires it, and this host has no secret");
@@ -259,7 +295,7 @@ impl Controller {
         }
     }
 
-    /// Closes the stream in clear; [`reopened`](Self::reopened) when that has happened.
+    /// Closes the stream in clear; [`reopens`](Self::reopens) when that has happened.
     fn reopen(&mut self) {
         if self.authenticator.generated.is_none() {
             return self.fail_authentication("it was to generate a key, and has not");
@@ -270,12 +306,17 @@ impl Controller {
         }
     }
 
-    /// The stream in clear is closed: begins again with TLS.
-    pub(super) fn reopened(&mut self) {
+    /// The stream of `queue` is closed. If it was the one in clear, begins again with TLS, and says
+    /// so.
+    pub(super) fn reopens(&mut self, queue: QueueIndex) -> bool {
+        if self.step != Step::Reopen || queue != 0 {
+            return false;
+        }
         let mut admin = Queue::new();
         admin.stream = Stream::Wanted;
         self.queues[0] = admin;
         self.step = Step::Open(0);
+        true
     }
 
     fn fail_authentication(&mut self, text: &str) {

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use block_io::Timestamp;
 
-use super::{ADMIN_QUEUE_DEPTH, Controller, Purpose, Queue, QueueIndex, Stream, token};
+use super::queue::{Queue, Stream};
+use super::{ADMIN_QUEUE_DEPTH, Controller, Purpose, QueueIndex, token};
 use crate::error::ConnectionError;
 use crate::host::connection::{Connection, Data, Outcome};
 use crate::spec::command::{AdminCommand, FabricsCommand, SubmissionEntry};
@@ -303,9 +304,9 @@ impl Controller {
         if queue == 0 {
             self.identity.controller_id = result.controller_id;
         }
-        if self.must_authenticate(queue, result)? {
+        if self.begin_authentication(queue, result)? {
             self.step = Step::Authenticate(queue);
-            return self.authenticate(queue);
+            return Ok(());
         }
         self.queue_connected(queue)
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   bring_up ──▶ Up ──shut_down──▶ Shutdown ──▶ Over
-//!                 │ keep_alive, events            ▲
-//!                 └────── a connection ends ──────┘
+//!                 │ queue, keep_alive, events     ▲
+//!                 └─ streams: a connection ends ──┘
 //! ```
 //! A driver opens a stream for each queue that [`Controller::next_stream_wanted`] names, moves the
 //! bytes of each [`Controller::connection`], and calls [`Controller::tick`] whenever anything has
@@ -13,6 +13,7 @@
 //! state goes with it. Absent: reconnecting, and what several controllers of a subsystem are for.
 
 mod access;
+#[cfg_attr(not(feature = "auth"), path = "without_authentication.rs")]
 mod authentication;
 mod bring_up;
 mod commands;
@@ -22,24 +23,23 @@ mod events;
 mod identity;
 mod keep_alive;
 mod namespace_changes;
+mod queue;
 mod shutdown;
 mod state;
+mod streams;
 
-use block_io::{
-    Buffer, BufferPool, Completion as RequestCompletion, DeviceError, Geometry, IoError, Request,
-    Timestamp,
-};
+use block_io::{Buffer, BufferPool, DeviceError, Geometry, IoError, Timestamp};
 
 use self::access::AccessLogReading;
 use self::authentication::Authenticator;
+pub(super) use self::authentication::Seeds;
 use self::bring_up::Step;
 use self::events::Events;
 use self::keep_alive::KeepAlive;
+use self::queue::{Queue, Stream};
 pub use self::state::AssociationState;
 use super::HostOptions;
-use super::commands::{self as owner_commands, Commands};
-use super::connection::{Connection, ConnectionOptions, Data, Finished, Outcome};
-use super::requests::Requests;
+use super::connection::{Connection, Data, Outcome};
 use crate::error::ConnectionError;
 use crate::spec::command::SubmissionEntry;
 use crate::spec::identify::{
@@ -114,53 +114,6 @@ pub struct Identity {
     pub geometry: Option<Geometry>,
     /// How this controller reaches it; absent when the controller does not tell (no ANA).
     pub access: Option<AccessState>,
-}
-
-/// How far a queue's stream is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stream {
-    NotWanted,
-    Wanted,
-    Opening,
-    Open,
-}
-
-#[derive(Debug)]
-struct Queue {
-    stream: Stream,
-    connection: Option<Connection>,
-    /// Requests of whoever has opened this queue.
-    requests: Option<Requests>,
-    /// Commands beside requests.
-    commands: Option<Commands>,
-    /// Whoever opened it has gone.
-    is_abandoned: bool,
-    /// The stream begins with TLS by the generated key.
-    is_secured: bool,
-}
-
-impl Queue {
-    const fn new() -> Self {
-        let stream = Stream::NotWanted;
-        Self {
-            stream,
-            connection: None,
-            requests: None,
-            commands: None,
-            is_abandoned: false,
-            is_secured: false,
-        }
-    }
-
-    fn forget_abandoned(&mut self) {
-        if let Some(requests) = self.requests.as_mut().filter(|_| self.is_abandoned) {
-            requests.discard_completions();
-            if requests.in_flight() == 0 {
-                self.requests = None;
-                self.is_abandoned = false;
-            }
-        }
-    }
 }
 
 /// See the module.
@@ -271,66 +224,9 @@ impl Controller {
         &self.options
     }
 
-    /// A queue that needs a stream to the controller; each is named once.
-    pub fn next_stream_wanted(&mut self) -> Option<QueueIndex> {
-        let index = self.queues.iter().position(|queue| queue.stream == Stream::Wanted)?;
-        self.queues[index].stream = Stream::Opening;
-        Some(index as QueueIndex)
-    }
-
-    /// The stream for `queue` is established.
-    pub fn stream_established(&mut self, queue: QueueIndex) {
-        let commands_max = self.depth(queue) - 1;
-        let options = ConnectionOptions {
-            digests: self.options.digests,
-            commands_max,
-            transfer_max: TRANSFER_MAX.max(self.data_max()),
-            // What an admin command waits for is not worth another admin command.
-            abort_time: self.options.abort_time.filter(|_| queue != 0),
-        };
-        let mut connection = Connection::new(&self.pool, options, self.now);
-        if self.step == Step::Over {
-            connection.end(ConnectionError::ShutDown);
-        } else if self.lacks_secure_channel(queue) {
-            let what = "authentication has generated a key for TLS, and the stream has none";
-            connection.end(self.incompatible(what.to_owned()));
-        }
-        let place = &mut self.queues[usize::from(queue)];
-        place.stream = Stream::Open;
-        place.connection = Some(connection);
-    }
-
-    /// The stream for `queue` could not be established.
-    pub fn stream_failed(&mut self, queue: QueueIndex, error: IoError) {
-        self.queues[usize::from(queue)].stream = Stream::NotWanted;
-        let address = &self.options.address;
-        self.lose(ConnectionError::Unreachable(address.clone(), error));
-    }
-
-    /// The connection of `queue`, for its bytes to be moved. Absent without a stream.
-    pub fn connection(&mut self, queue: QueueIndex) -> Option<&mut Connection> {
-        self.queues.get_mut(usize::from(queue))?.connection.as_mut()
-    }
-
     /// I/O queues that have been opened.
     pub fn io_queues(&self) -> u16 {
         (self.queues.len() - 1) as u16
-    }
-
-    /// From now on the owner submits commands to the connections of the I/O queues himself, once
-    /// the association is up, and takes what has finished there.
-    pub fn lend_queues(&mut self) {
-        self.lends_queues = true;
-    }
-
-    /// Gives a command back that finished on a lent queue but is this association's own; it is the
-    /// lender's when it is returned.
-    pub(super) fn take_own(&mut self, finished: Finished) -> Option<Finished> {
-        if finished.token == token::AUTHENTICATE {
-            self.take_authentication(finished.outcome);
-            return None;
-        }
-        Some(finished)
     }
 
     /// Changes whenever [`identity`](Self::identity) does, or whether the namespace can be used.
@@ -341,28 +237,6 @@ impl Controller {
     /// What new requests fail with, when the namespace is gone or another.
     pub(super) fn namespace_refusal(&self) -> Option<IoError> {
         self.events.refusal()
-    }
-
-    /// Gives the association up at once, whatever it is doing. Its streams are then to be closed.
-    pub fn abandon(&mut self, reason: ConnectionError) {
-        self.lose(reason);
-    }
-
-    /// The driver has closed the stream of `queue`, and no operation on it is in flight.
-    pub fn stream_closed(&mut self, queue: QueueIndex) {
-        if let Some(connection) = self.connection(queue) {
-            connection.transport_closed();
-            self.take_finished(queue);
-        }
-        if self.step == Step::Reopen && queue == 0 {
-            return self.reopened();
-        }
-        let place = &mut self.queues[usize::from(queue)];
-        if let Some(connection) = place.connection.take() {
-            let error = connection.error().cloned().unwrap_or(ConnectionError::Closed);
-            self.lose(error);
-        }
-        self.queues[usize::from(queue)].stream = Stream::NotWanted;
     }
 
     /// Does what the time and the answers received ask for. Returns whether anything happened.
@@ -398,63 +272,6 @@ impl Controller {
             .min()
     }
 
-    /// Takes the use of an I/O queue that nobody uses, for at most `depth` requests at a time.
-    ///
-    /// # Errors
-    /// When the association is not up, or every I/O queue is in use.
-    pub fn open_queue(&mut self, depth: usize) -> Result<QueueIndex, DeviceError> {
-        let address = &self.options.address;
-        let Some(geometry) = self.identity.geometry.filter(|_| self.is_up()) else {
-            return Err(DeviceError::new(format!("{address}: the association is not up")));
-        };
-        let limits = self.limits(&geometry);
-        let unused = |queue: &Queue| queue.requests.is_none();
-        let Some(index) = (1..self.queues.len()).find(|index| unused(&self.queues[*index])) else {
-            let count = self.queues.len() - 1;
-            return Err(DeviceError::new(format!(
-                "{address}: each of the {count} I/O queues is in use; ask for more queues"
-            )));
-        };
-        let mut requests = Requests::new(geometry, limits, depth);
-        requests.refuse(self.events.refusal());
-        self.queues[index].requests = Some(requests);
-        Ok(index as QueueIndex)
-    }
-
-    /// Gives the use of a queue back. Requests still in flight end without anybody being told,
-    /// and only then is the queue free.
-    pub fn close_queue(&mut self, queue: QueueIndex) {
-        if let Some(place) = self.queues.get_mut(usize::from(queue)) {
-            place.is_abandoned = true;
-            place.forget_abandoned();
-        }
-    }
-
-    /// Takes a request on a queue that [`open_queue`](Self::open_queue) gave.
-    ///
-    /// # Errors
-    /// The request, when the queue is full.
-    pub fn submit(&mut self, queue: QueueIndex, request: Request) -> Result<(), Request> {
-        match self.requests(queue) {
-            Some(requests) => requests.submit(request),
-            None => Err(request),
-        }
-    }
-
-    /// The requests of a queue that is in use.
-    pub fn requests(&mut self, queue: QueueIndex) -> Option<&mut Requests> {
-        self.queues.get_mut(usize::from(queue))?.requests.as_mut()
-    }
-
-    /// Appends the finished requests of a queue; whether there were any.
-    pub fn take_completions(
-        &mut self,
-        queue: QueueIndex,
-        completions: &mut Vec<RequestCompletion>,
-    ) -> bool {
-        self.requests(queue).is_some_and(|requests| requests.take_completions(completions))
-    }
-
     /// Sends the owner's own admin command, one at a time.
     ///
     /// # Errors
@@ -479,108 +296,6 @@ impl Controller {
             None => Err(data),
         }
     }
-
-    /// Hands each finished command of a queue to whom it belongs.
-    fn take_finished(&mut self, queue: QueueIndex) -> bool {
-        let mut progress = false;
-        let is_ours =
-            matches!(self.step, Step::Connect(own) | Step::Authenticate(own) if own == queue);
-        if self.lends_queues && queue != 0 && !is_ours {
-            return false;
-        }
-        while let Some(finished) = self.connection(queue).and_then(Connection::next_finished) {
-            progress = true;
-            match finished {
-                Finished { token: token::AUTHENTICATE, outcome, .. } => {
-                    self.take_authentication(outcome);
-                }
-                _ if queue == 0 => self.take_admin(finished),
-                Finished { outcome, .. } if self.step == Step::Connect(queue) => {
-                    self.take_bring_up(outcome);
-                }
-                finished if finished.token & owner_commands::TOKEN != 0 => {
-                    if let Some(commands) = &mut self.queues[usize::from(queue)].commands {
-                        commands.finish(finished);
-                    }
-                }
-                finished => {
-                    if let Some(requests) = self.requests(queue) {
-                        requests.finish(finished);
-                    }
-                }
-            }
-        }
-        progress
-    }
-
-    fn take_admin(&mut self, finished: Finished) {
-        match finished.token {
-            token::BRING_UP => self.take_bring_up(finished.outcome),
-            token::KEEP_ALIVE => self.take_keep_alive(finished.outcome),
-            token::SHUTDOWN => self.take_shutdown(finished.outcome),
-            token::OWNER => self.answer = Some(finished.outcome),
-            token::ABORT => self.aborting = self.aborting.saturating_sub(1),
-            token::ACCESS_LOG => self.take_access_log(finished.outcome),
-            _ => self.take_event(finished),
-        }
-    }
-
-    fn send_requests(&mut self) -> bool {
-        let mut progress = false;
-        if self.step != Step::Up {
-            return false;
-        }
-        for queue in &mut self.queues {
-            if let (Some(connection), Some(requests)) = (&mut queue.connection, &mut queue.requests)
-            {
-                progress |= requests.send(connection, &self.pool);
-            }
-            if let (Some(connection), Some(commands)) = (&mut queue.connection, &mut queue.commands)
-            {
-                progress |= commands.send(connection, &self.pool);
-            }
-            if queue.is_abandoned {
-                queue.forget_abandoned();
-            }
-        }
-        progress
-    }
-
-    fn notice_ended_connections(&mut self) {
-        if self.step == Step::Reopen {
-            return;
-        }
-        let ended = self.queues.iter().filter_map(|queue| queue.connection.as_ref());
-        let error = ended.filter(|connection| connection.is_over()).find_map(Connection::error);
-        if let Some(error) = error.cloned() {
-            self.lose(error);
-        }
-    }
-
-    /// The association is over, for this reason unless there was one before.
-    fn lose(&mut self, error: ConnectionError) {
-        let error = self.put_authentication_first(error);
-        if self.step != Step::Over {
-            self.step = Step::Over;
-            self.error = Some(error.clone());
-        }
-        for queue in &mut self.queues {
-            if queue.stream == Stream::Wanted {
-                queue.stream = Stream::NotWanted;
-            }
-            if let Some(connection) = &mut queue.connection
-                && !connection.is_over()
-            {
-                connection.end(error.clone());
-            }
-            if let Some(requests) = &mut queue.requests {
-                requests.lose();
-            }
-            if let Some(commands) = &mut queue.commands {
-                commands.lose();
-            }
-        }
-    }
 }
 
 fn check(options: &HostOptions, purpose: Purpose) -> Result<(), DeviceError> {
@@ -596,9 +311,7 @@ fn check(options: &HostOptions, purpose: Purpose) -> Result<(), DeviceError> {
             "namespace identifier {id:#x}: must be 1 to 0xfffffffe"
         )));
     }
-    if let Some(authentication) = &options.authentication {
-        authentication.check()?;
-    }
+    authentication::check(options)?;
     if options.keep_alive.as_millis() > u128::from(u32::MAX) {
         return Err(DeviceError::new("keep alive: must be under 2^32 ms"));
     }

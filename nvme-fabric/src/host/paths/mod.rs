@@ -40,9 +40,9 @@ use self::back_off::Jitter;
 use self::identity::Known;
 use self::path::Path;
 use self::policy::Chooser;
+use super::controller::Seeds;
 use super::requests::Requests;
 use super::{Controller, HostOptions, Identity};
-use crate::auth::Random;
 use crate::error::ConnectionError;
 
 /// Paths to one namespace, at most: a set of them is one word.
@@ -50,11 +50,11 @@ pub const PATHS_MAX: usize = 32;
 
 /// Where chance comes from; all of it is handed in.
 #[derive(Debug)]
-struct Chance {
+pub(super) struct Chance {
     /// For when attempts are made.
     jitter: Jitter,
     /// For authentication.
-    secret: Option<Random>,
+    pub(super) seeds: Seeds,
 }
 
 /// One user's requests.
@@ -73,7 +73,7 @@ pub struct Paths {
     namespace_id: u32,
     subsystem: String,
     settings: Settings,
-    chance: Chance,
+    pub(super) chance: Chance,
     paths: Vec<Path>,
     chooser: Chooser,
     queues: Vec<Option<Queue>>,
@@ -115,7 +115,7 @@ impl Paths {
             namespace_id,
             subsystem: first.subsystem.to_string(),
             settings,
-            chance: Chance { jitter: Jitter::new(seed), secret: None },
+            chance: Chance { jitter: Jitter::new(seed), seeds: Seeds::default() },
             paths: Vec::new(),
             chooser: Chooser::new(settings.policy),
             queues: Vec::new(),
@@ -133,11 +133,6 @@ impl Paths {
             paths.add_path(options)?;
         }
         Ok(paths)
-    }
-
-    /// Hands in random numbers, which authentication needs.
-    pub fn set_random(&mut self, random: Random) {
-        self.chance.secret = Some(random);
     }
 
     /// The association to look at: one that is up, else the last of any path, closed or not. Absent

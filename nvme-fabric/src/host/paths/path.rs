@@ -18,7 +18,6 @@ use super::back_off::pause;
 use super::fence::{Fence, settling_time};
 use super::policy::Load;
 use super::{Chance, Settings, status};
-use crate::auth::SEED_LENGTH;
 use crate::error::ConnectionError;
 use crate::host::controller::Purpose;
 use crate::host::requests::{Limits, Way};
@@ -184,10 +183,7 @@ impl Path {
         match Controller::new(pool, self.options.clone(), purpose, now) {
             Ok(mut controller) => {
                 controller.lend_queues();
-                let seed = chance.secret.as_mut().map(|random| random.bytes(SEED_LENGTH));
-                if let Some(seed) = seed.as_ref().and_then(|seed| seed.as_array()) {
-                    controller.seed_random(seed);
-                }
+                chance.seeds.hand(&mut controller);
                 self.controller = Some(Box::new(controller));
                 (self.was_live, self.after_closing) = (false, PathState::Waiting);
                 self.enter(PathState::Connecting, now);

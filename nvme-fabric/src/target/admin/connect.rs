@@ -9,10 +9,10 @@ use crate::spec::connect::{
     OFFSET_CONTROLLER_ID, OFFSET_HOST_NQN, OFFSET_QUEUE_ID, OFFSET_QUEUE_SIZE,
     OFFSET_SUBSYSTEM_NQN,
 };
-use crate::spec::nqn::{HostId, Nqn};
+use crate::spec::nqn::HostId;
 use crate::spec::status::Status;
-use crate::target::Target;
 use crate::target::controller::{Controller, ControllerKey, Service};
+use crate::target::{Target, secrets};
 
 /// KATO of a discovery controller whose host named none, milliseconds.
 const DISCOVERY_KEEP_ALIVE_MS: u32 = 120_000;
@@ -36,6 +36,7 @@ pub(in crate::target) struct Queue {
 
 /// What a host must prove before anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "auth"), expect(dead_code, reason = "no host has a secret"))]
 pub(in crate::target) enum Demand {
     /// Nothing: it has no secret.
     None,
@@ -106,7 +107,7 @@ pub(in crate::target) fn connect(
             result: InvalidParameter { offset: OFFSET_HOST_NQN, in_data: true }.encode(),
         });
     }
-    let demand = check_host(target, service, &data.host, stream)?;
+    let demand = secrets::demand(target, service, &data.host, stream)?;
     check_room(target, &data)?;
     let (controller, epoch) = if queue_id == 0 {
         (connect_admin(target, &data, service, keep_alive_ms, now)?, 0)
@@ -144,34 +145,6 @@ fn check_room(target: &Target, data: &ConnectData) -> Result<(), Refusal> {
         return Err(Status::CONNECT_CONTROLLER_BUSY.into());
     }
     Ok(())
-}
-
-/// What a host by this name must prove.
-fn check_host(
-    target: &Target,
-    service: Service,
-    host: &Nqn,
-    stream: Stream,
-) -> Result<Demand, Refusal> {
-    let Service::Subsystem(place) = service else { return Ok(Demand::None) };
-    let subsystem = &target.subsystems[place];
-    match (subsystem.keys_of(host), &target.random) {
-        (Some(_), Some(_)) if stream == Stream::Generated => Ok(Demand::Proven),
-        (Some(keys), Some(_)) if keys.concatenate && stream == Stream::Plain => {
-            Ok(Demand::SecureChannel)
-        }
-        (Some(_), Some(_)) => Ok(Demand::Proof),
-        // Its secret was taken away, and with it what it has proved.
-        (None, _) if stream == Stream::Generated => {
-            Err(Status::CONNECT_INVALID_HOST.do_not_retry().into())
-        }
-        // Without random bytes nobody can be asked for a proof, so nobody gets in.
-        (Some(_), None) => Err(Status::INTERNAL_ERROR.do_not_retry().into()),
-        (None, _) if subsystem.requires_authentication() => {
-            Err(Status::CONNECT_INVALID_HOST.do_not_retry().into())
-        }
-        (None, _) => Ok(Demand::None),
-    }
 }
 
 fn connect_admin(

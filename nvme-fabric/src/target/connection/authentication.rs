@@ -1,6 +1,8 @@
 //! Authentication Send and Receive on a queue, and what a host may do before it has proved itself:
 //! nothing else.
 //!
+//! `without_authentication` stands here in a build without the feature `auth`.
+//!
 //! Absent: the messages ([`crate::auth::target`]). The arithmetic is done where the connection is
 //! polled, with the target in hand: see [`crate::auth`] for how much that is.
 
@@ -21,7 +23,22 @@ use crate::target::{GeneratedKey, Target};
 /// The most that one receive may ask for. Linux and SPDK ask for 4096 bytes.
 const RECEIVE_LENGTH_MAX: u32 = 16 << 10;
 
+/// How far a connection is with it.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    /// Absent where the host has no secret.
+    authentication: Option<Authentication>,
+    /// The stream could have been encrypted, and the next one can be.
+    offers_tls: bool,
+}
+
 impl Connection {
+    /// A stream with TLS may follow this one: the host may have a key for it generated, which comes
+    /// out of [`Target::next_generated_key`].
+    pub fn offer_tls(&mut self) {
+        self.proof.offers_tls = true;
+    }
+
     /// The queue is of a host that has a secret: from here on it has as long as for the handshake
     /// to prove that it knows it, unless its key has proved it.
     pub(super) fn demand_authentication(
@@ -32,9 +49,9 @@ impl Connection {
     ) {
         match demand {
             Demand::None => {}
-            Demand::Proven => self.authentication = Some(Authentication::proven()),
+            Demand::Proven => self.proof.authentication = Some(Authentication::proven()),
             Demand::Proof | Demand::SecureChannel => {
-                self.authentication = Some(Authentication::default());
+                self.proof.authentication = Some(Authentication::default());
                 self.phase_deadline = Some(now + target.settings.handshake_timeout);
             }
         }
@@ -47,14 +64,14 @@ impl Connection {
         let is_generated = self.encryption.as_ref().is_some_and(|by| by.is_generated);
         Allowed {
             none: is_encrypted || !keys.concatenate,
-            new: queue_id == 0 && !is_encrypted && self.offers_tls,
+            new: queue_id == 0 && !is_encrypted && self.proof.offers_tls,
             replace: queue_id == 0 && is_generated,
         }
     }
 
     /// Whether commands are taken.
     pub(super) fn is_authenticated(&self) -> bool {
-        self.authentication.as_ref().is_none_or(Authentication::is_authenticated)
+        self.proof.authentication.as_ref().is_none_or(Authentication::is_authenticated)
     }
 
     /// Executes Authentication Send or Receive at `place`; whether the command is one of them and
@@ -66,7 +83,7 @@ impl Connection {
         entry: &SubmissionEntry,
         now: Timestamp,
     ) -> bool {
-        if self.authentication.is_none() {
+        if self.proof.authentication.is_none() {
             return false;
         }
         let outcome = match FabricsCommand::parse(entry) {
@@ -81,7 +98,7 @@ impl Connection {
         if let Err(status) = outcome {
             self.fail(place, status);
         }
-        let failure = self.authentication.as_ref().and_then(Authentication::failure);
+        let failure = self.proof.authentication.as_ref().and_then(Authentication::failure);
         if let Some(failure) = failure {
             let error = ConnectionError::Unauthenticated(format!("authentication: {failure}"));
             self.leave_unauthenticated(target, error, now);
@@ -94,7 +111,7 @@ impl Connection {
 
     /// Tells the target of the key that a transaction has generated.
     fn hand_out_generated(&mut self, target: &mut Target) {
-        let generated = self.authentication.as_mut().and_then(Authentication::take_generated);
+        let generated = self.proof.authentication.as_mut().and_then(Authentication::take_generated);
         let (Some(psk), Some(queue)) = (generated, self.queue) else { return };
         let host = target.controller(queue.controller).map(|controller| controller.host.clone());
         if let (Some(host), Service::Subsystem(subsystem)) = (host, queue.service) {
@@ -128,14 +145,14 @@ impl Connection {
         let (Some(host), Service::Subsystem(subsystem)) = (host, queue.service) else {
             return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
         };
-        let Target { subsystems, random, .. } = target;
+        let Target { subsystems, secrets, .. } = target;
         let subsystem = &subsystems[subsystem];
         // The secret may have been taken back since Connect.
-        let (Some(keys), Some(random)) = (subsystem.keys_of(&host), random) else {
+        let (Some(keys), Some(random)) = (subsystem.keys_of(&host), &mut secrets.random) else {
             return Err(Status::OPERATION_DENIED.do_not_retry());
         };
         let allowed = self.allowed(queue.id, keys);
-        let Some(authentication) = &mut self.authentication else {
+        let Some(authentication) = &mut self.proof.authentication else {
             return Err(Status::INTERNAL_ERROR);
         };
         let names = Names::new(&host, subsystem.nqn());
@@ -153,7 +170,7 @@ impl Connection {
     ) -> Result<(), Status> {
         check_entry(entry, protocol)?;
         check_data(entry, length.into())?;
-        let Some(authentication) = &mut self.authentication else {
+        let Some(authentication) = &mut self.proof.authentication else {
             return Err(Status::INTERNAL_ERROR);
         };
         let due = authentication.due_length();

@@ -18,6 +18,7 @@
 mod abort;
 mod accounts;
 mod admission;
+#[cfg_attr(not(feature = "auth"), path = "without_authentication.rs")]
 mod authentication;
 mod commands;
 mod fused;
@@ -34,13 +35,13 @@ use block_io::{Buffer, BufferPool, Completion, IoError, Request, Timestamp};
 
 pub(super) use self::abort::AbortOrder;
 use self::admission::Blocked;
+use self::authentication::Proof;
 use self::fused::FirstHalf;
 use super::admin::connect::Queue;
 use super::io::{Pieces, Plan, Sequence, Ticket};
 use super::limits::STAGING_LENGTH;
 use super::reservation::Pending;
 use super::{IN_CAPSULE_DATA_MAX, NamespaceKey, Settings, TRANSFER_MAX, Target};
-use crate::auth::target::Authentication;
 use crate::error::ConnectionError;
 use crate::pdu::{Decoder, Encoder, Endpoint, Limits, Side};
 use crate::spec::command::SubmissionEntry;
@@ -73,12 +74,9 @@ pub struct Connection {
     queue: Option<Queue>,
     /// By whose key the stream is encrypted; absent while it is in clear.
     encryption: Option<Encryption>,
-    /// The stream could have been encrypted, and the next one can be.
-    offers_tls: bool,
     /// Without such names, only the discovery service may be connected to.
     is_for_discovery: bool,
-    /// Absent where the host has no secret.
-    authentication: Option<Authentication>,
+    proof: Proof,
     /// Commands completed, modulo the queue's entries.
     queue_head: u16,
     commands: Vec<Option<Command>>,
@@ -226,9 +224,8 @@ impl Connection {
             keep_alive_deadline: None,
             queue: None,
             encryption: None,
-            offers_tls: false,
             is_for_discovery: false,
-            authentication: None,
+            proof: Proof::default(),
             queue_head: 0,
             // Until Connect has said how many: Connect itself.
             commands: vec![None],
@@ -335,12 +332,6 @@ impl Connection {
             let (host, subsystem) = (host.clone(), subsystem.clone());
             self.encryption = Some(Encryption { host, subsystem, is_generated });
         }
-    }
-
-    /// A stream with TLS may follow this one: the host may have a key for it generated, which comes
-    /// out of [`Target::next_generated_key`].
-    pub fn offer_tls(&mut self) {
-        self.offers_tls = true;
     }
 
     /// A host that proves nothing about itself may connect to the discovery service only.

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+#[cfg(feature = "auth")]
 mod authentication;
 mod changes;
 mod commands;
