@@ -1,4 +1,4 @@
-//! Reads the first bytes of a remote namespace with the host on the `tokio-uring` runtime.
+//! Reads the first block of a remote namespace with the host on the `tokio-uring` runtime.
 //!
 //! `cargo run --example tokio_uring_read --features tokio-uring -- HOST PORT SUBSYSTEM-NQN`
 #![allow(clippy::print_stdout, reason = "it is what an example shows")]
@@ -15,26 +15,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [host, port, subsystem] = &arguments[..] else {
         return Err("arguments: HOST PORT SUBSYSTEM-NQN".into());
     };
+    // Always the same for a machine, and another one on every machine.
     let host_id = HostId(*b"tokio-uring-read");
-    let mut options =
-        ConnectOptions::new(host.clone(), Nqn::new(subsystem)?, Nqn::from_uuid(host_id), host_id);
+    let host_nqn = Nqn::from_uuid(host_id);
+    let mut options = ConnectOptions::new(host, Nqn::new(subsystem)?, host_nqn, host_id);
     options.port = port.parse()?;
+
     tokio_uring::start(async {
         let client = NvmeTcpClient::connect(&BufferPool::heap(), &options).await?;
-        let identity = client.identity();
-        let geometry = client.geometry().ok_or("no geometry")?;
-        println!(
-            "{} ({}): {} bytes in blocks of {}",
-            identity.controller.model_number,
-            identity.controller.serial_number,
-            geometry.capacity,
-            geometry.block_size
-        );
+        println!("{:?}", client.geometry().ok_or("it is up")?);
+
         let bytes = client.read(0, 4096).await?.to_vec();
-        for (line, chunk) in bytes.chunks(16).enumerate().take(16) {
-            let digits: Vec<String> = chunk.iter().map(|byte| format!("{byte:02x}")).collect();
-            println!("{:08x}  {}", line * 16, digits.join(" "));
-        }
+        println!("{:02x?}", &bytes[..16]);
+
         client.shut_down().await;
         Ok(())
     })
