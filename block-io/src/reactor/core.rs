@@ -39,6 +39,10 @@ pub(super) struct Core {
     free_ports: Vec<u32>,
     /// Events of operations that ended without the kernel, for the next turn.
     ready: Vec<(Owner, Event)>,
+    /// Receives that go into the ring behind everything else of this turn. The kernel starts one
+    /// operation after the other, and what is sent should not wait while it looks for bytes that
+    /// may not even be there: that is half a microsecond each time.
+    receives: Vec<(Submission, OperationId)>,
     wake: Option<WakeSource>,
     files: FileTable,
     features: Features,
@@ -140,6 +144,7 @@ impl Core {
             ports: Vec::new(),
             free_ports: Vec::new(),
             ready: Vec::new(),
+            receives: Vec::new(),
             wake: None,
             files,
             features,
@@ -223,12 +228,29 @@ impl Core {
     }
 
     /// Queues the entry of an operation whose slot holds all that it points to.
-    pub(super) fn start(&mut self, submission: Submission, operation: OperationId) {
+    pub(super) fn start(
+        &mut self,
+        submission: Submission,
+        operation: OperationId,
+        purpose: Purpose,
+    ) {
+        if purpose == Purpose::Receive {
+            return self.receives.push((submission, operation));
+        }
         // SAFETY: the slot keeps buffers, descriptor and frame until the completion.
         unsafe { self.ring.push(submission, operation.0) };
     }
 
+    fn queue_receives(&mut self) {
+        for (submission, operation) in self.receives.drain(..) {
+            // SAFETY: as in `start`.
+            unsafe { self.ring.push(submission, operation.0) };
+        }
+    }
+
     pub(super) fn cancel(&mut self, operation: OperationId) {
+        // The kernel does not find what comes after its cancellation.
+        self.queue_receives();
         let Some((index, slot)) = self.slots.find(operation) else { return };
         if slot.cancelled {
             return;
@@ -281,6 +303,7 @@ impl Core {
     /// See [`super::Reactor::turn`]. Returns the time after it.
     pub(super) fn turn(&mut self, wait: Wait) -> Result<Timestamp, DeviceError> {
         self.forget_closed_files();
+        self.queue_receives();
         self.arm_wake();
         let mut events = self.deliver_ready();
         events += self.reap();

@@ -107,7 +107,7 @@ impl Port {
     /// seldom all that would fit; 0 is the end of the stream. At most [`PIECES_MAX`] pieces with
     /// at least one byte of room, else an `InvalidArgument` event.
     pub fn receive(&self, socket: &Descriptor, into: &[Buffer], token: u64) -> OperationId {
-        self.begin(socket, token, Purpose::Transfer, |core, index| {
+        self.begin(socket, token, Purpose::Receive, |core, index| {
             check_pieces(into)?;
             let file = core.file(socket);
             if let [only] = into {
@@ -170,7 +170,7 @@ impl Port {
         };
         core.slots.hold_descriptor(index, file);
         match prepare(core, index) {
-            Ok(submission) => core.start(submission, operation),
+            Ok(submission) => core.start(submission, operation, purpose),
             Err(error) => core.end_early(index, Err(error)),
         }
         operation

@@ -9,10 +9,11 @@ use super::descriptor::Descriptor;
 use super::{OperationId, SocketAddress};
 use crate::{Buffer, IoError};
 
-/// What an operation is, as far as its completion is treated differently.
+/// What an operation is, as far as its start or its completion is treated differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Transfer,
+    Receive,
     Accept,
     Timer,
 }
