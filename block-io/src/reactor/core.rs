@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::features::Features;
-use super::ring::{File, Ring, Submission};
+use super::ring::{Part, Ring};
 use super::slots::{Owner, Purpose, Slots};
+use super::submission::{File, Span, Submission};
 use super::timer::Timers;
 use super::wake::Waker;
+use super::zero_copy::ZeroCopy;
 use super::{Descriptor, Event, OperationId, ReactorConfig, Wait};
 use crate::{BufferPool, DeviceError, IoError, Timestamp};
 
@@ -46,6 +48,7 @@ pub(super) struct Core {
     wake: Option<WakeSource>,
     files: FileTable,
     features: Features,
+    pub(super) zero_copy: ZeroCopy,
     spin: Spin,
     now: Timestamp,
 }
@@ -147,6 +150,7 @@ impl Core {
             receives: Vec::new(),
             wake: None,
             files,
+            zero_copy: ZeroCopy::new(config.zero_copy_from, &features),
             features,
             spin: Spin { limit: config.spin, average: 0 },
             now: clock(),
@@ -252,7 +256,7 @@ impl Core {
         // The kernel does not find what comes after its cancellation.
         self.queue_receives();
         let Some((index, slot)) = self.slots.find(operation) else { return };
-        if slot.cancelled {
+        if slot.cancelled || slot.has_ended() {
             return;
         }
         slot.cancelled = true;
@@ -371,7 +375,7 @@ impl Core {
     fn arm_wake(&mut self) {
         let Some(wake) = self.wake.as_mut().filter(|wake| !wake.armed) else { return };
         let base = (&raw mut *wake.count).cast::<u8>();
-        let span = super::ring::Span { base, length: 8, registered: None };
+        let span = Span { base, length: 8, registered: None };
         let read = Submission::read(File::Plain(wake.waker.raw_fd()), span, 0);
         wake.armed = true;
         // SAFETY: the count is boxed, and kept until the core has drained the ring.
@@ -399,7 +403,7 @@ impl Core {
     fn reap(&mut self) -> usize {
         let Self { ring, slots, ports, wake, .. } = self;
         let mut count = 0;
-        ring.reap(|user_data, result| {
+        ring.reap(|user_data, result, part| {
             match user_data {
                 IGNORED => return,
                 WAKE => {
@@ -407,7 +411,11 @@ impl Core {
                         wake.armed = false;
                     }
                 }
-                _ => dispatch(slots, ports, OperationId(user_data), result),
+                _ if part == Part::Release => {
+                    slots.memory_released(OperationId(user_data), result);
+                    return;
+                }
+                _ => dispatch(slots, ports, OperationId(user_data), result, part),
             }
             count += 1;
         });
@@ -419,7 +427,13 @@ fn live(ports: &mut [PortPlace], owner: Owner) -> Option<&mut PortPlace> {
     ports.get_mut(owner.port as usize).filter(|place| place.generation == owner.generation)
 }
 
-fn dispatch(slots: &mut Slots, ports: &mut [PortPlace], operation: OperationId, result: i32) {
+fn dispatch(
+    slots: &mut Slots,
+    ports: &mut [PortPlace],
+    operation: OperationId,
+    result: i32,
+    part: Part,
+) {
     let Some((index, slot)) = slots.find(operation) else {
         debug_assert!(false, "a completion for an operation that has ended");
         return;
@@ -436,7 +450,10 @@ fn dispatch(slots: &mut Slots, ports: &mut [PortPlace], operation: OperationId, 
         Err(_) if slot.cancelled && result == -libc::EINTR => (Err(IoError::Cancelled), None),
         Err(_) => (Err(IoError::from_errno(-result)), None),
     };
-    slots.release(index);
+    match part {
+        Part::Result => slots.keep_memory(index),
+        _ => slots.release(index),
+    }
     if let Some(place) = live(ports, owner) {
         place.in_flight -= 1;
         if let Some(inbox) = &place.inbox {
