@@ -9,6 +9,9 @@ use crate::{StepResult, fuzz, instructions, report, simulate, test, tidy};
 /// How long the engine is simulated.
 const SIMULATION_MINUTES: u32 = 2;
 
+/// Links that lead nowhere are errors; those that lead to what is private are for its readers.
+const DOCUMENTATION_FLAGS: &str = "--deny warnings --allow rustdoc::private_intra_doc_links";
+
 /// Features of [`test::LIBRARY`] that must build without the others.
 const LIBRARY_FEATURES: [&str; 4] = ["", "auth", "tls", "tokio-uring"];
 
@@ -30,7 +33,7 @@ pub(crate) fn run(root: &Path) -> StepResult {
     let doc = ["doc", "--workspace", "--lib", "--no-deps", "--all-features"];
     Step::cargo("documentation", root, &doc)
         .arguments(&["--document-private-items".to_owned()])
-        .environment("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links")
+        .environment("RUSTDOCFLAGS", DOCUMENTATION_FLAGS)
         .run()?;
     interleavings(root)?;
     fuzz::run(root, &fuzz::FuzzArguments::default())?;
@@ -53,7 +56,7 @@ fn features(root: &Path) -> StepResult {
     // What is documented without features leads nowhere that needs one.
     let doc = ["doc", "--package", test::LIBRARY, "--lib", "--no-deps"];
     Step::cargo("documentation, no feature", root, &doc)
-        .environment("RUSTDOCFLAGS", "--deny warnings")
+        .environment("RUSTDOCFLAGS", DOCUMENTATION_FLAGS)
         .run()
 }
 

@@ -20,7 +20,7 @@
 //! # What for what
 //! * Read and write a remote namespace: [`driver::NvmeTcpDevice`]. It is a
 //!   [`block_io::BlockDevice`] on a [`block_io::reactor::Reactor`], with paths that come back.
-//! * Find out what there is to connect to: [`driver::discover`], or [`driver::DiscoveryWatch`] to
+//! * Find out what there is to connect to: [`driver::discover()`], or [`driver::DiscoveryWatch`] to
 //!   be told of changes.
 //! * Serve block devices: a [`target::Target`] in a [`driver::TargetTask`]. Any device will do, one
 //!   of one's own too.

@@ -53,9 +53,9 @@ impl Target {
         self.secrets.random = Some(Random::new(seed));
     }
 
-    /// A key that a host and a connection for which TLS was [offered](Connection::offer_tls) have
+    /// A key that a host and a connection for which TLS was [offered](super::Connection::offer_tls) have
     /// generated: the streams with which the host comes next begin with TLS by it. To be asked
-    /// after every [`Connection::poll`].
+    /// after every [`Connection::poll`](super::Connection::poll).
     pub fn next_generated_key(&mut self) -> Option<GeneratedKey> {
         self.secrets.generated.pop_front()
     }

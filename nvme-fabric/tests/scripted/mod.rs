@@ -5,6 +5,7 @@
 //!                                     └─ none ─▶ what a decent controller would answer
 //! ```
 //! It uses the layouts of `spec` and nothing of `target`. Absent: digests, R2T, I/O.
+#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use nvme_fabric::spec::command::{AdminCommand, FabricsCommand, OPCODE_FABRICS};
 use nvme_fabric::spec::completion::Completion;
@@ -25,7 +26,6 @@ pub(crate) enum Heard {
 }
 
 /// An answer.
-#[allow(dead_code, reason = "each test crate uses its own part")]
 pub(crate) enum Say {
     Done(u64),
     Fail(Status, u32),
@@ -89,7 +89,6 @@ impl Peer {
     }
 
     /// Requests for events that wait.
-    #[allow(dead_code, reason = "each test crate uses its own part")]
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()
     }

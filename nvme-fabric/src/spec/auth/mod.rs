@@ -15,7 +15,7 @@
 //! Sections are of Base 2.0 §8.13.5 where their number is known, and else by the message's name.
 //! Linux `include/linux/nvme.h` and SPDK `nvmf_spec.h` were read for the same layouts.
 //!
-//! Absent: what is in the values ([`crate::auth`]), and protocols other than DH-HMAC-CHAP.
+//! Absent: what is in the values (`crate::auth`), and protocols other than DH-HMAC-CHAP.
 
 mod challenge;
 mod concatenation;
