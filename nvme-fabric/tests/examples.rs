@@ -2,19 +2,27 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const SUBSYSTEM: &str = "nqn.2014-08.com.example:examples";
 const CAPACITY: usize = 1 << 20;
 
-/// Where cargo has put an example: beside this test's folder.
+/// Where cargo has put an example: beside this test's folder. It builds them with all tests, but not
+/// where some are chosen by their names.
 fn example(name: &str) -> Command {
     let test = std::env::current_exe().expect("this test is a file");
     let folder = test.ancestors().nth(2).expect("target/profile/deps/test");
-    let path: PathBuf = folder.join("examples").join(name);
-    assert!(path.exists(), "{}: first `cargo build -p nvme-fabric --examples`", path.display());
-    Command::new(path)
+    let program = folder.join("examples").join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(format!("{name}.rs"));
+    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
+    let is_new = match (changed(&program), changed(&source)) {
+        (Ok(program), Ok(source)) => program >= source,
+        (program, source) => program.is_ok() && source.is_err(),
+    };
+    let shown = program.display();
+    assert!(is_new, "{shown} is older than its source: first `cargo build --examples`");
+    Command::new(program)
 }
 
 /// A program that is ended with the test.

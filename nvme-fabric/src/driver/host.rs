@@ -323,3 +323,45 @@ fn end(association: &mut Controller, queue: QueueIndex, error: ConnectionError) 
         connection.end(error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use block_io::PoolLayout;
+    use block_io::device::memory::MemoryQueue;
+    use block_io::reactor::{ReactorConfig, Task};
+
+    use super::*;
+    use crate::driver::target::{Service, TargetTask};
+    use crate::host::HostOptions;
+    use crate::spec::nqn::{HostId, Nqn};
+    use crate::target::{Settings, Target};
+
+    #[test]
+    fn of_a_names_addresses_the_first_that_answers_is_used() {
+        let config = ReactorConfig { pool: PoolLayout::HEAP, ..ReactorConfig::default() };
+        let reactor = Reactor::new(config).expect("a reactor");
+        let target = Target::new(Settings::default()).expect("good settings");
+        let mut task: TargetTask<MemoryQueue> =
+            TargetTask::new(&reactor, target, Vec::new()).expect("a task");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let right = task.listen(any, Service::Discovery).expect("listens");
+        let gone = TcpListener::bind(any).and_then(|listener| listener.local_addr());
+        let addresses = vec![gone.expect("a free port"), right];
+
+        let host_id = HostId([1; 16]);
+        let name = Nqn::from_uuid(host_id);
+        let options = HostOptions::new("name", Nqn::discovery(), name, host_id);
+        let discovery = Discovery::once(reactor.pool(), options, reactor.now()).expect("good");
+        let mut driver = HostDriver::new(&reactor, discovery, vec![addresses]);
+        let turn = |wait| {
+            let progress = task.poll(reactor.now());
+            reactor.turn(if progress { Wait::No } else { wait })?;
+            Ok(reactor.now())
+        };
+        driver.run_with(turn, |_| false).expect("turns");
+        let log = driver.machine.into_log().expect("the second address answers");
+        assert_eq!(log.entries.len(), 1, "the service itself");
+    }
+}
