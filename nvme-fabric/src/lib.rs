@@ -60,7 +60,7 @@
 //! |---|---|---|
 //! | none | host, target, discovery, reservations, digests | `block-io`, `crc-fast` |
 //! | `auth` | `auth`: DH-HMAC-CHAP at either end | hashes and arithmetic of RustCrypto |
-//! | `tls` | `tls`: TLS 1.3 with pre-shared keys, and secure channel concatenation; with `auth` | `s2n-tls` and its C library |
+//! | `tls` | TLS 1.3 with pre-shared keys, given or made by `auth` | `s2n-tls` and its C library |
 //! | `tokio-uring` | the host on that runtime, without TLS | `tokio`, `tokio-uring` |
 //!
 //! None is on by default. A host without `auth` says so when a controller requires authentication;

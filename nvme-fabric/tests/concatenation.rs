@@ -1,7 +1,7 @@
 //! Secure channel concatenation over loopback sockets: a host comes in clear, authenticates, and
 //! comes again with TLS by the key that both ends have generated. And who stands in between.
 
-mod common;
+mod served;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use nvme_fabric::host::HostAuthentication;
 use nvme_fabric::target::{SecureChannel, Settings};
 use nvme_fabric::tls::{ConfiguredPsk, HostTls, Identities, Keyring};
 
-use common::{HOST, Served, any_port, connect, nqn, refusal};
+use served::{HOST, Served, any_port, connect, nqn, refusal};
 
 fn secret(seed: u8) -> Secret {
     Secret::generate(Some(HashFunction::Sha256), &mut Random::new(&[seed; 32]))
@@ -40,7 +40,7 @@ fn with_target<Value>(
     let (served, port) = Served::start(move |reactor| {
         let handshake_timeout = Duration::from_secs(20);
         let settings = Settings { handshake_timeout, ..Settings::default() };
-        let mut task = common::target(reactor, settings, |subsystem| {
+        let mut task = served::target(reactor, settings, |subsystem| {
             subsystem.set_host_keys(nqn(HOST), keys).expect("there are choices");
             subsystem.require_authentication(true);
         });
@@ -54,7 +54,7 @@ fn with_target<Value>(
 }
 
 fn options(port: u16, keys: Option<Keys>) -> ConnectOptions {
-    let mut options = common::options(port);
+    let mut options = served::options(port);
     options.io_queues = 2;
     options.connect_timeout = Duration::from_secs(60);
     options.authentication = keys.map(HostAuthentication::new);
@@ -67,7 +67,7 @@ fn work(options: &ConnectOptions) {
     for seed in 0..2 {
         let mut queue = device.open_queue(&reactor, 4).expect("opens");
         let mut run = |request: Request| {
-            let completion = common::run(&reactor, &mut queue, request);
+            let completion = served::run(&reactor, &mut queue, request);
             assert_eq!(completion.result, Ok(()), "{:?}", device.error());
             completion.buffer.expect("its buffer comes back").to_vec()
         };

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 const SUBSYSTEM: &str = "nqn.2014-08.com.example:examples";
 const CAPACITY: usize = 1 << 20;
 
-/// Where cargo has put an example: beside this test's folder. It builds them with all tests, but not
-/// where some are chosen by their names.
+/// Where cargo has put an example: beside this test's folder. It builds them with all tests, but
+/// not where some are chosen by their names.
 fn example(name: &str) -> Command {
     let test = std::env::current_exe().expect("this test is a file");
     let folder = test.ancestors().nth(2).expect("target/profile/deps/test");

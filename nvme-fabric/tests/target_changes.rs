@@ -1,6 +1,6 @@
 //! A target on a reactor that is changed while the crate's own host uses it over loopback sockets.
 
-mod common;
+mod served;
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -12,11 +12,11 @@ use nvme_fabric::driver::target::Service;
 use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
 use nvme_fabric::target::{Hosts, Settings};
 
-use common::{Served, any_port, memory, reactor, run};
+use served::{Served, any_port, memory, reactor, run};
 
 fn serve(settings: Settings) -> (Served, SocketAddr) {
     Served::start(move |reactor| {
-        let mut task = common::target(reactor, settings, |_| ());
+        let mut task = served::target(reactor, settings, |_| ());
         let address = task.listen(any_port(), Service::Subsystems).expect("a free port");
         (task, address)
     })
@@ -25,7 +25,7 @@ fn serve(settings: Settings) -> (Served, SocketAddr) {
 fn options(address: SocketAddr, namespace_id: u32) -> ConnectOptions {
     // What cannot be done now fails at once.
     let fast_io_fail = Some(Duration::ZERO);
-    ConnectOptions { namespace_id, fast_io_fail, ..common::options(address.port()) }
+    ConnectOptions { namespace_id, fast_io_fail, ..served::options(address.port()) }
 }
 
 fn connect(reactor: &Reactor, address: SocketAddr, namespace_id: u32) -> NvmeTcpDevice {

@@ -1,6 +1,6 @@
 //! The target on a real reactor and loopback sockets, asked by the crate's own host.
 
-mod common;
+mod served;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -14,12 +14,12 @@ use nvme_fabric::driver::{ConnectOptions, DiscoverOptions, NvmeTcpDevice, discov
 use nvme_fabric::spec::log_page::SubsystemKind;
 use nvme_fabric::target::Settings;
 
-use common::{CAPACITY, HOST, HOST_ID, SUBSYSTEM, Served, any_port, nqn, options, reactor};
+use served::{CAPACITY, HOST, HOST_ID, SUBSYSTEM, Served, any_port, nqn, options, reactor};
 
 /// A target, its address and that of its discovery service.
 fn serve() -> (Served, SocketAddr, SocketAddr) {
     let (served, (address, discovery)) = Served::start(|reactor| {
-        let mut task = common::target(reactor, Settings::default(), |_| ());
+        let mut task = served::target(reactor, Settings::default(), |_| ());
         let address = task.listen(any_port(), Service::Subsystems).expect("a free port");
         let discovery = task.listen(any_port(), Service::Discovery).expect("a free port");
         (task, (address, discovery))
@@ -130,6 +130,6 @@ fn strangers_are_told_and_left_and_do_no_harm() {
     }
     let mut queue = device.open_queue(&reactor, 8).expect("a queue");
     let read = Request::read(RequestId(1), 0, reactor.pool().allocate(512));
-    let done = common::run(&reactor, &mut queue, read);
+    let done = served::run(&reactor, &mut queue, read);
     assert!(done.result.is_err(), "the target is gone");
 }

@@ -1,7 +1,7 @@
 //! Host and target on real reactors over loopback sockets with TLS: requests against the reference
 //! disk, and what both ends say when keys, names or the use of TLS do not fit.
 
-mod common;
+mod served;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{SecureChannel, Settings};
 use nvme_fabric::tls::{ConfiguredPsk, HostTls, Identities, IdentityVersion, Keyring, TlsPsk};
 
-use common::{
+use served::{
     CAPACITY, HOST, HOST_ID, MemoryTarget, SUBSYSTEM, Served, any_port, connect, nqn, refusal,
 };
 
@@ -28,7 +28,7 @@ const ZERO: Identities = Identities::Only(IdentityVersion::Zero);
 fn target(reactor: &Reactor, key: &[u8], channel: SecureChannel) -> (MemoryTarget, u16) {
     let handshake_timeout = Duration::from_secs(2);
     let settings = Settings { handshake_timeout, ..Settings::default() };
-    let mut task = common::target(reactor, settings, |_| ());
+    let mut task = served::target(reactor, settings, |_| ());
     let mut keyring = Keyring::new().expect("the library works");
     let key = ConfiguredPsk::new(key).expect("a key");
     keyring.allow(&nqn(HOST), &nqn(SUBSYSTEM), &key).expect("derives");
@@ -52,7 +52,7 @@ fn with_target<Value>(
 }
 
 fn options(port: u16, key: Option<(&[u8], Identities)>) -> ConnectOptions {
-    let mut options = common::options(port);
+    let mut options = served::options(port);
     options.io_queues = 2;
     options.connect_timeout = Duration::from_secs(60);
     options.tls = key.map(|(key, identities)| HostTls {
@@ -249,7 +249,7 @@ fn discovery_tells_hosts_that_tls_is_required() {
         let port = task.listen(any_port(), Service::Discovery).expect("listens").port();
         (task, port)
     });
-    let entries = discover(&common::reactor(), &discovery_options(port)).expect("is told");
+    let entries = discover(&served::reactor(), &discovery_options(port)).expect("is told");
     // The subsystem is not to be had in clear at the discovery service's address either.
     let error = refusal(&options(port, None));
     assert!(error.contains("Connect Invalid Host"), "{error}");
@@ -275,7 +275,7 @@ fn discovery_is_asked_over_tls_where_it_is_told_to_be() {
         let address = task.listen_with_tls(any_port(), service, channel, &Rc::new(keyring));
         (task, address.expect("listens").port())
     });
-    let reactor = common::reactor();
+    let reactor = served::reactor();
     let ask = |key: Option<&[u8]>| {
         let psk = key.map(|key| ConfiguredPsk::new(key).expect("a key"));
         let tls = psk.map(|psk| HostTls { psk, identities: Identities::Both });

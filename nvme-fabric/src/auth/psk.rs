@@ -6,9 +6,9 @@
 //!   TLS PSK       = HKDF-Expand-Label(HKDF-Extract(0, PSK), "nvme-tls-psk", "hh digest", L)
 //!   identity      = "NVMe1G" hh ' ' host NQN ' ' subsystem NQN ' ' digest     TP8018 §3.6.1.3
 //! ```
-//! Pure functions: the first line is here, digest and expansion are in `derivation`. A configured key
-//! goes the same way from the second line on, after a step with the label "HostNQN", and with `R` for
-//! `G`: `tls/derivation.rs`.
+//! Pure functions: the first line is here, digest and expansion are in `derivation`. A configured
+//! key goes the same way from the second line on, after a step with the label "HostNQN", and with
+//! `R` for `G`: `tls/derivation.rs`.
 
 use std::fmt;
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   NvmeTcpDevice, NamespaceQueue ─┐               ┌─▶ host::Paths
 //!   discover, DiscoveryWatch ──────┴─▶ HostDriver ─┴─▶ host::discovery
-//!   TargetTask ─▶ target                   └─ stream: one socket, one receive and one send in flight
+//!   TargetTask ─▶ target              └─ stream: one socket, one receive and one send in flight
 //! ```
 //! Everything runs on a [`block_io::reactor::Reactor`], whose every event leads to a poll.
 //! With the cargo feature `tokio-uring` the same host runs on that runtime instead, see

@@ -1,5 +1,5 @@
-//! What hosts must prove, and with what: secrets of each subsystem's hosts, and the keys that proofs
-//! have generated.
+//! What hosts must prove, and with what: secrets of each subsystem's hosts, and the keys that
+//! proofs have generated.
 //!
 //! `without_secrets` stands here in a build without the feature `auth`. Absent: the proof itself,
 //! which is a connection's (`connection/authentication`).
@@ -53,9 +53,10 @@ impl Target {
         self.secrets.random = Some(Random::new(seed));
     }
 
-    /// A key that a host and a connection for which TLS was [offered](super::Connection::offer_tls) have
-    /// generated: the streams with which the host comes next begin with TLS by it. To be asked
-    /// after every [`Connection::poll`](super::Connection::poll).
+    /// A key that a host and a connection for which TLS was offered have generated: the streams
+    /// with which the host comes next begin with TLS by it. See
+    /// [`Connection::offer_tls`](super::Connection::offer_tls). To be asked after every
+    /// [`Connection::poll`](super::Connection::poll).
     pub fn next_generated_key(&mut self) -> Option<GeneratedKey> {
         self.secrets.generated.pop_front()
     }

@@ -1,5 +1,5 @@
-//! Streams for the queues, from the one that is wanted to the one that is closed; and how the end of
-//! one is the end of all.
+//! Streams for the queues, from the one that is wanted to the one that is closed; and how the end
+//! of one is the end of all.
 
 use block_io::IoError;
 

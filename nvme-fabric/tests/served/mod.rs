@@ -1,5 +1,5 @@
-//! Targets with memory behind them on threads of their own, and what hosts on the test's thread need
-//! to ask them over loopback sockets.
+//! Targets with memory behind them on threads of their own, and what hosts on the test's thread
+//! need to ask them over loopback sockets.
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::net::SocketAddr;
