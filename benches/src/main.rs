@@ -65,7 +65,7 @@ struct Arguments {
     /// Only benchmarks whose name contains this
     #[arg(long, default_value = "")]
     filter: String,
-    /// A target that is there already, for the suite nvme to read namespace 1 of, instead of its own
+    /// A target that is there already: the suite nvme reads its namespace 1, and starts none
     #[arg(long, value_name = "IP:PORT", requires = "subsystem")]
     address: Option<SocketAddr>,
     /// The NQN of its subsystem

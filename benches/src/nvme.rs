@@ -80,8 +80,8 @@ impl Endpoint {
             return Ok(());
         }
         let text = format!(
-            "namespace 1 of {} has {capacity} bytes in blocks of {block}; the cases need {CAPACITY} \
-             bytes or more, in blocks of {} or less",
+            "namespace 1 of {} has {capacity} bytes in blocks of {block}; the cases need \
+             {CAPACITY} bytes or more, in blocks of {} or less",
             self.address, READ.length
         );
         Err(DeviceError::new(text))
