@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::features::Features;
-use super::ring::{Part, Ring};
+use super::ring::{File, Part, Ring, Span, Submission};
 use super::slots::{Owner, Purpose, Slots};
-use super::submission::{File, Span, Submission};
 use super::timer::Timers;
 use super::wake::Waker;
 use super::zero_copy::ZeroCopy;

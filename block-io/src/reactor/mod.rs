@@ -22,7 +22,6 @@ mod port;
 mod ring;
 mod slots;
 pub mod socket;
-mod submission;
 mod timer;
 mod wake;
 mod zero_copy;

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::core::{Core, Inbox};
+use super::ring::Submission;
 use super::slots::{Owner, Purpose};
-use super::submission::Submission;
 use super::{AllocateMode, Descriptor, Event, OperationId, PIECES_MAX, Shared, SocketAddress};
 use crate::{Buffer, Extent, IoError, Timestamp};
 

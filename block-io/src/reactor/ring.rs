@@ -1,8 +1,10 @@
-//! The kernel's two rings: with `submission` the only file that names `io_uring`.
+//! The kernel's two rings: with its entries the only place that names `io_uring`.
 //!
 //! It sets a ring up with what the kernel has, pushes submission entries, enters the kernel and
 //! hands out completions. What an operation means, who waits for it and who owns its
 //! memory is not its business: see `slots` and `core`.
+
+mod submission;
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,8 +14,9 @@ use std::time::Duration;
 use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, squeue, types};
 
 use super::features::Features;
-use super::submission::{Span, Submission};
 use crate::DeviceError;
+
+pub(super) use submission::{File, Span, Submission};
 
 /// What a completion is of its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

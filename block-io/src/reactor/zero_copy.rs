@@ -1,9 +1,9 @@
 //! Sends for which the kernel makes no copy: when to ask for one.
 //!
-//! Pinning pages and a second completion cost more than copying a few kilobytes, and to copy is what
-//! the kernel does after all where the way is not a network interface that gathers (loopback, a
-//! container's veth). So only large sends ask, if the configuration says from what size on, and a
-//! socket for which the kernel once had to copy never asks again.
+//! Pinning pages and a second completion cost more than copying a few kilobytes, and to copy is
+//! what the kernel does after all where the way is not a network interface that gathers (loopback,
+//! a container's veth). So only large sends ask, if the configuration says from what size on, and
+//! a socket for which the kernel once had to copy never asks again.
 //!
 //! Absent: receiving without a copy, for which the interface's rings would have to be ours.
 

@@ -1,6 +1,5 @@
 //! The rings themselves: every way of delivery, full rings, and refusals.
 
-use super::super::submission::File;
 use super::*;
 
 /// Sixteen reads of an empty pipe, with room for two submissions and four completions: the
