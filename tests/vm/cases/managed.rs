@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] =
     &[
         Case::new("managed::kernel_host_sees_a_namespace_grow", grows)
             .needs(&[KERNEL_HOST, Need::Forebay]),
-        Case::new("managed::kernel_host_follows_access_from_target_to_target", fails_over)
+        Case::new("managed::kernel_host_follows_access_from_target_to_target", fails_over).quick()
             .needs(&[KERNEL_HOST, KERNEL_TARGET, MULTIPATH, Need::Forebay]),
         Case::new("managed::kernel_host_reserves_a_namespace", reserves).needs(&[
             KERNEL_HOST,

@@ -18,8 +18,8 @@ pub struct Case {
     pub needs: &'static [Need],
     /// How long it may take.
     pub limit: Duration,
-    /// Whether a quick run leaves it out where instructions are emulated.
-    pub is_long_when_emulated: bool,
+    /// Whether it is part of a quick run where instructions are emulated.
+    pub is_quick: bool,
     /// What its failure must say; where it is given, a case that passes has failed.
     pub must_fail_with: Option<&'static str>,
     /// The case itself.
@@ -30,7 +30,7 @@ impl Case {
     /// A case that needs nothing and may take [`LIMIT`].
     pub const fn new(name: &'static str, run: fn()) -> Self {
         let (needs, must_fail_with) = (&[], None);
-        Self { name, needs, limit: LIMIT, is_long_when_emulated: false, must_fail_with, run }
+        Self { name, needs, limit: LIMIT, is_quick: false, must_fail_with, run }
     }
 
     /// The same, skipped where one of `needs` is missing.
@@ -43,10 +43,10 @@ impl Case {
         Self { limit, ..self }
     }
 
-    /// The same, left out of quick runs where instructions are emulated: it computes much, or others
-    /// that are not left out show most of what it does.
-    pub const fn long_when_emulated(self) -> Self {
-        Self { is_long_when_emulated: true, ..self }
+    /// The same, part of quick runs where instructions are emulated too: it computes little, and
+    /// others show less. All of these have five minutes of two processors, with a boot for each.
+    pub const fn quick(self) -> Self {
+        Self { is_quick: true, ..self }
     }
 
     /// The same, expected to fail with a reason that has `text` in it: how the harness itself is

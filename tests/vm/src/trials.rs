@@ -27,7 +27,7 @@ const LOG_LINES_SHOWN: usize = 60;
 /// How often a case is run whose machine was stopped from outside.
 const TRIES_MAX: u32 = 4;
 
-/// Set to `1`, cases that take long where instructions are emulated are left out there.
+/// Set to `1`, most cases are left out where instructions are emulated.
 const QUICK: &str = "FOREBAY_VM_QUICK";
 
 /// One machine at a time is emulated: it takes all processors.
@@ -48,11 +48,12 @@ pub(crate) fn all(cases: &'static [Case], pool: &Pool) -> Vec<Trial> {
             return vec![Trial::test("kernels are found", move || Err(Failed::from(reason)))];
         }
     };
+    let is_quick = std::env::var_os(QUICK).is_some_and(|value| value == "1");
     let mut trials = Vec::new();
     for kernel in kernels.into_iter().map(Arc::new) {
         for case in cases {
             let name = format!("{}::{}", kernel.name, case.name);
-            let missing = lack(case, &kernel);
+            let missing = lack(case, &kernel, is_quick);
             trials.push(match missing {
                 Some(Lack { reason, is_failure: false }) => skipped(&name, &reason),
                 Some(Lack { reason, is_failure: true }) => {
@@ -81,12 +82,11 @@ struct Lack {
 }
 
 /// What keeps a case from being run in a kernel.
-fn lack(case: &Case, kernel: &Kernel) -> Option<Lack> {
-    let is_failure = |reason| Some(Lack { reason, is_failure: true });
+fn lack(case: &Case, kernel: &Kernel, is_quick: bool) -> Option<Lack> {
     match kernel.is_emulated() {
-        Err(reason) => return is_failure(reason),
-        Ok(true) if case.is_long_when_emulated && is_quick() => {
-            let reason = "takes long when it is emulated; cargo xtask vm runs it".to_owned();
+        Err(reason) => return Some(Lack { reason, is_failure: true }),
+        Ok(is_emulated) if is_emulated && is_quick && !case.is_quick => {
+            let reason = "takes long where it is emulated; cargo xtask vm runs it".to_owned();
             return Some(Lack { reason, is_failure: false });
         }
         Ok(_) => {}
@@ -103,10 +103,6 @@ fn lack(case: &Case, kernel: &Kernel) -> Option<Lack> {
 const MODPROBE: Need = Need::Program { name: "modprobe", package: "kmod" };
 /// What Debian's kernels run under.
 const QEMU: Need = Need::Program { name: qemu::PROGRAM, package: "qemu-system-x86" };
-
-fn is_quick() -> bool {
-    std::env::var_os(QUICK).is_some_and(|value| value == "1")
-}
 
 fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
     match need {
@@ -221,6 +217,15 @@ mod tests {
         assert!(missing(Need::OwnKernel, &kernel("")).is_none());
         let host = Kernel { kind: Kind::Host, ..kernel("") };
         assert!(missing(Need::OwnKernel, &host).is_some_and(|lack| !lack.is_failure));
+    }
+
+    #[test]
+    fn a_quick_run_leaves_nothing_out_where_nothing_is_emulated() {
+        let case = Case::new("a", || ());
+        assert!(lack(&case, &kernel(""), true).is_none());
+        let case = case.needs(&[crate::case::KERNEL_HOST]);
+        let lack = lack(&case, &kernel(""), false).unwrap();
+        assert_eq!(lack.reason, "built without CONFIG_NVME_TCP");
     }
 
     #[test]
