@@ -27,6 +27,16 @@ const SNAPSHOT: &str = "https://snapshot.debian.org/archive/debian";
 /// The programs that this takes, and the Debian package of each.
 const PROGRAMS: [(&str, &str); 3] = [("curl", "curl"), ("dpkg-deb", "dpkg"), ("depmod", "kmod")];
 
+/// What takes most of the room, and of the time to list it, and has no device in any machine.
+const UNUSED: [&str; 6] = [
+    "sound",
+    "drivers/gpu",
+    "drivers/iio",
+    "drivers/media",
+    "drivers/net/ethernet",
+    "drivers/net/wireless",
+];
+
 /// Every kernel that is pinned.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,9 +107,9 @@ impl Pins {
         let made = self.make(root, kernel, &partial).and_then(|()| {
             let renamed = std::fs::rename(&partial, &folder);
             // Another run may have been quicker.
-            renamed.or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) }).map_err(
-                |error| format!("{} to {}: {error}", partial.display(), folder.display()),
-            )
+            renamed
+                .or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })
+                .map_err(|error| format!("{} to {}: {error}", partial.display(), folder.display()))
         });
         // It is gone if all went well.
         let _ = std::fs::remove_dir_all(&partial);
@@ -126,8 +136,7 @@ impl Pins {
 
     fn fetch(&self, root: &Path, kernel: &Kernel, package: &Package, to: &Path) -> StepResult {
         let path = package.path.replace('+', "%2b");
-        let sources =
-            [format!("{MIRROR}/{path}"), format!("{SNAPSHOT}/{}/{path}", self.snapshot)];
+        let sources = [format!("{MIRROR}/{path}"), format!("{SNAPSHOT}/{}/{path}", self.snapshot)];
         let mut errors = Vec::new();
         for source in &sources {
             match curl(root, source, package.size, to) {
@@ -186,8 +195,8 @@ fn compare(package: &Package, path: &Path) -> StepResult {
     Err(format!("{}: SHA-256 is {found}; {PINS} says {}", package.path, package.sha256))
 }
 
-/// Moves everything to `lib/modules/RELEASE`: newer packages have it in `usr`, and older ones the
-/// image in `boot`.
+/// Moves everything that is used to `lib/modules/RELEASE`: newer packages have it in `usr`, and older
+/// ones the image in `boot`.
 fn arrange(release: &str, unpacked: &Path, folder: &Path) -> std::io::Result<()> {
     let modules = folder.join("lib/modules");
     std::fs::create_dir_all(&modules)?;
@@ -196,6 +205,11 @@ fn arrange(release: &str, unpacked: &Path, folder: &Path) -> std::io::Result<()>
     let is_in_usr = in_usr.is_dir();
     let from = if is_in_usr { in_usr } else { unpacked.join("lib/modules").join(release) };
     std::fs::rename(from, &modules)?;
+    for part in UNUSED.map(|part| modules.join("kernel").join(part)) {
+        if part.is_dir() {
+            std::fs::remove_dir_all(part)?;
+        }
+    }
     for name in ["vmlinuz", "config"] {
         if !modules.join(name).is_file() {
             let boot = unpacked.join("boot").join(format!("{name}-{release}"));
@@ -261,7 +275,8 @@ mod tests {
             let folder = scratch(name);
             let unpacked = folder.join("unpacked");
             let config = image.replace("vmlinuz", "config");
-            for file in [image, &config, &format!("{modules}/kernel/nbd.ko.xz")] {
+            let module = |name| format!("{modules}/kernel/{name}.ko.xz");
+            for file in [image, &config, &module("nbd"), &module("sound/core/snd")] {
                 let path = unpacked.join(file);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(path, file).unwrap();
@@ -270,6 +285,7 @@ mod tests {
             for file in ["vmlinuz", "config", "kernel/nbd.ko.xz"] {
                 assert!(folder.join("lib/modules/6.1").join(file).is_file(), "{name}: {file}");
             }
+            assert!(!folder.join("lib/modules/6.1/kernel/sound").exists());
             std::fs::remove_dir_all(folder).unwrap();
         }
     }

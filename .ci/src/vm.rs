@@ -121,9 +121,7 @@ pub(crate) fn with_kernels(root: &Path, step: Step) -> Step {
     let found = user_mode(root)
         .map_or_else(|| Pins::read(root).and_then(|pins| pins.provide(root, INSTEAD)), Ok);
     match found {
-        Ok(place) => {
-            step.environment(KERNELS, &place.to_string_lossy()).environment(QUICK, "1")
-        }
+        Ok(place) => step.environment(KERNELS, &place.to_string_lossy()).environment(QUICK, "1"),
         Err(error) => {
             report::note(&format!(
                 "{KERNELS} names no folder, and {error}; skipped: every case in a kernel of its \
@@ -141,9 +139,13 @@ mod tests {
     #[test]
     fn a_kind_of_kernel_that_is_unknown_is_told_with_those_that_are_known() {
         let pins = Pins::read(&crate::workspace_root()).unwrap();
-        let names = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let names =
+            |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         check_names(&pins, &names(&["user-mode", "debian-6.12", "debian-newest", "host"])).unwrap();
         let error = check_names(&pins, &names(&["host", "debian-5"])).unwrap_err();
-        assert!(error.starts_with("--kernels debian-5: not one of user-mode, debian-6.12"), "{error}");
+        assert!(
+            error.starts_with("--kernels debian-5: not one of user-mode, debian-6.12"),
+            "{error}"
+        );
     }
 }

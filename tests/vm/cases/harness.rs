@@ -13,12 +13,15 @@ use forebay_vm::{Case, Need};
 pub(crate) const CASES: &[Case] = &[
     Case::new("harness::a_case_runs_in_the_kernel", runs_in_the_kernel).quick(),
     Case::new("harness::a_panic_fails_the_case", panics).must_fail_with("seven is not eight"),
-    Case::new("harness::a_warning_of_the_kernel_fails_the_case", kernel_warns).quick()
+    Case::new("harness::a_warning_of_the_kernel_fails_the_case", kernel_warns)
+        .quick()
         .must_fail_with("the kernel said: WARNING: a case wrote this"),
-    Case::new("harness::a_kernel_that_dies_fails_the_case", kernel_dies).quick()
+    Case::new("harness::a_kernel_that_dies_fails_the_case", kernel_dies)
+        .quick()
         .needs(&[Need::OwnKernel])
         .must_fail_with("Kernel panic"),
-    Case::new("harness::a_case_that_hangs_is_ended", hangs).quick()
+    Case::new("harness::a_case_that_hangs_is_ended", hangs)
+        .quick()
         .limit(Duration::from_secs(2))
         .must_fail_with("it had not ended after 2s"),
     Case::new("harness::what_a_case_starts_ends_with_it", leaves_a_process)

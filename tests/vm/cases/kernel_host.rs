@@ -47,7 +47,9 @@ pub(crate) const CASES: &[Case] = &[
         XFS_NEEDS[2],
     ]),
     Case::new("kernel_host::connects_again_and_again", connects_again).needs(NEEDS),
-    Case::new("kernel_host::reconnects_to_a_target_that_was_killed", reconnects).quick().needs(NEEDS),
+    Case::new("kernel_host::reconnects_to_a_target_that_was_killed", reconnects)
+        .quick()
+        .needs(NEEDS),
     Case::new("kernel_host::gives_up_a_target_that_stays_away", gives_up).needs(NEEDS),
     Case::new("kernel_host::is_refused_an_unknown_subsystem", refused).needs(NEEDS),
     Case::new("kernel_host::resets_its_controller_under_load", resets).needs(NEEDS),

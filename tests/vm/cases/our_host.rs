@@ -31,13 +31,15 @@ pub(crate) const CASES: &[Case] = &[
         RAM_DISK,
         Need::Forebay,
     ]),
-    Case::new("our_host::reads_what_it_wrote_to_a_disk", reads_from_disk).quick()
+    Case::new("our_host::reads_what_it_wrote_to_a_disk", reads_from_disk)
+        .quick()
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::reads_what_it_wrote_to_a_file", reads_from_file).needs(NEEDS),
     Case::new("our_host::reads_what_it_wrote_with_digests", digests)
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::uses_as_many_queues_as_it_gets", queues).needs(&[KERNEL_TARGET, RAM_DISK]),
-    Case::new("our_host::waits_for_a_target_that_was_stopped", restarted).quick()
+    Case::new("our_host::waits_for_a_target_that_was_stopped", restarted)
+        .quick()
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::waits_for_our_target_that_was_killed", our_target_killed)
         .needs(&[Need::Forebay]),

@@ -72,6 +72,8 @@ pub enum Need {
     Forebay,
     /// A kernel that may be killed, or left with what only its end takes away: not this machine's.
     OwnKernel,
+    /// Instructions that run as fast as this machine does: somebody in it judges by time.
+    OwnSpeed,
 }
 
 /// What is loaded for an option of [`Need::Kernel`] that is built as a module, with its parameters:

@@ -122,6 +122,10 @@ fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
             let reason = format!("{BINARY} names no program (cargo xtask vm sets it)");
             (!is_there).then_some(Lack { reason, is_failure: program::is_required() })
         }
+        Need::OwnSpeed => kernel.is_emulated().is_ok_and(|is_emulated| is_emulated).then(|| Lack {
+            reason: "judges by time, and is emulated".to_owned(),
+            is_failure: false,
+        }),
         Need::OwnKernel => (!kernel.is_expendable()).then(|| Lack {
             reason: "could kill this machine's kernel".to_owned(),
             is_failure: false,
@@ -146,7 +150,8 @@ fn run(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<(), Failed> {
 
 fn run_once(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<Outcome, Failed> {
     // Held to the end of the case.
-    let _turn = kernel.is_emulated()?.then(|| EMULATED.lock().unwrap_or_else(PoisonError::into_inner));
+    let _turn =
+        kernel.is_emulated()?.then(|| EMULATED.lock().unwrap_or_else(PoisonError::into_inner));
     let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
     let idle = lock().get_mut(&kernel.name).and_then(Vec::pop);
     let mut machine = match idle {

@@ -135,7 +135,8 @@ fn open(line: &str) -> std::io::Result<(File, BufReader<File>)> {
 /// The port that is called `name`.
 fn virtio_port(name: &str) -> std::io::Result<PathBuf> {
     for entry in std::fs::read_dir("/sys/class/virtio-ports")?.flatten() {
-        if std::fs::read_to_string(entry.path().join("name")).is_ok_and(|it| it.trim_end() == name) {
+        if std::fs::read_to_string(entry.path().join("name")).is_ok_and(|it| it.trim_end() == name)
+        {
             return Ok(Path::new("/dev").join(entry.file_name()));
         }
     }

@@ -42,7 +42,8 @@ pub(super) fn write(path: &Path, init: &Path, kernel: &Debian) -> Result<(), Str
     for (number, module) in kernel.module_files(MODULES)?.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         // They are loaded in the order of their names.
-        archive.file(&Path::new(early::BOOT_MODULES).join(format!("{number:02}-{name}")), module)?;
+        archive
+            .file(&Path::new(early::BOOT_MODULES).join(format!("{number:02}-{name}")), module)?;
     }
     let mut output = newc::trailer(archive.output).map_err(failed)?;
     output.flush().map_err(failed)

@@ -22,11 +22,11 @@ const MEMORY: &str = "1536M";
 const PARAMETERS: &str = "console=ttyS0 panic=-1 printk.devkmsg=on random.trust_cpu=on nokaslr \
     mitigations=off";
 
-/// What else where it is emulated: it is not to measure time, which passes ten times as fast as
-/// elsewhere and faster when the machine is busy, and then to call itself stuck. A task that waits
-/// two minutes is still told of.
+/// What else where it is emulated: it is not to judge by time, of which ten times as much passes as
+/// elsewhere, and more when the machine is busy. Otherwise it calls itself stuck, or gives up a peer
+/// that computes a secret. A task that waits two minutes is still told of.
 const PARAMETERS_EMULATED: &str = "tsc=reliable no_timer_check nosoftlockup \
-    rcupdate.rcu_cpu_stall_suppress=1 cryptomgr.notests";
+    rcupdate.rcu_cpu_stall_suppress=1 cryptomgr.notests nvme_core.admin_timeout=300";
 
 /// The command: its standard input and output are the machine's line, its standard error the
 /// console. `folder` is for what it is started from.
@@ -51,7 +51,8 @@ pub(super) fn command(kernel: &Debian, init: &Path, folder: &Path) -> Result<Com
     command.args(["-device", "virtserialport,chardev=line,name=forebay"]);
     command.args(["-chardev", "file,id=console,path=/dev/stderr", "-serial", "chardev:console"]);
     // Read-only, whoever is root there.
-    command.args(["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"]);
+    command
+        .args(["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"]);
     command.arg("-device").arg(format!("virtio-9p-pci,fsdev=root,mount_tag={}", early::TAG));
     command.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(root);
     let emulated = match accelerator {
