@@ -195,8 +195,8 @@ fn compare(package: &Package, path: &Path) -> StepResult {
     Err(format!("{}: SHA-256 is {found}; {PINS} says {}", package.path, package.sha256))
 }
 
-/// Moves everything that is used to `lib/modules/RELEASE`: newer packages have it in `usr`, and older
-/// ones the image in `boot`.
+/// Moves everything that is used to `lib/modules/RELEASE`: newer packages have it in `usr`, and
+/// older ones the image in `boot`.
 fn arrange(release: &str, unpacked: &Path, folder: &Path) -> std::io::Result<()> {
     let modules = folder.join("lib/modules");
     std::fs::create_dir_all(&modules)?;

@@ -38,8 +38,8 @@ pub(crate) struct VmArguments {
     /// Only cases with this in their name, which is KERNEL::WHERE::WHAT.
     #[arg(long)]
     filter: Option<String>,
-    /// Kinds of kernels, with commas: `user-mode` (in the folder that FOREBAY_TEST_KERNELS names, or
-    /// ../shared/test-kernels), those of tests/vm/kernels.toml, which are fetched, and `host`, this
+    /// Kinds of kernels, with commas: `user-mode` (in the folder that FOREBAY_TEST_KERNELS names,
+    /// or ../shared/test-kernels), those of tests/vm/kernels.toml, which are fetched, and `host`, this
     /// machine's own, which its cases change. All but `host` where nothing is said.
     #[arg(long, value_delimiter = ',')]
     kernels: Vec<String>,
@@ -54,8 +54,8 @@ pub(crate) struct VmArguments {
 /// Builds the command and the cases, and runs these one machine after another.
 ///
 /// # Errors
-/// When a kernel that was asked for cannot be had, a program cannot be installed, a build fails or a
-/// case does.
+/// When a kernel that was asked for cannot be had, a program cannot be installed, a build fails or
+/// a case does.
 pub(crate) fn run(root: &Path, arguments: &VmArguments) -> StepResult {
     let pins = Pins::read(root)?;
     check_names(&pins, &arguments.kernels)?;

@@ -42,7 +42,7 @@ fn runs_in_the_kernel() {
     assert_eq!(std::os::unix::process::parent_id(), 1, "not started by the first process");
     // What is written goes nowhere, or stays in the machine's memory.
     let mounts = std::fs::read_to_string("/proc/mounts").expect("the kernel says what is mounted");
-    let root = mounts.lines().filter(|line| line.split(' ').nth(1) == Some("/")).next_back();
+    let root = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some("/"));
     let is_above = root.expect("a root").starts_with("overlay ");
     let written = std::fs::write("/etc/forebay-vm", "x");
     assert_eq!(written.is_ok(), is_above, "{root:?}");

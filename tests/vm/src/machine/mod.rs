@@ -6,8 +6,8 @@
 //!        └─────────────Report: output, end ◀────────────┘
 //!   KernelLog ◀──────────────── console ◀── kernel
 //! ```
-//! Booting takes half a second in user mode; emulated, five seconds of a processor. A machine serves
-//! the next case only if the last one passed and left it as it was; dropping it ends it at once.
+//! Booting takes half a second in user mode; emulated, five seconds of a processor. A machine
+//! serves the next case only if the last one passed and left it as it was; dropping it ends it at once.
 
 mod host;
 mod initramfs;

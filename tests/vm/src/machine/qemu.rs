@@ -1,5 +1,5 @@
-//! How a kernel of Debian's is started: under QEMU, with this machine's root beside a small one that
-//! mounts it.
+//! How a kernel of Debian's is started: under QEMU, with this machine's root beside a small one
+//! that mounts it.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -22,8 +22,8 @@ const MEMORY: &str = "1536M";
 const PARAMETERS: &str = "console=ttyS0 panic=-1 printk.devkmsg=on random.trust_cpu=on nokaslr \
     mitigations=off";
 
-/// What else where it is emulated: it is not to judge by time, of which ten times as much passes as
-/// elsewhere, and more when the machine is busy. Otherwise it calls itself stuck, or gives up a peer
+/// What else where it is emulated: it is not to judge by time, of which ten times as much passes
+/// as elsewhere, and more when the machine is busy. Otherwise it calls itself stuck, or gives up a peer
 /// that computes a secret. A task that waits two minutes is still told of.
 const PARAMETERS_EMULATED: &str = "tsc=reliable no_timer_check nosoftlockup \
     rcupdate.rcu_cpu_stall_suppress=1 cryptomgr.notests nvme_core.admin_timeout=300";
