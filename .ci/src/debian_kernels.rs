@@ -87,8 +87,8 @@ impl Pins {
     /// The folder of the kernel called `name`, which is made if there is none.
     ///
     /// # Errors
-    /// When there is no such kernel, a package cannot be had or is not what was pinned, or a program
-    /// is missing.
+    /// When there is no such kernel, a package cannot be had or is not what was pinned, or a
+    /// program is missing.
     pub(crate) fn provide(&self, root: &Path, name: &str) -> Result<PathBuf, String> {
         let kernel = self.kernel.iter().find(|kernel| kernel.name == name);
         let kernel = kernel.ok_or_else(|| format!("{PINS}: has no kernel called {name}"))?;

@@ -39,8 +39,8 @@ pub(crate) struct VmArguments {
     #[arg(long)]
     filter: Option<String>,
     /// Kinds of kernels, with commas: `user-mode` (in the folder that FOREBAY_TEST_KERNELS names,
-    /// or ../shared/test-kernels), those of tests/vm/kernels.toml, which are fetched, and `host`, this
-    /// machine's own, which its cases change. All but `host` where nothing is said.
+    /// or ../shared/test-kernels), those of tests/vm/kernels.toml, which are fetched, and `host`,
+    /// this machine's own, which its cases change. All but `host` where nothing is said.
     #[arg(long, value_delimiter = ',')]
     kernels: Vec<String>,
     /// Leave out what takes long where instructions are emulated, as `cargo xtask test` does.

@@ -7,7 +7,8 @@
 //!   KernelLog ◀──────────────── console ◀── kernel
 //! ```
 //! Booting takes half a second in user mode; emulated, five seconds of a processor. A machine
-//! serves the next case only if the last one passed and left it as it was; dropping it ends it at once.
+//! serves the next case only if the last one passed and left it as it was; dropping it ends it at
+//! once.
 
 mod host;
 mod initramfs;

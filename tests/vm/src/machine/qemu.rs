@@ -23,8 +23,8 @@ const PARAMETERS: &str = "console=ttyS0 panic=-1 printk.devkmsg=on random.trust_
     mitigations=off";
 
 /// What else where it is emulated: it is not to judge by time, of which ten times as much passes
-/// as elsewhere, and more when the machine is busy. Otherwise it calls itself stuck, or gives up a peer
-/// that computes a secret. A task that waits two minutes is still told of.
+/// as elsewhere, and more when the machine is busy. Otherwise it calls itself stuck, or gives up a
+/// peer that computes a secret. A task that waits two minutes is still told of.
 const PARAMETERS_EMULATED: &str = "tsc=reliable no_timer_check nosoftlockup \
     rcupdate.rcu_cpu_stall_suppress=1 cryptomgr.notests nvme_core.admin_timeout=300";
 
