@@ -10,6 +10,7 @@
 mod bench;
 mod ci;
 mod command;
+mod debian_kernels;
 mod fuzz;
 mod instructions;
 mod report;

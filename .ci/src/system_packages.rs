@@ -32,6 +32,13 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "mkfs.ext4", package: "e2fsprogs", tests: "ext4 on a kernel's block device" },
     Tool { program: "mkfs.xfs", package: "xfsprogs", tests: "XFS on a kernel's block device" },
     Tool { program: "xfs_repair", package: "xfsprogs", tests: "XFS on a kernel's block device" },
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        tests: "cases in Debian's kernels",
+    },
+    Tool { program: "modprobe", package: "kmod", tests: "cases in Debian's kernels" },
+    Tool { program: "curl", package: "curl", tests: "cases in Debian's kernels, fetched" },
     Tool { program: "nvme", package: "nvme-cli", tests: "the kernel's NVMe/TCP host, asked" },
 ];
 
@@ -90,8 +97,8 @@ mod tests {
     #[test]
     fn a_package_of_two_missing_programs_is_installed_once() {
         let tools = missing(|program| !program.starts_with("qemu") && program != "fio");
-        assert_eq!(tools.len(), 3);
-        assert_eq!(packages_of(&tools), ["fio", "qemu-utils"]);
+        assert_eq!(tools.len(), 4);
+        assert_eq!(packages_of(&tools), ["fio", "qemu-system-x86", "qemu-utils"]);
         assert!(missing(|_| true).is_empty());
     }
 }

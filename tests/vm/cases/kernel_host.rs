@@ -25,14 +25,14 @@ pub(crate) const CASES: &[Case] = &[
         Need::Forebay,
         NVME_CLI,
     ]),
-    Case::new("kernel_host::reads_what_it_wrote", reads_what_it_wrote).needs(NEEDS),
+    Case::new("kernel_host::reads_what_it_wrote", reads_what_it_wrote).quick().needs(NEEDS),
     Case::new("kernel_host::reads_what_it_wrote_with_digests", digests).needs(NEEDS),
     Case::new("kernel_host::fio_verifies_with_digests", fio).needs(&[
         KERNEL_HOST,
         Need::Forebay,
         FIO,
     ]),
-    Case::new("kernel_host::has_ext4_on_our_namespace", ext4).needs(&[
+    Case::new("kernel_host::has_ext4_on_our_namespace", ext4).quick().needs(&[
         KERNEL_HOST,
         Need::Forebay,
         EXT4_NEEDS[0],
@@ -47,7 +47,9 @@ pub(crate) const CASES: &[Case] = &[
         XFS_NEEDS[2],
     ]),
     Case::new("kernel_host::connects_again_and_again", connects_again).needs(NEEDS),
-    Case::new("kernel_host::reconnects_to_a_target_that_was_killed", reconnects).needs(NEEDS),
+    Case::new("kernel_host::reconnects_to_a_target_that_was_killed", reconnects)
+        .quick()
+        .needs(NEEDS),
     Case::new("kernel_host::gives_up_a_target_that_stays_away", gives_up).needs(NEEDS),
     Case::new("kernel_host::is_refused_an_unknown_subsystem", refused).needs(NEEDS),
     Case::new("kernel_host::resets_its_controller_under_load", resets).needs(NEEDS),

@@ -20,18 +20,18 @@ const SHARED: &str = "nqn.2014-08.com.example:shared";
 /// Bytes of a namespace.
 const SIZE: u64 = 16 << 20;
 
-pub(crate) const CASES: &[Case] =
-    &[
-        Case::new("managed::kernel_host_sees_a_namespace_grow", grows)
-            .needs(&[KERNEL_HOST, Need::Forebay]),
-        Case::new("managed::kernel_host_follows_access_from_target_to_target", fails_over)
-            .needs(&[KERNEL_HOST, KERNEL_TARGET, MULTIPATH, Need::Forebay]),
-        Case::new("managed::kernel_host_reserves_a_namespace", reserves).needs(&[
-            KERNEL_HOST,
-            NVME_CLI,
-            Need::Forebay,
-        ]),
-    ];
+pub(crate) const CASES: &[Case] = &[
+    Case::new("managed::kernel_host_sees_a_namespace_grow", grows)
+        .needs(&[KERNEL_HOST, Need::Forebay]),
+    Case::new("managed::kernel_host_follows_access_from_target_to_target", fails_over)
+        .quick()
+        .needs(&[KERNEL_HOST, KERNEL_TARGET, MULTIPATH, Need::Forebay]),
+    Case::new("managed::kernel_host_reserves_a_namespace", reserves).needs(&[
+        KERNEL_HOST,
+        NVME_CLI,
+        Need::Forebay,
+    ]),
+];
 
 /// The target tells of the change by an event; nobody asks the kernel to look.
 fn grows() {

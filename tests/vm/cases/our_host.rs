@@ -32,12 +32,14 @@ pub(crate) const CASES: &[Case] = &[
         Need::Forebay,
     ]),
     Case::new("our_host::reads_what_it_wrote_to_a_disk", reads_from_disk)
+        .quick()
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::reads_what_it_wrote_to_a_file", reads_from_file).needs(NEEDS),
     Case::new("our_host::reads_what_it_wrote_with_digests", digests)
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::uses_as_many_queues_as_it_gets", queues).needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::waits_for_a_target_that_was_stopped", restarted)
+        .quick()
         .needs(&[KERNEL_TARGET, RAM_DISK]),
     Case::new("our_host::waits_for_our_target_that_was_killed", our_target_killed)
         .needs(&[Need::Forebay]),
@@ -46,7 +48,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("our_host::is_refused_an_unknown_subsystem", refused).needs(NEEDS),
     Case::new("our_host::is_refused_where_it_is_not_allowed", not_allowed)
         .needs(&[KERNEL_TARGET, RAM_DISK]),
-    Case::new("our_host::sees_a_namespace_grow", grows).needs(NEEDS),
+    Case::new("our_host::sees_a_namespace_grow", grows).quick().needs(NEEDS),
     Case::new("our_host::serves_a_cached_volume_of_the_kernels_namespace", cached).needs(&[
         KERNEL_TARGET,
         Need::Forebay,

@@ -18,6 +18,8 @@ pub struct Case {
     pub needs: &'static [Need],
     /// How long it may take.
     pub limit: Duration,
+    /// Whether it is part of a quick run where instructions are emulated.
+    pub is_quick: bool,
     /// What its failure must say; where it is given, a case that passes has failed.
     pub must_fail_with: Option<&'static str>,
     /// The case itself.
@@ -27,7 +29,8 @@ pub struct Case {
 impl Case {
     /// A case that needs nothing and may take [`LIMIT`].
     pub const fn new(name: &'static str, run: fn()) -> Self {
-        Self { name, needs: &[], limit: LIMIT, must_fail_with: None, run }
+        let (needs, must_fail_with) = (&[], None);
+        Self { name, needs, limit: LIMIT, is_quick: false, must_fail_with, run }
     }
 
     /// The same, skipped where one of `needs` is missing.
@@ -38,6 +41,12 @@ impl Case {
     /// The same with another time limit.
     pub const fn limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
+    }
+
+    /// The same, part of quick runs where instructions are emulated too: it computes little, and
+    /// others show less. All of these have five minutes of two processors, with a boot for each.
+    pub const fn quick(self) -> Self {
+        Self { is_quick: true, ..self }
     }
 
     /// The same, expected to fail with a reason that has `text` in it: how the harness itself is
@@ -61,6 +70,30 @@ pub enum Need {
     },
     /// The `forebay` command.
     Forebay,
+    /// A kernel that may be killed, or left with what only its end takes away: not this machine's.
+    OwnKernel,
+    /// Instructions that run as fast as this machine does: somebody in it judges by time.
+    OwnSpeed,
+}
+
+/// What is loaded for an option of [`Need::Kernel`] that is built as a module, with its parameters:
+/// drivers that are not looked for by what they do, but by a file that is there once they are.
+pub(crate) fn module_of(option: &str) -> Option<&'static [&'static str]> {
+    Some(match option {
+        "BCACHE" => &["bcache"],
+        "BLK_DEV_DM" => &["dm_mod"],
+        "BLK_DEV_LOOP" => &["loop"],
+        "BLK_DEV_NBD" => &["nbd"],
+        // One, as large as the cases' own kernels have them.
+        "BLK_DEV_RAM" => &["brd", "rd_nr=1", "rd_size=262144"],
+        "BLK_DEV_UBLK" => &["ublk_drv"],
+        "FUSE_FS" => &["fuse"],
+        "NVME_TARGET_LOOP" => &["nvme_loop"],
+        "NVME_TARGET_TCP" => &["nvmet_tcp"],
+        "NVME_TCP" => &["nvme_tcp"],
+        "TLS" => &["tls"],
+        _ => return None,
+    })
 }
 
 /// The kernel's NVMe/TCP host.

@@ -9,9 +9,15 @@
 //! A test program lists its [`Case`]s and hands them to [`main`]. It needs no image: the kernel's
 //! root is this machine's file system, read-only, so the program and everything installed is there.
 //!
+//! | kernels | machine | what for |
+//! |---|---|---|
+//! | Linux for user mode | a process | the quickest, with the drivers built in |
+//! | Debian's own | QEMU | several processors, modules, a distribution's configuration |
+//! | this machine's | processes of their own | real hardware, where somebody asks for it |
+//!
 //! [`scene`] is what cases have in common: hosts, targets, verified load, file systems.
 //!
-//! Absent: stock kernels under an emulator, and cases on the kernel of this machine.
+//! Absent: fetching kernels, which `cargo xtask vm` does, and architectures other than x86-64.
 
 pub mod case;
 mod guest;

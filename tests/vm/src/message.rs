@@ -19,10 +19,15 @@ pub(crate) enum Order {
         case: String,
         /// How long it may take.
         limit: Duration,
+        /// What is loaded before it starts.
+        modules: Vec<Module>,
         /// Variables of the process's environment.
         environment: Vec<(String, String)>,
     },
 }
+
+/// A module of the kernel, and what it is told: `brd`, `rd_nr=1`.
+pub(crate) type Module = Vec<String>;
 
 /// From the machine.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

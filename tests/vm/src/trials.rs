@@ -15,16 +15,23 @@ use forebay_tests::program::{self, Program};
 use forebay_tests::server::BINARY;
 use libtest_mimic::{Failed, Trial};
 
-use crate::case::{Case, Need};
+use crate::case::{Case, Need, module_of};
 use crate::guest;
-use crate::kernel::{self, Kernel, Missing};
-use crate::machine::{Machine, Outcome};
+use crate::kernel::{self, Kernel, Kind, Missing};
+use crate::machine::{Machine, Outcome, qemu};
+use crate::message::Module;
 
 /// Lines of the kernel's log that a failure shows.
 const LOG_LINES_SHOWN: usize = 60;
 
 /// How often a case is run whose machine was stopped from outside.
 const TRIES_MAX: u32 = 4;
+
+/// Set to `1`, most cases are left out where instructions are emulated.
+const QUICK: &str = "FOREBAY_VM_QUICK";
+
+/// One machine at a time is emulated: it takes all processors.
+static EMULATED: Mutex<()> = Mutex::new(());
 
 /// Machines that wait for a case, by kernel.
 pub(crate) type Pool = Arc<Mutex<BTreeMap<String, Vec<Machine>>>>;
@@ -41,11 +48,12 @@ pub(crate) fn all(cases: &'static [Case], pool: &Pool) -> Vec<Trial> {
             return vec![Trial::test("kernels are found", move || Err(Failed::from(reason)))];
         }
     };
+    let is_quick = std::env::var_os(QUICK).is_some_and(|value| value == "1");
     let mut trials = Vec::new();
     for kernel in kernels.into_iter().map(Arc::new) {
         for case in cases {
             let name = format!("{}::{}", kernel.name, case.name);
-            let missing = case.needs.iter().find_map(|need| missing(*need, &kernel));
+            let missing = lack(case, &kernel, is_quick);
             trials.push(match missing {
                 Some(Lack { reason, is_failure: false }) => skipped(&name, &reason),
                 Some(Lack { reason, is_failure: true }) => {
@@ -73,6 +81,29 @@ struct Lack {
     is_failure: bool,
 }
 
+/// What keeps a case from being run in a kernel.
+fn lack(case: &Case, kernel: &Kernel, is_quick: bool) -> Option<Lack> {
+    match kernel.is_emulated() {
+        Err(reason) => return Some(Lack { reason, is_failure: true }),
+        Ok(is_emulated) if is_emulated && is_quick && !case.is_quick => {
+            let reason = "takes long where it is emulated; cargo xtask vm runs it".to_owned();
+            return Some(Lack { reason, is_failure: false });
+        }
+        Ok(_) => {}
+    }
+    let programs = match kernel.kind {
+        Kind::UserMode(_) => &[][..],
+        Kind::Host => &[MODPROBE],
+        Kind::Debian(_) => &[MODPROBE, QEMU],
+    };
+    programs.iter().chain(case.needs).find_map(|need| missing(*need, kernel))
+}
+
+/// What loads drivers.
+const MODPROBE: Need = Need::Program { name: "modprobe", package: "kmod" };
+/// What Debian's kernels run under.
+const QEMU: Need = Need::Program { name: qemu::PROGRAM, package: "qemu-system-x86" };
+
 fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
     match need {
         Need::Kernel(option) if kernel.configuration.has(option) => None,
@@ -91,6 +122,14 @@ fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
             let reason = format!("{BINARY} names no program (cargo xtask vm sets it)");
             (!is_there).then_some(Lack { reason, is_failure: program::is_required() })
         }
+        Need::OwnSpeed => kernel.is_emulated().is_ok_and(|is_emulated| is_emulated).then(|| Lack {
+            reason: "judges by time, and is emulated".to_owned(),
+            is_failure: false,
+        }),
+        Need::OwnKernel => (!kernel.is_expendable()).then(|| Lack {
+            reason: "could kill this machine's kernel".to_owned(),
+            is_failure: false,
+        }),
     }
 }
 
@@ -110,17 +149,35 @@ fn run(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<(), Failed> {
 }
 
 fn run_once(kernel: &Kernel, case: &Case, pool: &Pool) -> Result<Outcome, Failed> {
+    // Held to the end of the case.
+    let _turn =
+        kernel.is_emulated()?.then(|| EMULATED.lock().unwrap_or_else(PoisonError::into_inner));
     let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
     let idle = lock().get_mut(&kernel.name).and_then(Vec::pop);
     let mut machine = match idle {
         Some(machine) => machine,
-        None => Machine::boot(kernel)?,
+        None => {
+            if kernel.is_emulated()? {
+                // Other kernels' machines that are emulated keep their turn until they are gone.
+                lock().clear();
+            }
+            Machine::boot(kernel)?
+        }
     };
-    let outcome = machine.run(case, environment());
+    let outcome = machine.run(case, modules(case, kernel), environment());
     if outcome.is_reusable {
         lock().entry(kernel.name.clone()).or_default().push(machine);
     }
     Ok(outcome)
+}
+
+/// What has to be loaded for a case.
+fn modules(case: &Case, kernel: &Kernel) -> Vec<Module> {
+    let needed = case.needs.iter().filter_map(|need| match need {
+        Need::Kernel(option) if kernel.configuration.is_module(option) => module_of(option),
+        _ => None,
+    });
+    needed.map(|words| words.iter().map(|word| (*word).to_owned()).collect()).collect()
 }
 
 fn judge(case: &Case, outcome: &Outcome) -> Result<(), Failed> {
@@ -156,7 +213,33 @@ mod tests {
 
     fn kernel(configuration: &str) -> Kernel {
         let configuration = Configuration::of_text(configuration);
-        Kernel { name: "linux-1".to_owned(), path: "/linux-1.uml".into(), configuration }
+        let kind = Kind::UserMode("/linux-1.uml".into());
+        Kernel { name: "linux-1".to_owned(), kind, configuration }
+    }
+
+    #[test]
+    fn a_case_that_may_kill_its_kernel_is_not_run_in_this_machines() {
+        assert!(missing(Need::OwnKernel, &kernel("")).is_none());
+        let host = Kernel { kind: Kind::Host, ..kernel("") };
+        assert!(missing(Need::OwnKernel, &host).is_some_and(|lack| !lack.is_failure));
+    }
+
+    #[test]
+    fn a_quick_run_leaves_nothing_out_where_nothing_is_emulated() {
+        let case = Case::new("a", || ());
+        assert!(lack(&case, &kernel(""), true).is_none());
+        let case = case.needs(&[crate::case::KERNEL_HOST]);
+        let lack = lack(&case, &kernel(""), false).unwrap();
+        assert_eq!(lack.reason, "built without CONFIG_NVME_TCP");
+    }
+
+    #[test]
+    fn drivers_are_loaded_where_they_are_modules() {
+        let case = Case::new("a", || ()).needs(&[crate::case::KERNEL_HOST, crate::case::RAM_DISK]);
+        assert!(modules(&case, &kernel("CONFIG_NVME_TCP=y\nCONFIG_BLK_DEV_RAM=y")).is_empty());
+        let loaded = modules(&case, &kernel("CONFIG_NVME_TCP=m\nCONFIG_BLK_DEV_RAM=m"));
+        assert_eq!(loaded[0], ["nvme_tcp"]);
+        assert_eq!(loaded[1][0], "brd");
     }
 
     #[test]

@@ -121,6 +121,16 @@ fn tell_what_hangs(reports: &mut File) {
             let _ = message::send(reports, &Report::Output(line));
         }
     }
+    // Connections where bytes wait: on the left for the peer, on the right for the owner. Linux
+    // Documentation/networking/proc_net_tcp.rst
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    for connection in connections.lines().skip(1) {
+        let words: Vec<_> = connection.split_whitespace().take(5).collect();
+        let [_, from, to, state, queues] = words[..] else { continue };
+        let line = format!("late: TCP from {from} to {to}, state {state}, queues {queues}");
+        // As above.
+        let _ = message::send(reports, &Report::Output(line));
+    }
     // Blocked tasks, into the kernel's log. Linux Documentation/admin-guide/sysrq.rst
     let _ = std::fs::write("/proc/sysrq-trigger", "w");
 }

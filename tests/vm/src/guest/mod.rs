@@ -1,27 +1,36 @@
 //! The first process of a machine: sets it up, runs cases in processes of their own, and tells what
 //! became of them.
 //!
-//! Root is the file system of whoever started the machine, read-only; `/tmp` and `/run` are empty
-//! and writable. What the starter has below those two, or below `/dev`, is under `/run/host`.
+//! Root is the file system of whoever started the machine, which nothing changes: read-only, or
+//! under QEMU below what is written. `/tmp` and `/run` are empty and writable. What the starter has
+//! below those two, or below `/dev`, is under `/run/host`.
 
+pub(crate) mod early;
 mod job;
 mod leftovers;
+mod modules;
 mod mounts;
+mod on_host;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rustix::system::{RebootCommand, reboot};
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, isatty, tcgetattr, tcsetattr};
 
 use crate::case::Case;
 use crate::message::{self, Order, Report};
 pub(crate) use mounts::inside;
 
-/// Names the serial line that orders come on, for the first process of a machine.
+/// Names the line that orders come on, for the first process of a machine: a serial one by its
+/// path, a port of virtio as `virtio:NAME`, or [`ON_HOST`].
 pub(crate) const LINE: &str = "FOREBAY_VM_LINE";
+
+/// The line that is the process's own input and output: it is the first one of its own processes on
+/// the starter's kernel.
+pub(crate) const ON_HOST: &str = "standard";
 
 /// Names the case that a process of a machine is to run.
 pub(crate) const CASE: &str = "FOREBAY_VM_CASE";
@@ -47,16 +56,28 @@ pub(crate) fn run(cases: &[Case]) -> Option<ExitCode> {
     if std::process::id() != 1 {
         return None;
     }
-    let line = std::env::var_os(LINE)?;
-    serve(Path::new(&line));
+    if let Some(program) = std::env::var_os(early::PROGRAM) {
+        let Err(error) = early::enter(Path::new(&program));
+        panic!("{error}");
+    }
+    let line = std::env::var(LINE).ok()?;
+    let is_on_host = line == ON_HOST;
+    if is_on_host {
+        on_host::follow_kernel_log();
+    }
+    serve(&line, is_on_host);
+    if is_on_host {
+        return Some(ExitCode::SUCCESS);
+    }
     // Returns only when it may not be done, and then the kernel panics at this process's end.
     let _ = reboot(RebootCommand::PowerOff);
     Some(ExitCode::FAILURE)
 }
 
 /// Follows orders until the line ends.
-fn serve(line: &Path) {
-    let set_up = mounts::set_up();
+fn serve(line: &str, is_on_host: bool) {
+    let set_up = if is_on_host { on_host::protect_root() } else { Ok(()) };
+    let set_up = set_up.and_then(|()| mounts::set_up());
     let Ok((mut reports, mut orders)) = open(line) else { return };
     if let Err(error) = set_up {
         // Nobody may listen any more; the machine ends either way.
@@ -66,9 +87,14 @@ fn serve(line: &Path) {
     if message::send(&mut reports, &Report::Ready).is_err() {
         return;
     }
-    while let Ok(Some(Order::Run { case, limit, environment })) = message::receive(&mut orders) {
+    while let Ok(Some(order)) = message::receive(&mut orders) {
+        let Order::Run { case, limit, modules, environment } = order;
+        let loaded = modules::load(&modules).and_then(|()| mounts::mount_configuration());
         let before = leftovers::Inventory::take();
-        let failure = job::run(&case, limit, &environment, &mut reports);
+        let failure = match loaded {
+            Ok(()) => job::run(&case, limit, &environment, &mut reports),
+            Err(error) => Some(error),
+        };
         let (left, stuck) = leftovers::end_processes();
         for process in left {
             let line = format!("left behind, and ended: {process}");
@@ -91,13 +117,30 @@ fn serve(line: &Path) {
 }
 
 /// Both directions of the line, as bytes that nobody edits.
-fn open(line: &Path) -> std::io::Result<(File, BufReader<File>)> {
-    let line = OpenOptions::new().read(true).write(true).open(line)?;
-    let mut settings = tcgetattr(&line)?;
-    settings.make_raw();
-    tcsetattr(&line, OptionalActions::Now, &settings)?;
+fn open(line: &str) -> std::io::Result<(File, BufReader<File>)> {
+    if line == ON_HOST {
+        return on_host::line();
+    }
+    let path = line.strip_prefix("virtio:").map_or_else(|| Ok(line.into()), virtio_port)?;
+    let line = OpenOptions::new().read(true).write(true).open(path)?;
+    if isatty(&line) {
+        let mut settings = tcgetattr(&line)?;
+        settings.make_raw();
+        tcsetattr(&line, OptionalActions::Now, &settings)?;
+    }
     let orders = BufReader::new(line.try_clone()?);
     Ok((line, orders))
+}
+
+/// The port that is called `name`.
+fn virtio_port(name: &str) -> std::io::Result<PathBuf> {
+    for entry in std::fs::read_dir("/sys/class/virtio-ports")?.flatten() {
+        if std::fs::read_to_string(entry.path().join("name")).is_ok_and(|it| it.trim_end() == name)
+        {
+            return Ok(Path::new("/dev").join(entry.file_name()));
+        }
+    }
+    Err(std::io::Error::other(format!("no virtio port is called {name}")))
 }
 
 /// A line into the kernel's log, in order with what the kernel says itself.

@@ -32,12 +32,22 @@ pub(super) fn set_up() -> Result<(), String> {
     create("/dev/shm")?;
     mount_one("tmpfs", "/dev/shm", none)?;
     mount_one("tmpfs", "/tmp", none)?;
-    if Path::new("/sys/kernel/config").is_dir() {
-        mount_one("configfs", "/sys/kernel/config", none)?;
-    }
+    mount_configuration()?;
     // IFF_UP
     std::fs::write("/sys/class/net/lo/flags", "0x1")
         .map_err(|error| format!("bringing up loopback: {error}"))
+}
+
+/// Mounts what drivers are configured by, once one is there that is.
+///
+/// # Errors
+/// When it cannot be mounted.
+pub(super) fn mount_configuration() -> Result<(), String> {
+    let place = "/sys/kernel/config";
+    if !Path::new(place).is_dir() {
+        return Ok(());
+    }
+    mount_one("configfs", place, MountFlags::empty())
 }
 
 fn create(folder: &str) -> Result<(), String> {

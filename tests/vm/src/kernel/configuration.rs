@@ -1,7 +1,7 @@
-//! What a kernel was built with, read from the kernel itself: `CONFIG_IKCONFIG` puts its `.config`,
-//! compressed, between two marks into the program.
+//! What a kernel was built with: its `.config`. `CONFIG_IKCONFIG` puts that, compressed, between
+//! two marks into the program; distributions have it as a file beside.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::Read;
 
 /// Stands before the compressed text. Linux kernel/configs.c
@@ -10,7 +10,8 @@ const START: &[u8] = b"IKCFG_ST";
 /// The options that are set to `y` or `m`.
 #[derive(Clone, Debug, Default)]
 pub struct Configuration {
-    options: BTreeSet<String>,
+    /// Whether each is a module, by name.
+    options: BTreeMap<String, bool>,
 }
 
 impl Configuration {
@@ -21,8 +22,16 @@ impl Configuration {
     pub fn of_program(program: &[u8]) -> Result<Self, String> {
         let start = program.windows(START.len()).position(|window| window == START);
         let start = start.ok_or("says nothing of its configuration (CONFIG_IKCONFIG)")?;
+        Self::of_compressed(&program[start + START.len()..])
+    }
+
+    /// Reads the text as gzip has it, with anything behind.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn of_compressed(bytes: &[u8]) -> Result<Self, String> {
         let mut text = String::new();
-        flate2::read::GzDecoder::new(&program[start + START.len()..])
+        flate2::read::GzDecoder::new(bytes)
             .read_to_string(&mut text)
             .map_err(|error| format!("its configuration cannot be read: {error}"))?;
         Ok(Self::of_text(&text))
@@ -32,14 +41,25 @@ impl Configuration {
     pub fn of_text(text: &str) -> Self {
         let option = |line: &str| {
             let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
-            ["y", "m"].contains(&value).then(|| name.to_owned())
+            ["y", "m"].contains(&value).then(|| (name.to_owned(), value == "m"))
         };
         Self { options: text.lines().filter_map(option).collect() }
     }
 
+    /// The same without modules: there are none to load.
+    pub fn without_modules(mut self) -> Self {
+        self.options.retain(|_, is_module| !*is_module);
+        self
+    }
+
     /// Whether an option, without `CONFIG_`, is set.
     pub fn has(&self, option: &str) -> bool {
-        self.options.contains(option)
+        self.options.contains_key(option)
+    }
+
+    /// Whether what the option stands for has to be loaded.
+    pub fn is_module(&self, option: &str) -> bool {
+        self.options.get(option).copied().unwrap_or_default()
     }
 }
 
@@ -59,6 +79,9 @@ mod tests {
         let configuration = Configuration::of_program(&program).unwrap();
         let is_set = ["A", "B", "C", "D"].map(|option| configuration.has(option));
         assert_eq!(is_set, [false, true, true, false]);
+        assert_eq!(["B", "C", "D"].map(|it| configuration.is_module(it)), [false, true, false]);
+        let built_in = configuration.without_modules();
+        assert_eq!(["B", "C"].map(|option| built_in.has(option)), [true, false]);
         assert!(Configuration::of_program(&program[..40]).is_err());
     }
 }

@@ -78,12 +78,10 @@ impl KernelLog {
     }
 }
 
-/// The first line that tells of something wrong with the kernel.
+/// The first line that tells of something wrong with the kernel, without its time.
 pub(super) fn fault(lines: &[String]) -> Option<&str> {
-    lines.iter().map(String::as_str).find(|line| {
-        let said = without_time(line);
-        FAULTS.iter().any(|fault| said.starts_with(fault))
-    })
+    let mut said = lines.iter().map(|line| without_time(line));
+    said.find(|line| FAULTS.iter().any(|fault| line.starts_with(fault)))
 }
 
 /// A line without `[    0.123456] `, and without the level that a line written from outside has.

@@ -6,12 +6,17 @@
 //!        └─────────────Report: output, end ◀────────────┘
 //!   KernelLog ◀──────────────── console ◀── kernel
 //! ```
-//! Booting takes half a second. A machine serves the next case only if the last one passed and left
-//! it as it was; dropping it ends it at once.
+//! Booting takes half a second in user mode; emulated, five seconds of a processor. A machine
+//! serves the next case only if the last one passed and left it as it was; dropping it ends it at
+//! once.
 
+mod host;
+mod initramfs;
 mod kernel_log;
+pub(crate) mod qemu;
 mod user_mode;
 
+use std::fs::File;
 use std::io::BufReader;
 use std::process::{ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -22,12 +27,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::case::Case;
-use crate::kernel::Kernel;
-use crate::message::{self, Order, Report};
+use crate::kernel::{Kernel, Kind};
+use crate::message::{self, Module, Order, Report};
 use kernel_log::KernelLog;
 
 /// How long a kernel may take until it accepts orders. Generous: the machine may be busy.
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
 /// What a case gets beyond its own limit, for the machine to find out what it hangs in and to tell.
 const GRACE: Duration = Duration::from_secs(60);
@@ -46,6 +51,8 @@ pub struct Machine {
     /// Lines of the log that earlier cases account for.
     log_seen: usize,
     _folder: TempDir,
+    /// While it is there no other machine is emulated.
+    _turn: Option<File>,
 }
 
 /// What became of a case.
@@ -71,9 +78,19 @@ impl Machine {
     /// When it does not start, or does not become ready; with what it said.
     pub fn boot(kernel: &Kernel) -> Result<Self, String> {
         let failed = |what: &str, error| format!("{}: {what}: {error}", kernel.name);
+        let turn = match &kernel.kind {
+            Kind::Debian(debian) if kernel.is_emulated()? => Some(qemu::wait_for_turn(debian)?),
+            _ => None,
+        };
         let folder = tempfile::tempdir().map_err(|error| failed("a folder", error))?;
         let init = std::env::current_exe().map_err(|error| failed("this program", error))?;
-        let mut command = user_mode::command(kernel, &init, folder.path());
+        let mut command = match &kernel.kind {
+            Kind::UserMode(program) => {
+                user_mode::command(program, &kernel.configuration, &init, folder.path())
+            }
+            Kind::Debian(debian) => qemu::command(debian, &init, folder.path())?,
+            Kind::Host => host::command(&init),
+        };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (sender, started) = channel();
         let keeper = std::thread::spawn(move || match command.spawn() {
@@ -103,8 +120,16 @@ impl Machine {
         });
         let log = KernelLog::collect(console);
         let keeper = Some(keeper);
-        let mut machine =
-            Self { process, keeper, orders, reports, log, log_seen: 0, _folder: folder };
+        let mut machine = Self {
+            process,
+            keeper,
+            orders,
+            reports,
+            log,
+            log_seen: 0,
+            _folder: folder,
+            _turn: turn,
+        };
         match machine.reports.recv_timeout(BOOT_LIMIT) {
             Ok(Report::Ready) => {
                 machine.log_seen = machine.log.since(0).len();
@@ -119,10 +144,16 @@ impl Machine {
         }
     }
 
-    /// Runs `case` in it, with these variables in its environment.
-    pub fn run(&mut self, case: &Case, environment: Vec<(String, String)>) -> Outcome {
+    /// Runs `case` in it, with these modules loaded and these variables in its environment.
+    pub(crate) fn run(
+        &mut self,
+        case: &Case,
+        modules: Vec<Module>,
+        environment: Vec<(String, String)>,
+    ) -> Outcome {
         let mut output = Vec::new();
-        let order = Order::Run { case: case.name.to_owned(), limit: case.limit, environment };
+        let (name, limit) = (case.name.to_owned(), case.limit);
+        let order = Order::Run { case: name, limit, modules, environment };
         let (mut failure, mut is_reusable) = match message::send(&mut self.orders, &order) {
             Ok(()) => self.follow(case.limit + GRACE, &mut output),
             Err(error) => (Some(format!("the machine takes no orders: {error}")), false),

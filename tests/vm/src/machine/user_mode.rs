@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::guest;
-use crate::kernel::Kernel;
+use crate::kernel::Configuration;
 
 /// Memory of a machine. It is taken only when it is used.
 const MEMORY: &str = "768M";
@@ -16,13 +16,18 @@ const MEMORY: &str = "768M";
 /// It is a process group, for such a kernel has a process of this machine for each of its own. And
 /// it is killed when the thread ends that starts it, so that a machine that hangs does not outlive
 /// a test runner that is killed.
-pub(super) fn command(kernel: &Kernel, init: &Path, folder: &Path) -> Command {
+pub(super) fn command(
+    kernel: &Path,
+    configuration: &Configuration,
+    init: &Path,
+    folder: &Path,
+) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(&kernel.path).process_group(0);
+    command.args(["--pdeathsig", "KILL"]).arg(kernel).process_group(0);
     // Read-only: as root, what is written there would be written to this machine's own files.
     command.args(["rootfstype=hostfs", "rootflags=/", "ro"]);
     command.arg(format!("mem={MEMORY}"));
-    if kernel.configuration.has("SMP") {
+    if configuration.has("SMP") {
         // The kernels that know several processors are also the ones that know this way of system
         // calls, without which they have one.
         command.args(["seccomp=on", "ncpus=2"]);
