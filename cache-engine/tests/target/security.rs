@@ -31,7 +31,7 @@ fn hosts_prove_who_they_are_to_every_subsystem_and_encrypt_what_they_say() {
     let volume = format!("{PREFIX}:pg");
     service.told(&["create", "pg", "--size", "16M"]);
     service.told(&["allow", "pg", HOST]);
-    let port = service.places[0].rsplit_once(':').expect("a port").1.to_owned();
+    let port = service.port();
     let identify = |nqn: &str, name: &str, more: &str| {
         let uri = format!("nvme+tcp://127.0.0.1:{port}/{nqn}?hostnqn={name}{more}");
         command(&["nvme", "identify", &uri]).output().expect("it ends")

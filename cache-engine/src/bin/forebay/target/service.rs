@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
 }
 
 /// Tells whoever starts a target on a machine that cannot be told from others.
-pub(super) fn notice_of_machine() {
+pub(crate) fn notice_of_machine() {
     if !Machine::this().is_lasting() {
         output::notice(
             "this machine has no identifier (/etc/machine-id): its namespaces have others after \
@@ -90,7 +90,7 @@ pub(super) fn notice_of_machine() {
 }
 
 /// The serial number of a subsystem that is given none: the same after every restart.
-pub(super) fn serial_number(machine: &Machine, nqn: &Nqn) -> String {
+pub(crate) fn serial_number(machine: &Machine, nqn: &Nqn) -> String {
     // SN has 20 bytes; ten of the identifier's are as hard to meet twice.
     let serial = machine.identifier(&format!("serial number of {nqn}"));
     serial.0[..10].iter().map(|byte| format!("{byte:02X}")).collect()
