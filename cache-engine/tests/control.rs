@@ -249,6 +249,7 @@ fn help_has_examples() {
         &["volume", "flush"],
         &["volume", "invalidate"],
         &["volume", "resize"],
+        &["volume", "set"],
         &["volume", "add"],
         &["volume", "remove"],
         &["cache", "replace"],

@@ -9,6 +9,7 @@
 #[path = "../../src/bin/forebay/demo/client.rs"]
 pub(crate) mod client;
 pub(crate) mod host;
+pub(crate) mod raw_host;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

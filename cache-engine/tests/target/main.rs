@@ -10,6 +10,7 @@ mod common;
 
 mod access;
 mod mistakes;
+mod reservations;
 mod security;
 mod volumes;
 
@@ -111,8 +112,13 @@ impl Service {
         subsystems.iter().find(|found| found["nqn"] == nqn).cloned().unwrap_or(Value::Null)
     }
 
+    fn of(running: Running) -> Self {
+        Self(running)
+    }
+
     fn port(&self) -> u16 {
-        host::port(self.0.place("subsystems"))
+        // The first of its ready lines is the listener of subsystems.
+        host::port(&self.0.ready[0])
     }
 
     fn options(&self, host: &str, subsystem: &str, namespace_id: u32) -> ConnectOptions {

@@ -382,7 +382,9 @@ impl BlockQueue for NamespaceQueue {
 
     fn interruptions(&self) -> Interruptions {
         let driver = self.device.driver.borrow();
-        Interruptions { lost: driver.paths.losses(), settled: driver.paths.fences() }
+        let paths = &driver.paths;
+        let (lost, settled) = (paths.losses(), paths.fences());
+        Interruptions { lost, settled, replaced: paths.replacements() }
     }
 }
 

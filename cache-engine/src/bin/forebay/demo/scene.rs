@@ -166,7 +166,7 @@ fn target(
     let file = Backend::open(&OriginAddress::File(settings.namespace.clone()), reactor)?;
     let namespaces = vec![("demo".to_owned(), file.delayed(settings.latency))];
     let secrets = SecretArguments::default();
-    let mut target = TargetService::open(reactor, subsystem, namespaces, &secrets, control)?;
+    let mut target = TargetService::open(reactor, subsystem, namespaces, &secrets, None, control)?;
     let address = target.listen((Ipv4Addr::LOCALHOST, 0).into(), Service::Subsystems)?;
     Ok((target, address))
 }
