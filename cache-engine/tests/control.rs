@@ -4,7 +4,7 @@
 
 #![cfg(feature = "cli")]
 
-mod common;
+mod running;
 
 use std::io::{BufRead, BufReader};
 use std::ops::Deref;
@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::client::Client;
-use common::{Folder, Running, command};
+use running::client::Client;
+use running::{Folder, Running, command};
 use serde_json::Value;
 
 /// A service `pg` of a test's own, with its export and its control socket in a folder.
@@ -62,7 +62,7 @@ impl Service {
 
 #[track_caller]
 fn refusal(output: &Output, code: i32, expected: &str) {
-    common::refusal(output, code, &[expected]);
+    running::refusal(output, code, &[expected]);
 }
 
 /// Reads `length` bytes, and waits for them.

@@ -5,8 +5,8 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../running/mod.rs"]
+mod running;
 
 mod load;
 
@@ -14,9 +14,9 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::thread;
 
-use common::client::{self, Client};
-use common::{Folder, Running, statistics};
 use load::Ledger;
+use running::client::{self, Client};
+use running::{Folder, Running, command, statistics};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -5,8 +5,8 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../running/mod.rs"]
+mod running;
 
 mod cache_device;
 mod configuration;
@@ -21,7 +21,7 @@ mod volumes;
 
 use std::ops::{Deref, DerefMut};
 
-use common::{Folder, Running, client, command, refusal};
+use running::{Folder, Running, client, command, refusal};
 use serde_json::Value;
 
 const LINE: u64 = 16 << 10;

@@ -2,9 +2,9 @@
 
 use nvme_fabric::driver::ConnectOptions;
 
-use super::common::host::{Host, options, port};
-use super::common::{command, file};
 use super::load::{Load, read, write};
+use super::running::host::{Host, options, port};
+use super::running::{command, file};
 use super::{LINE, LINES, Machine, SIZE, Service, content, refusal};
 
 const SUBSYSTEM: &str = "nqn.2014-08.org.example:a";
@@ -139,7 +139,7 @@ fn volumes_come_grow_and_go_while_hosts_are_connected() {
     assert!(third.read(4096).expect("it is not") == content("c")[4096..8192]);
     service.told(&["volume", "remove", "c"]);
     assert!(other.read(4096).expect("the other one is not") == content("b")[4096..8192]);
-    assert_eq!(super::common::file(&machine.path("a"))[2 * SIZE as usize - 1], 9);
+    assert_eq!(super::running::file(&machine.path("a"))[2 * SIZE as usize - 1], 9);
     assert_eq!(place(add("a", &at)), at, "the address is free again");
     let mut one = of("", "127.0.0.1", &at).expect("serves");
     assert_eq!(one.read(2 * SIZE - 4096).expect("read"), [9; 4096]);

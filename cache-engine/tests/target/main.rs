@@ -5,8 +5,8 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../running/mod.rs"]
+mod running;
 
 mod access;
 mod mistakes;
@@ -17,9 +17,9 @@ mod volumes;
 use std::ops::Deref;
 use std::process::Output;
 
-use common::host::{self, Host};
-use common::{Folder, Running, command};
 use nvme_fabric::driver::ConnectOptions;
+use running::host::{self, Host};
+use running::{Folder, Running, command};
 use serde_json::Value;
 
 const PREFIX: &str = "nqn.2014-08.org.example";
@@ -141,5 +141,5 @@ impl Service {
 
 #[track_caller]
 fn refusal(output: &Output, code: i32, expected: &str) {
-    common::refusal(output, code, &[expected]);
+    running::refusal(output, code, &[expected]);
 }

@@ -6,7 +6,7 @@ use nvme_fabric::spec::command::reservation::{
 };
 use nvme_fabric::spec::reservation::{AcquireKeys, RegisterKeys, ReservationKind};
 
-use super::common::raw_host::RawHost;
+use super::running::raw_host::RawHost;
 use super::{HOST, Machine, OTHER, PREFIX, SUBSYSTEM, Service, command, refusal, subsystem};
 
 const KEY: u64 = 0xAB;

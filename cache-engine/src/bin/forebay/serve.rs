@@ -1,5 +1,6 @@
-//! Serves volumes to NBD clients and NVMe/TCP hosts until told to end, then ends in order: clients first, then what is
-//! in flight, then a last flush of each origin. Further reactors may help ([`crate::reactors`]).
+//! Serves volumes to NBD clients and NVMe/TCP hosts until told to end, then ends in order: clients
+//! first, then what is in flight, then a last flush of each origin. Further reactors may help
+//! ([`crate::reactors`]).
 //!
 //! ```text
 //!   poll ─▶ step: clients, cache, control socket ─▶ a change is asked for? ─▶ changes

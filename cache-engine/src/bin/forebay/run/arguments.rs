@@ -155,10 +155,10 @@ pub(crate) struct RunArguments {
     /// Where to serve it: nbd+unix:///NAME?socket=PATH, nbd://HOST[:10809]/NAME or
     /// nvme+tcp://HOST[:4420]/SUBNQN?nsid=1; may be repeated
     ///
-    /// By nvme+tcp a volume is a namespace in a subsystem of its own, for any host that can reach the
-    /// address, where discovery tells of it too. It can have one of these,
-    /// and its reservations hold among hosts, not for NBD clients beside them. forebay target serves
-    /// devices with lists of hosts, authentication and TLS.
+    /// By nvme+tcp a volume is a namespace in a subsystem of its own, for any host that can reach
+    /// the address, where discovery tells of it too. It can have one of these, and its reservations
+    /// hold among hosts, not for NBD clients beside them. forebay target serves devices with lists
+    /// of hosts, authentication and TLS.
     #[arg(long = "export", value_name = "URI", requires = "origin")]
     pub(crate) exports: Vec<ExportUri>,
 
@@ -168,7 +168,8 @@ pub(crate) struct RunArguments {
     /// reactor does everything else too: the others serve hits from the cache device by themselves
     /// and ask the first for the rest, so that they help where hits or many clients keep a core
     /// busy. Encrypted volumes, and those of --verify always, have all their hits served by the
-    /// first. No reactor sees all reads, so there is no miss-ratio curve. With --config too.
+    /// first, and so are hosts of NVMe/TCP. No reactor sees all reads, so there is no miss-ratio
+    /// curve. With --config too.
     #[arg(long, value_name = "N", default_value = "1", value_parser = reactors)]
     pub(crate) reactors: usize,
 

@@ -5,10 +5,10 @@
 //!   remove   withdraw the exports ─▶ clients end ─▶ last flush ─▶ leave ─▶ (forget) ─▶ close
 //!   replace  check ─▶ open ─▶ format ─▶ change over ─▶ record all volumes ─▶ the old one is closed
 //! ```
-//! Each step that waits takes turns that serve ([`VolumeService::serve_until`]); what this host notes
-//! of an attachment is a small file, written and synchronized between two turns. When the service
-//! is told to end meanwhile a change is given up where it stands, and the end takes care of the
-//! rest.
+//! Each step that waits takes turns that serve ([`VolumeService::serve_until`]); what this host
+//! notes of an attachment is a small file, written and synchronized between two turns. When the
+//! service is told to end meanwhile a change is given up where it stands, and the end takes care of
+//! the rest.
 
 use std::net::SocketAddr;
 use std::path::Path;

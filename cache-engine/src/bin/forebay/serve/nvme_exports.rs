@@ -7,9 +7,9 @@
 //! An address has a target of its own, so that a volume is found where it was asked for and nowhere
 //! else. Everything is on the first reactor.
 //!
-//! Absent: hosts lists, authentication, TLS and discovery listeners, which `forebay target` has (any
-//! listener answers discovery); reservations that outlive the service; one subsystem at several
-//! addresses.
+//! Absent: lists of hosts, authentication, TLS and listeners of discovery alone, which `forebay
+//! target` has (any listener answers discovery); reservations that outlive the service; one
+//! subsystem at several addresses.
 
 use std::net::SocketAddr;
 use std::time::Duration;

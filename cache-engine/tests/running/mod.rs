@@ -1,8 +1,8 @@
 //! What the tests of the command share: a command that runs with its ready lines, what verbs say to
 //! it, and the folder that it is in.
 //!
-//! Every wait is for something that the command says; nothing sleeps. Absent: what a service is made
-//! of and what is done with it, which is each test's.
+//! Every wait is for something that the command says; nothing sleeps. Absent: what a service is
+//! made of and what is done with it, which is each test's.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
