@@ -15,7 +15,7 @@ fn hosts_prove_who_they_are_to_every_subsystem_and_encrypt_what_they_say() {
         assert!(made.expect("it ends").status.success());
     }
     let keys = machine.path("keys");
-    std::fs::write(&keys, format!("{HOST} {KEY}\n")).expect("written");
+    std::fs::write(&keys, format!("{HOST} {KEY}\n{OTHER} {KEY}\n")).expect("written");
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).expect("set");
     let (key, host, controller) =
         (machine.text("keys"), machine.text("host"), machine.text("controller"));
@@ -50,6 +50,8 @@ fn hosts_prove_who_they_are_to_every_subsystem_and_encrypt_what_they_say() {
         let other = format!("{tls}&dhchap-secret-file={host}&dhchap-ctrl-secret-file={stranger}");
         refusal(&identify(nqn, HOST, &other), 1, "authentication");
     }
-    refusal(&identify(SUBSYSTEM, OTHER, &(secrets + &tls)), 1, "no key for the host");
+    refusal(&identify(SUBSYSTEM, OTHER, &tls), 1, "Connect Invalid Host");
+    let unknown = format!("{PREFIX}:unknown");
+    refusal(&identify(SUBSYSTEM, &unknown, &(secrets + &tls)), 1, "no key for the host");
     service.stop();
 }
