@@ -1,14 +1,23 @@
 //! Volumes that hosts reach over NVMe/TCP, beside those for NBD clients.
 
+use std::time::Duration;
+
 use nvme_fabric::driver::ConnectOptions;
 
 use super::load::{Load, read, write};
-use super::running::host::{Host, options, port};
+use super::running::host::{self, Host, port};
 use super::running::{command, file};
 use super::{LINE, LINES, Machine, SIZE, Service, content, refusal};
 
 const SUBSYSTEM: &str = "nqn.2014-08.org.example:a";
 const HOST: &str = "nqn.2014-08.org.example:host";
+
+/// How hosts connect. While the others are looked at nobody polls one, which takes as long as the
+/// machine is busy: so nothing is to be kept alive.
+fn options(port: u16, host: &str, subsystem: &str, namespace_id: u32) -> ConnectOptions {
+    let options = host::options(port, host, subsystem, namespace_id);
+    ConnectOptions { keep_alive: Duration::ZERO, ..options }
+}
 
 /// Of the configuration file: the volume `a` on the origin of its name, as a namespace and for NBD
 /// clients.
