@@ -4,49 +4,44 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "../src/bin/forebay/demo/client.rs"]
-#[allow(dead_code, reason = "the demo uses all of it")]
-mod client;
+mod running;
 
 use std::io::{BufRead, BufReader};
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use client::Client;
-use rustix::process::{Pid, Signal, kill_process};
+use running::client::Client;
+use running::{Folder, Running, command};
 use serde_json::Value;
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("FOREBAY_SOCKET").env_remove("XDG_RUNTIME_DIR");
-    command
-}
 
 /// A service `pg` of a test's own, with its export and its control socket in a folder.
 struct Service {
-    folder: tempfile::TempDir,
-    child: Child,
+    folder: Folder,
+    running: Running,
+}
+
+impl Deref for Service {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
 }
 
 impl Service {
     fn start(origin: &str, more: &[&str]) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a folder"), origin, more)
+        Self::start_in(Folder::new(), origin, more)
     }
 
-    fn start_in(folder: tempfile::TempDir, origin: &str, more: &[&str]) -> Self {
-        let export = format!("nbd+unix:///x?socket={}", folder.path().join("nbd").display());
-        let socket = folder.path().join("control");
+    fn start_in(folder: Folder, origin: &str, more: &[&str]) -> Self {
+        let (export, socket) = (folder.export("x"), folder.text("control"));
         let run = ["run", "--origin", origin, "--name", "pg", "--export", &export];
-        let control = ["--control", socket.to_str().expect("UTF-8")];
-        let mut child = command(&[&run[..], &control, more].concat()).spawn().expect("it starts");
-        let mut ready = String::new();
-        let stdout = child.stdout.as_mut().expect("piped");
-        BufReader::new(stdout).read_line(&mut ready).expect("readable");
-        assert!(ready.starts_with("ready pg "), "{ready}");
-        Self { folder, child }
+        let running = folder.run(&[&run[..], &["--control", &socket], more].concat(), 1);
+        assert!(running.ready[0].starts_with("ready pg "), "{:?}", running.ready);
+        Self { folder, running }
     }
 
     fn cached(more: &[&str]) -> Self {
@@ -54,61 +49,20 @@ impl Service {
         Self::start("memory:16M", &[&cache[..], more].concat())
     }
 
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("control")
-    }
-
     fn client(&self) -> Client {
-        Client::connect(&self.folder.path().join("nbd"), "x").expect("serves")
-    }
-
-    /// A verb that talks to it.
-    fn verb(&self, arguments: &[&str]) -> Output {
-        command(arguments).env("FOREBAY_SOCKET", self.socket()).output().expect("it runs")
-    }
-
-    #[track_caller]
-    fn told(&self, arguments: &[&str]) -> String {
-        let output = self.verb(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.told(&[arguments, &["--json"]].concat());
-        assert_eq!(text.lines().count(), 1, "one line: {text}");
-        serde_json::from_str(&text).expect("JSON")
-    }
-
-    #[track_caller]
-    fn refused(&self, arguments: &[&str], expected: &str) {
-        refusal(&self.verb(arguments), 1, expected);
+        self.running.client("x")
     }
 
     /// Ends it in order.
-    fn end(mut self) -> tempfile::TempDir {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
-        assert!(self.child.wait().expect("it ends").success());
-        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"))
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // Only when a test has failed: whoever has ended already cannot be killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn end(self) -> Folder {
+        self.running.stop();
+        self.folder
     }
 }
 
 #[track_caller]
 fn refusal(output: &Output, code: i32, expected: &str) {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    assert!(text.contains(expected), "`{expected}` in {text}");
-    assert!(output.stdout.is_empty(), "standard output is for results");
+    running::refusal(output, code, &[expected]);
 }
 
 /// Reads `length` bytes, and waits for them.
@@ -224,7 +178,7 @@ fn status_and_curve_are_for_people_and_for_programs() {
     let points = curve["points"].as_array().expect("points");
     let last = points.last().expect("a point");
     assert!(last["miss_ratio"].as_f64().is_some_and(|ratio| ratio < 0.5), "{curve}");
-    let plot = service.folder.path().join("curve.svg");
+    let plot = service.folder.path("curve.svg");
     let told = service.told(&["miss-ratio", "--plot", plot.to_str().expect("UTF-8")]);
     assert!(told.contains("reads missed"), "{told}");
     assert!(std::fs::read_to_string(plot).expect("drawn").contains("</svg>"));
@@ -263,7 +217,7 @@ fn a_socket_is_taken_once_and_left_to_the_next() {
     let service = Service::cached(&[]);
     let socket = service.socket();
     let path = socket.to_str().expect("UTF-8");
-    let export = format!("nbd+unix:///x?socket={}", service.folder.path().join("other").display());
+    let export = format!("nbd+unix:///x?socket={}", service.folder.text("other"));
     let run = ["run", "--origin", "memory:1M", "--export", &export, "--control", path];
     refusal(&command(&run).output().expect("it ends"), 1, "another forebay listens there");
     service.told(&["status"]);
@@ -274,11 +228,9 @@ fn a_socket_is_taken_once_and_left_to_the_next() {
     if !rustix::process::geteuid().is_root() {
         refusal(&status(&["status"]), 2, "FOREBAY_SOCKET");
     }
-    let mut killed = Service::start_in(folder, "memory:1M", &[]);
-    killed.child.kill().expect("it runs");
-    killed.child.wait().expect("it ends");
+    let Service { folder, running } = Service::start_in(folder, "memory:1M", &[]);
+    running.kill();
     assert!(Path::new(path).exists(), "a dead socket");
-    let folder = std::mem::replace(&mut killed.folder, tempfile::tempdir().expect("a folder"));
     let next = Service::start_in(folder, "memory:1M", &[]);
     assert_eq!(next.json(&["status"])["cache"], Value::Null, "its origin is served alone");
     next.refused(&["set", "admission=never"], "start with --cache");
@@ -297,6 +249,7 @@ fn help_has_examples() {
         &["volume", "flush"],
         &["volume", "invalidate"],
         &["volume", "resize"],
+        &["volume", "set"],
         &["volume", "add"],
         &["volume", "remove"],
         &["cache", "replace"],

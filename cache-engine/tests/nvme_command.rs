@@ -10,6 +10,8 @@ mod scripted;
 mod service;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use nvme_fabric::spec::log_page::{DiscoveryEntry, entry_flag};
@@ -19,6 +21,8 @@ use serde_json::Value;
 use service::{Service, listen, referral};
 
 const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555";
+/// The example of the interchange form (NVMe/TCP Transport 1.1, "PSK Interchange Format").
+const PSK: &str = "NVMeTLSkey-1:01:VRLbtnN9AQb2WXW3c9+wEf/DRLz0QuLdbYvEhwtdWwNf9LrZ:";
 const OTHER: &str = "99999999-8888-7777-6666-555555555555";
 
 fn command(arguments: &[&str]) -> Command {
@@ -159,6 +163,87 @@ fn who_this_host_is_can_be_shown_and_chosen() {
     let wrong = output(&["nvme", "host", "--hostid", "1"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(errors(&wrong).contains("32 hexadecimal digits"), "{}", errors(&wrong));
+}
+
+/// The command on a machine whose `/etc/nvme` is `folder`. None where no such machine can be had.
+fn on_a_machine(folder: &Path, arguments: &[&str]) -> Option<Output> {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]);
+    command.args(["mount --bind \"$1\" /etc/nvme || exit 77; shift; exec \"$@\"", "sh"]);
+    command.arg(folder).arg(env!("CARGO_BIN_EXE_forebay")).args(arguments);
+    let output = command.env_remove("FOREBAY_STATE_DIR").output().ok();
+    output.filter(|output| output.status.code() != Some(77) && !errors(output).contains("unshare"))
+}
+
+#[test]
+fn a_host_keeps_the_name_that_was_made_and_a_file_without_one_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ask = || on_a_machine(folder.path(), &["nvme", "host", "--json"]);
+    let Some(made) = ask() else {
+        eprintln!("skipped: unshare --mount, or a mount at /etc/nvme, is not allowed here");
+        return;
+    };
+    let made = json(&made);
+    let (file, id) = (folder.path().join("hostnqn"), folder.path().join("hostid"));
+    let name = made["hostnqn"].as_str().expect("a name");
+    assert_eq!(std::fs::read_to_string(&file).expect("kept"), format!("{name}\n"));
+    let kept = std::fs::read_to_string(&id).expect("kept beside it");
+    assert_eq!(made["hostid"], kept.trim_end());
+    assert_eq!(made["hostnqn_source"], "/etc/nvme/hostnqn");
+    std::fs::write(&file, format!("{HOST}\n")).expect("written");
+    std::fs::remove_file(&id).expect("there");
+    let changed = json(&ask().expect("as before"));
+    let uuid = HOST.rsplit_once(':').expect("a UUID").1;
+    assert_eq!((&changed["hostnqn"], &changed["hostid"]), (&HOST.into(), &uuid.into()));
+    std::fs::write(&file, "x\n").expect("written");
+    let refused = ask().expect("as before");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(errors(&refused).contains("/etc/nvme/hostnqn: "), "{}", errors(&refused));
+}
+
+#[test]
+fn key_files_are_their_owners_alone_and_never_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let mode = |name: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path(name), mode).expect("set");
+    };
+    let (secret, other, keys) = (path("secret"), path("other"), path("keys"));
+    for file in [&secret, &other] {
+        assert!(output(&["nvme", "key", "--output", file]).status.success());
+        let mode = std::fs::metadata(file).expect("made").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+    }
+    let read = |file: &str| std::fs::read_to_string(file).expect("readable");
+    let text = read(&secret);
+    assert!(text.starts_with("DHHC-1:") && text != read(&other), "another one each time");
+    let again = output(&["nvme", "key", "--output", &secret]);
+    assert_eq!((again.status.code(), read(&secret)), (Some(1), text.clone()), "it stays");
+    std::fs::write(&keys, format!("{HOST} {PSK}\n")).expect("written");
+    mode("keys", 0o600);
+    let of_host = format!("{HOST}={secret}");
+    for (file, name, arguments) in [
+        (&secret, "secret", ["--host-secret", of_host.as_str()]),
+        (&keys, "keys", ["--tls-keys", keys.as_str()]),
+    ] {
+        let refused = |words: &str| {
+            // Nobody has this address: a start that gets so far ends there.
+            let target = ["target", "--listen", "192.0.2.1:1", "--subsystem", "nqn.2014-08.x"];
+            let found = output(&[&target[..], &["--namespace", "memory:1M"], &arguments].concat());
+            let said = errors(&found);
+            assert_eq!(found.status.code(), Some(1), "{said}");
+            assert!(said.contains(words) && said.contains(file.as_str()), "{words} in {said}");
+            assert!(!said.contains(&text[10..40]) && !said.contains(&PSK[20..40]), "{said}");
+        };
+        mode(name, 0o640);
+        refused("its mode 640 lets others than its owner at it");
+        mode(name, 0o600);
+        std::fs::write(file, &text[..30]).expect("written");
+        refused("");
+        std::fs::remove_file(file).expect("there");
+        refused("No such file");
+    }
 }
 
 #[test]

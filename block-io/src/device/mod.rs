@@ -48,6 +48,9 @@ pub struct Interruptions {
     /// Every way that was lost has become unable to carry out anything: a write that failed before,
     /// its outcome unknown, does not reach the device any more.
     pub settled: u64,
+    /// What was found at the end of every way is another device: what is known of this one's
+    /// content means nothing there.
+    pub replaced: u64,
 }
 
 /// One core's way to a device. See the module's rules.

@@ -111,6 +111,15 @@ impl Backend {
         }
     }
 
+    /// The namespace that it is; none for devices of this machine.
+    pub fn namespace(&self) -> Option<&NvmeTcpDevice> {
+        match self {
+            Self::File(_) | Self::Memory(_) | Self::Null(_) => None,
+            Self::NvmeTcp(device) => Some(device),
+            Self::Delayed(device) => device.inner().namespace(),
+        }
+    }
+
     /// Bytes of a device that tells by itself when it has others; none where it has to be asked.
     pub fn told_size(&self) -> Option<u64> {
         match self {

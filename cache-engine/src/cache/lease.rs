@@ -205,10 +205,31 @@ impl Cache {
         self.hear_keeper();
     }
 
+    /// What is at the end of the ways to a volume's origin is another device: the volume has no
+    /// lease from now on, whether it had an end or not, until it is given one.
+    /// [`Event::AnotherOrigin`] tells of it.
+    pub fn origin_replaced(&mut self, now: Timestamp, id: VolumeId) {
+        self.observe(now);
+        if self.volumes.get(id).is_none() {
+            return;
+        }
+        self.end_lease(id);
+        self.outbox.events.push(Event::AnotherOrigin(id));
+        self.leases_changed();
+        self.hear_keeper();
+    }
+
     fn lose_lease(&mut self, id: VolumeId) {
+        if self.end_lease(id) {
+            self.outbox.events.push(Event::LeaseOver(id));
+        }
+    }
+
+    /// Returns whether there was one.
+    fn end_lease(&mut self, id: VolumeId) -> bool {
         let volume = &mut self.volumes[id];
         if volume.lease.standing == LeaseStanding::Over {
-            return;
+            return false;
         }
         volume.lease_end = NEVER;
         volume.lease.standing = LeaseStanding::Over;
@@ -220,7 +241,7 @@ impl Cache {
             let ticket = self.drop_range(span.base..span.base + span.length, Then::Nothing);
             self.volumes[id].lease.drop = Some(ticket);
         }
-        self.outbox.events.push(Event::LeaseOver(id));
+        true
     }
 
     /// A record as it is to be on the device: of a volume that is there and has a lease, it says

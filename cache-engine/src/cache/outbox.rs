@@ -46,6 +46,8 @@ pub enum Event {
     Disown,
     /// A volume's lease is over: its requests go to the origin, and what was cached is dropped.
     LeaseOver(VolumeId),
+    /// A volume's origin is another device now: nothing that was cached of it is served any more.
+    AnotherOrigin(VolumeId),
     /// A volume's lease counts, where none did before: the cache is used from now on.
     LeaseHeld(VolumeId),
     /// Requests for the cache device from now on are for the new one.

@@ -27,6 +27,7 @@ use crate::cache::policy::PolicySettings;
 use crate::cache::{Event, Statistics, Ticket, VolumeId};
 use crate::volume::CacheEngine;
 use nvme_fabric::driver::Association;
+use nvme_fabric::host::paths::Settings as PathSettings;
 
 /// Requests under way at the most: more than a server has clients.
 pub const WAITING_MAX: usize = 64;
@@ -47,6 +48,12 @@ pub trait ServedVolume {
     fn association(&self) -> Option<Association> {
         None
     }
+    /// What holds for the paths to its origin; none where it is on this machine.
+    fn path_settings(&self) -> Option<PathSettings> {
+        None
+    }
+    /// Changes that, where there are paths.
+    fn set_path_settings(&mut self, _: PathSettings) {}
     /// Bytes that its origin has by its own telling; none where it has to be asked. Cheap: it is
     /// looked at in every poll.
     fn told_size(&self) -> Option<u64> {
@@ -212,6 +219,7 @@ impl<Origin: BlockQueue, CacheDevice: BlockQueue, Reply> Executor<Origin, CacheD
             Request::Set { settings } => self.set(&settings),
             Request::Mode { volume, mode } => self.mode(&volume, &mode),
             Request::MissRatio {} => self.miss_ratio(),
+            Request::SetPaths { volume, settings } => self.set_paths(&volume, &settings),
             Request::Flush { volume } => return self.flush(&volume, reply),
             Request::Invalidate { volume, range } => {
                 return match self.invalidate(&volume, range) {
@@ -432,6 +440,7 @@ fn changed(
 }
 
 mod lease;
+mod paths;
 mod resize;
 #[cfg(test)]
 mod tests;

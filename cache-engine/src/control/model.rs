@@ -82,6 +82,15 @@ pub enum Request {
         /// Name of the volume.
         volume: String,
     },
+    /// Changes times and policy of the paths to a volume's origin, all or none, until the service
+    /// ends. Answer: [`Answer::Paths`].
+    SetPaths {
+        /// Name of the volume.
+        volume: String,
+        /// Values by name, as an origin's address has them: `iopolicy`, `ctrl-loss-tmo`,
+        /// `fast-io-fail-tmo`, `reconnect-delay`, `keep-alive-tmo`. Those not named stay.
+        settings: BTreeMap<String, String>,
+    },
     /// Serves another volume from now on, until the service ends. Answer: [`Answer::Added`].
     AddVolume {
         /// What it is.
@@ -184,6 +193,8 @@ pub enum Answer {
     Added(Added),
     /// A miss-ratio curve.
     MissRatio(Curve),
+    /// Times and policy of a volume's paths that are in force now.
+    Paths(PathTimes),
     /// How it stands with a volume's lease now.
     Lease(LeaseStatus),
     /// How a target is.
@@ -355,6 +366,8 @@ pub struct AssociationStatus {
     pub queue_entries: u16,
     /// How long the controller waits for a sign of this host; 0 for ever.
     pub keep_alive_ms: u64,
+    /// What holds for its paths; of the time above, from the next association on.
+    pub settings: PathTimes,
     /// Seconds since it came up; absent before.
     pub live_seconds: Option<f64>,
     /// Events heard of the controller.
@@ -368,6 +381,23 @@ pub struct AssociationStatus {
     /// The paths to the namespace, as they were given; none from servers that do not tell.
     #[serde(default)]
     pub paths: Vec<PathReport>,
+}
+
+/// Times and policy of the paths to a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathTimes {
+    /// How commands are spread over equally good paths.
+    pub iopolicy: String,
+    /// After how long a lost path is given up; absent for never.
+    pub ctrl_loss_ms: Option<u64>,
+    /// How long requests wait while there is no path; absent for until all are given up.
+    pub fast_io_fail_ms: Option<u64>,
+    /// The pause before the first attempt to reconnect; each further one is twice as long.
+    pub reconnect_delay_min_ms: u64,
+    /// The longest pause.
+    pub reconnect_delay_max_ms: u64,
+    /// How long a silent peer is borne, by associations made from now on; 0 for ever.
+    pub keep_alive_ms: u64,
 }
 
 /// How one of the paths to an origin is.
@@ -501,6 +531,10 @@ mod tests {
             Request::RemoveVolume { volume: volume(), forget: true },
             Request::ReplaceCache { device: "/dev/x".into(), size: None, force_format: false },
             Request::Lease { volume: volume(), until_ns: u64::MAX },
+            Request::SetPaths {
+                volume: volume(),
+                settings: [("iopolicy".to_owned(), "latency".to_owned())].into(),
+            },
             Request::Target { call: TargetCall::Status {} },
             Request::Target {
                 call: TargetCall::Create {
@@ -532,6 +566,7 @@ mod tests {
             }),
             Answer::error("no"),
             Answer::Lease(LeaseStatus { state: "held".into(), seconds_left: Some(12.5) }),
+            Answer::Paths(PathTimes { ctrl_loss_ms: Some(30_000), ..PathTimes::default() }),
             Answer::Settings(Settings {
                 settings: [("pin".to_owned(), "none".to_owned())].into(),
                 unknown_volumes: vec!["vm".into()],

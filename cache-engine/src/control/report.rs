@@ -3,14 +3,15 @@
 use super::executor::Named;
 use super::model::{
     AssociationStatus, CacheStatus, ClassStatus, Counters, LeaseStatus, Loading, Memory,
-    PathReport, Status, VolumeStatus,
+    PathReport, PathTimes, Status, VolumeStatus,
 };
 use crate::cache::policy::{Budget, Occupancy, PolicyStatistics};
 use crate::cache::{Cache, LeaseStanding, VolumeId};
 use block_io::Timestamp;
 use nvme_fabric::driver::Association;
-use nvme_fabric::host::paths::PathStatus;
+use nvme_fabric::host::paths::{PathStatus, Settings as PathSettings};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub(super) fn status(cache: Option<&Cache>, volumes: &[Named], now: Timestamp) -> Status {
     Status {
@@ -76,14 +77,34 @@ fn volume_status(cache: Option<&Cache>, named: &Named, now: Timestamp) -> Volume
         lease: place.and_then(|(cache, id)| lease(cache, id)),
         in_doubt: place.is_some_and(|(cache, id)| cache.is_in_doubt(id)),
         fault: volume.fault(),
-        association: volume.association().map(|one| association_status(one, now)),
+        association: volume
+            .association()
+            .zip(volume.path_settings())
+            .map(|(one, settings)| association_status(one, &settings, now)),
         in_flight: volume.in_flight() as u64,
         hit_ratio: place.and_then(|_| statistics.hit_ratio()),
         statistics: counters(statistics.named()),
     }
 }
 
-fn association_status(one: Association, now: Timestamp) -> AssociationStatus {
+/// Times and policy of paths.
+pub(super) fn path_times(settings: &PathSettings) -> PathTimes {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    PathTimes {
+        iopolicy: settings.policy.name().to_owned(),
+        ctrl_loss_ms: settings.controller_loss.map(ms),
+        fast_io_fail_ms: settings.fast_io_fail.map(ms),
+        reconnect_delay_min_ms: ms(settings.reconnect_delay_min),
+        reconnect_delay_max_ms: ms(settings.reconnect_delay_max),
+        keep_alive_ms: ms(settings.keep_alive),
+    }
+}
+
+fn association_status(
+    one: Association,
+    settings: &PathSettings,
+    now: Timestamp,
+) -> AssociationStatus {
     AssociationStatus {
         transport: "tcp".to_owned(),
         address: one.address,
@@ -97,6 +118,7 @@ fn association_status(one: Association, now: Timestamp) -> AssociationStatus {
         io_queues: one.io_queues,
         queue_entries: one.queue_entries,
         keep_alive_ms: u64::try_from(one.keep_alive.as_millis()).unwrap_or(u64::MAX),
+        settings: path_times(settings),
         live_seconds: one.live_since.map(|since| now.since(since).as_secs_f64()),
         events_heard: one.events_heard,
         namespace_changes: one.namespace_changes,

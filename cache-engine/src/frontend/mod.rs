@@ -3,3 +3,4 @@
 //! A frontend serves any [`block_io::BlockQueue`]; it knows nothing of caching.
 
 pub mod nbd;
+pub mod nvme;

@@ -107,6 +107,9 @@ impl<Origin: BlockQueue> Side<Origin> {
         if self.interruptions.settled != told.settled {
             cache.settled(id);
         }
+        if self.interruptions.replaced != told.replaced {
+            cache.origin_replaced(now, id);
+        }
         if was_lost {
             cache.interrupted(id);
         }

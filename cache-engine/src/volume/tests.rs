@@ -168,3 +168,29 @@ fn a_range_is_in_doubt_until_every_lost_way_is_settled_and_not_only_lost_again()
     bench.turn();
     assert!(!is_in_doubt(&bench));
 }
+
+#[test]
+fn nothing_that_was_cached_is_served_once_the_origin_is_another_device() {
+    let mut bench = Bench::new();
+    let read = |bench: &Bench| Request::read(RequestId(3), 0, bench.pool.allocate(4096));
+    let hits = |bench: &Bench| bench.volume.statistics().read_hits;
+    while hits(&bench) == 0 {
+        assert_eq!(bench.run(read(&bench)), Ok(()));
+    }
+    bench.fate.fails.set(Some(IoError::ConnectionLost));
+    bench.lose();
+    assert_eq!(bench.run(read(&bench)), Ok(()), "a hit of an origin that may come back");
+    bench.fate.fails.set(Some(IoError::DeviceChanged));
+    let told = bench.fate.interruptions.get();
+    bench.fate.interruptions.set(Interruptions { replaced: told.replaced + 1, ..told });
+    bench.turn();
+    let before = hits(&bench);
+    assert_eq!(bench.run(read(&bench)), Err(IoError::DeviceChanged));
+    let event = Event::AnotherOrigin(bench.volume.id());
+    assert!(bench.volume.engine().take_event(&event), "people are told");
+    bench.fate.fails.set(None);
+    for _ in 0..3 {
+        assert_eq!(bench.run(read(&bench)), Ok(()), "of the origin");
+    }
+    assert_eq!(hits(&bench), before, "and nothing is cached of it");
+}

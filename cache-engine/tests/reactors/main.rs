@@ -5,20 +5,19 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "../../src/bin/forebay/demo/client.rs"]
-#[allow(dead_code, reason = "the demo uses all of it")]
-mod client;
+#[path = "../running/mod.rs"]
+mod running;
 
 mod load;
 
-use std::io::{BufRead, BufReader, Read};
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
 
-use client::Client;
 use load::Ledger;
-use rustix::process::{Pid, Signal, kill_process};
+use running::client::{self, Client};
+use running::{Folder, Running, command, statistics};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const SIZE: u64 = 8 << 20;
@@ -26,19 +25,20 @@ const CLIENTS: u64 = 6;
 /// More than any test lets its clients ask for before it stops them.
 const UNTIL_TOLD: u64 = u64::MAX;
 
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("FOREBAY_SOCKET").env_remove("XDG_RUNTIME_DIR");
-    command
-}
-
 /// A folder with origins of zeroes, caches, sockets and what the host notes.
-struct Machine(tempfile::TempDir);
+struct Machine(Folder);
+
+impl Deref for Machine {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.0
+    }
+}
 
 impl Machine {
     fn new() -> Self {
-        let machine = Self(tempfile::tempdir().expect("a folder"));
+        let machine = Self(Folder::new());
         ["one", "two"].iter().for_each(|name| machine.resize(name, SIZE));
         machine
     }
@@ -46,22 +46,6 @@ impl Machine {
     fn resize(&self, name: &str, size: u64) {
         let file = std::fs::File::options().create(true).append(true).open(self.path(name));
         file.and_then(|file| file.set_len(size)).expect("room");
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().expect("UTF-8").to_owned()
-    }
-
-    fn origin(&self, name: &str) -> String {
-        format!("file:{}", self.text(name))
-    }
-
-    fn export(&self, name: &str) -> String {
-        format!("nbd+unix:///{name}?socket={}", self.text("nbd"))
     }
 
     /// Serves the volume `one` until it is ready.
@@ -76,12 +60,9 @@ impl Machine {
             ["--control", &control],
             ["--stats", "json"],
         ];
-        let mut child = command(&[run.as_flattened(), more].concat()).spawn().expect("it starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let mut ready = String::new();
-        stdout.read_line(&mut ready).expect("readable");
-        assert!(ready.starts_with("ready one "), "{ready}");
-        Service { machine: self, child, stdout }
+        let running = self.run(&[run.as_flattened(), more].concat(), 1);
+        assert!(running.ready[0].starts_with("ready one "), "{:?}", running.ready);
+        Service { machine: self, running }
     }
 
     /// The same with a cache that is smaller than the volume.
@@ -102,30 +83,20 @@ impl Machine {
 /// A running service.
 struct Service<'machine> {
     machine: &'machine Machine,
-    child: Child,
-    stdout: BufReader<ChildStdout>,
+    running: Running,
+}
+
+impl Deref for Service<'_> {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
 }
 
 impl Service<'_> {
-    fn client(&self, export: &str) -> Client {
-        Client::connect(&self.machine.path("nbd"), export).expect("serves")
-    }
-
     fn clients(&self, export: &str) -> Vec<Client> {
         (0..CLIENTS).map(|_| self.client(export)).collect()
-    }
-
-    fn verb(&self, arguments: &[&str]) -> Output {
-        let socket = self.machine.path("control");
-        command(arguments).env("FOREBAY_SOCKET", socket).output().expect("it runs")
-    }
-
-    #[track_caller]
-    fn told(&self, arguments: &[&str]) -> String {
-        let output = self.verb(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     fn add(&self, name: &str) {
@@ -133,20 +104,10 @@ impl Service<'_> {
         self.told(&["volume", "add", name, "--origin", &origin, "--export", &export]);
     }
 
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
-    }
-
     /// Waits for its end, which is in order; gives its statistics.
     #[track_caller]
-    fn ended(mut self) -> Value {
-        let mut said = String::new();
-        self.stdout.read_to_string(&mut said).expect("readable");
-        let mut errors = String::new();
-        self.child.stderr.take().expect("piped").read_to_string(&mut errors).expect("readable");
-        assert!(self.child.wait().expect("it ends").success(), "{errors}");
-        assert!(!errors.contains("did not end"), "{errors}");
-        serde_json::from_str(said.lines().last().expect("statistics")).expect("JSON")
+    fn ended(self) -> Value {
+        statistics(&self.running.ended().0)
     }
 
     #[track_caller]
@@ -157,7 +118,7 @@ impl Service<'_> {
 
     /// Nanoseconds of processor time that each of its reactors has had, by name.
     fn reactors(&self) -> Vec<(String, u64)> {
-        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = format!("/proc/{}/task", self.id());
         let tasks = std::fs::read_dir(tasks).expect("it runs").map(|task| task.expect("there"));
         let read = |path: PathBuf| std::fs::read_to_string(path).expect("readable");
         let mut reactors: Vec<_> = tasks
@@ -175,17 +136,9 @@ impl Service<'_> {
     /// How many descriptors of a file the process has.
     fn times_open(&self, name: &str) -> usize {
         let path = self.machine.path(name);
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs");
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs");
         let links = open.flatten().filter_map(|one| std::fs::read_link(one.path()).ok());
         links.filter(|link| *link == path).count()
-    }
-}
-
-impl Drop for Service<'_> {
-    fn drop(&mut self) {
-        // Only when a test has failed: whoever has ended already cannot be killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -5,9 +5,8 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "../../src/bin/forebay/demo/client.rs"]
-#[allow(dead_code, reason = "the demo uses all of it")]
-mod client;
+#[path = "../running/mod.rs"]
+mod running;
 
 mod cache_device;
 mod configuration;
@@ -15,16 +14,14 @@ mod growth;
 mod leases;
 mod load;
 mod namespace;
+mod nvme_export;
 mod paths;
 mod restart;
 mod volumes;
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::ops::{Deref, DerefMut};
 
-use client::Client;
-use rustix::process::{Pid, Signal, kill_process};
+use running::{Folder, Running, client, command, refusal};
 use serde_json::Value;
 
 const LINE: u64 = 16 << 10;
@@ -32,40 +29,25 @@ const SIZE: u64 = 4 << 20;
 const LINES: u64 = SIZE / LINE;
 const BLOCK: usize = 4096;
 
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("FOREBAY_SOCKET").env_remove("XDG_RUNTIME_DIR");
-    command
-}
-
 /// A folder with origins, caches, sockets and what the host notes.
-struct Machine(tempfile::TempDir);
+struct Machine(Folder);
+
+impl Deref for Machine {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.0
+    }
+}
 
 impl Machine {
     /// With an origin of its own content for each name.
     fn new(origins: &[&str]) -> Self {
-        let machine = Self(tempfile::tempdir().expect("a folder"));
+        let machine = Self(Folder::new());
         origins
             .iter()
             .for_each(|name| std::fs::write(machine.path(name), content(name)).expect("written"));
         machine
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().expect("UTF-8").to_owned()
-    }
-
-    fn origin(&self, name: &str) -> String {
-        format!("file:{}", self.text(name))
-    }
-
-    fn export(&self, name: &str) -> String {
-        format!("nbd+unix:///{name}?socket={}", self.text("nbd"))
     }
 
     /// Of the configuration file: a cache on the file `cache`, and a control socket.
@@ -96,22 +78,9 @@ impl Machine {
     fn start(&self, configuration: &str) -> Service<'_> {
         std::fs::write(self.path("forebay.toml"), configuration).expect("written");
         let run = ["run", "--config", &self.text("forebay.toml"), "--stats", "json"];
-        let mut child = command(&run).spawn().expect("it starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let mut ready = Vec::new();
-        for _ in 0..configuration.matches("nbd+unix:").count().max(1) {
-            let mut line = String::new();
-            stdout.read_line(&mut line).expect("readable");
-            ready.push(line.trim_end().to_owned());
-        }
-        let mut service =
-            Service { machine: self, child, stdout, stderr, said: String::new(), ready };
-        if !service.ready.iter().all(|line| line.starts_with("ready ")) {
-            service.stderr.read_to_string(&mut service.said).expect("readable");
-            panic!("not ready: {}", service.said);
-        }
-        service
+        let exports = configuration.matches("nbd+unix:").count();
+        let exports = exports + configuration.matches("'nvme+tcp://127.0.0.1:0/").count();
+        Service { machine: self, running: self.run(&run, exports.max(1)) }
     }
 }
 
@@ -128,48 +97,24 @@ fn content(name: &str) -> Vec<u8> {
 /// A running service.
 struct Service<'machine> {
     machine: &'machine Machine,
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    stderr: BufReader<ChildStderr>,
-    said: String,
-    ready: Vec<String>,
+    running: Running,
+}
+
+impl Deref for Service<'_> {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl DerefMut for Service<'_> {
+    fn deref_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
 }
 
 impl Service<'_> {
-    fn client(&self, export: &str) -> Client {
-        Client::connect(&self.machine.path("nbd"), export).expect("serves")
-    }
-
-    /// A verb that talks to it.
-    fn begin(&self, arguments: &[&str]) -> Child {
-        let mut command = command(arguments);
-        command.env("FOREBAY_SOCKET", self.machine.path("control")).spawn().expect("it starts")
-    }
-
-    fn verb(&self, arguments: &[&str]) -> Output {
-        self.begin(arguments).wait_with_output().expect("it ends")
-    }
-
-    #[track_caller]
-    fn told(&self, arguments: &[&str]) -> String {
-        let output = self.verb(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.told(&[arguments, &["--json"]].concat());
-        assert_eq!(text.lines().count(), 1, "one line: {text}");
-        serde_json::from_str(&text).expect("JSON")
-    }
-
-    #[track_caller]
-    fn refused(&self, arguments: &[&str], expected: &str) {
-        refusal(&self.verb(arguments), 1, &[expected]);
-    }
-
     /// Adds a volume on the origin of its name.
     #[track_caller]
     fn add(&self, name: &str) -> Value {
@@ -212,46 +157,15 @@ impl Service<'_> {
         assert!(filled, "never all of {name}");
     }
 
-    #[track_caller]
-    fn wait_until_it_says(&mut self, words: &str) {
-        while !self.said.contains(words) {
-            let count = self.stderr.read_line(&mut self.said).expect("readable");
-            assert!(count > 0, "it ended without `{words}`: {}", self.said);
-        }
-    }
-
     /// Ends it in order: its statistics, and what it said.
     #[track_caller]
-    fn stop(mut self) -> (Value, String) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).expect("readable");
-        self.stderr.read_to_string(&mut self.said).expect("readable");
-        let said = std::mem::take(&mut self.said);
-        assert!(self.child.wait().expect("it ends").success(), "{said}");
+    fn stop(self) -> (Value, String) {
+        let (statistics, said) = self.running.stop_counted();
         assert!(!said.contains("not stopped in order, its"), "{said}");
-        let last = rest.lines().last().expect("statistics");
-        (serde_json::from_str(last).expect("JSON"), said)
+        (statistics, said)
     }
 
-    fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
+    fn kill(self) {
+        self.running.kill();
     }
-}
-
-impl Drop for Service<'_> {
-    fn drop(&mut self) {
-        // Only when a test has failed: whoever has ended already cannot be killed.
-        let _ = self.child.kill();
-    }
-}
-
-#[track_caller]
-fn refusal(output: &Output, code: i32, expected: &[&str]) {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    assert!(expected.iter().all(|words| text.contains(words)), "{expected:?} in {text}");
-    assert!(output.stdout.is_empty(), "standard output is for results");
 }

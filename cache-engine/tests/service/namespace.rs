@@ -55,6 +55,11 @@ impl Running {
 
     /// A namespace of [`SIZE`] bytes on a device of twice as many; always the same one.
     pub(super) fn start_at(listen: SocketAddr) -> Self {
+        Self::start_as(listen, 3)
+    }
+
+    /// The namespace with this number.
+    fn start_as(listen: SocketAddr, number: u8) -> Self {
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let config = ReactorConfig { pool: PoolLayout::HEAP, ..ReactorConfig::default() };
@@ -62,7 +67,8 @@ impl Running {
             let device = MemoryDevice::new(2 * SIZE).expect("a size");
             let name = Nqn::new(SUBSYSTEM).expect("well formed");
             let mut subsystem = Subsystem::new(name, "1").expect("a serial number");
-            let namespace = Namespace::new(Geometry::new(SIZE), HostId([3; 16])).expect("good");
+            let namespace =
+                Namespace::new(Geometry::new(SIZE), HostId([number; 16])).expect("good");
             subsystem.add_namespace(namespace).expect("room");
             let mut target = Target::new(Settings::default()).expect("good settings");
             target.add_subsystem(subsystem).expect("a free name");
@@ -152,6 +158,43 @@ fn an_origin_alone_grows_although_nobody_can_ask() {
     assert_eq!(after.capacity(), 2 * SIZE);
     write(&mut after, 2 * SIZE - 4096, &[9; 4096]);
     after.disconnect().expect("sent");
+    service.stop();
+    target.stop();
+}
+
+#[test]
+fn no_hit_is_served_once_another_namespace_is_found_where_the_origin_was() {
+    let machine = Machine::new(&[]);
+    let target = Running::start();
+    let address = target.address;
+    let volume = target.volume(&machine).replace("tmo=0'", "tmo=0&reconnect-delay=1'");
+    let mut service = machine.start(&(machine.head("cache") + &volume));
+    let mut client = service.client("a");
+    write(&mut client, 0, &[7; 4096]);
+    target.stop();
+    service.wait_until_it_says("volume 'a': the origin is lost, its requests fail");
+    assert_eq!(read(&mut client, 0, 4096), [7; 4096], "a hit: the origin may come back");
+
+    let other = Running::start_as(address, 4);
+    service.wait_until_it_says("volume 'a': its origin is another device now");
+    client.read(1, 0, 4096);
+    client.send().expect("sent");
+    assert_ne!(client.reply().expect("answered").error, 0, "not a byte of the one before");
+    let fault = service.volume("a")["fault"].as_str().expect("there is one").to_owned();
+    assert!(fault.contains("another namespace: its UUID is 04040404"), "{fault}");
+    client.disconnect().expect("sent");
+    other.stop();
+
+    // The one before is back, and nothing that was cached of it is used before it is added again.
+    let target = Running::start_at(address);
+    service.told(&["volume", "remove", "a"]);
+    let uri = volume.split("origin = '").nth(1).and_then(|rest| rest.split('\'').next());
+    let (origin, export) = (uri.expect("a URI"), machine.export("a"));
+    let added = service.json(&["volume", "add", "a", "--origin", origin, "--export", &export]);
+    assert_eq!(added["start"], "cold");
+    let mut client = service.client("a");
+    assert_eq!(read(&mut client, 0, 4096), [0; 4096], "what this target has");
+    client.disconnect().expect("sent");
     service.stop();
     target.stop();
 }

@@ -15,7 +15,7 @@ fn hosts_prove_who_they_are_to_every_subsystem_and_encrypt_what_they_say() {
         assert!(made.expect("it ends").status.success());
     }
     let keys = machine.path("keys");
-    std::fs::write(&keys, format!("{HOST} {KEY}\n")).expect("written");
+    std::fs::write(&keys, format!("{HOST} {KEY}\n{OTHER} {KEY}\n")).expect("written");
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).expect("set");
     let (key, host, controller) =
         (machine.text("keys"), machine.text("host"), machine.text("controller"));
@@ -31,7 +31,7 @@ fn hosts_prove_who_they_are_to_every_subsystem_and_encrypt_what_they_say() {
     let volume = format!("{PREFIX}:pg");
     service.told(&["create", "pg", "--size", "16M"]);
     service.told(&["allow", "pg", HOST]);
-    let port = service.places[0].rsplit_once(':').expect("a port").1.to_owned();
+    let port = service.port();
     let identify = |nqn: &str, name: &str, more: &str| {
         let uri = format!("nvme+tcp://127.0.0.1:{port}/{nqn}?hostnqn={name}{more}");
         command(&["nvme", "identify", &uri]).output().expect("it ends")
@@ -50,6 +50,8 @@ fn hosts_prove_who_they_are_to_every_subsystem_and_encrypt_what_they_say() {
         let other = format!("{tls}&dhchap-secret-file={host}&dhchap-ctrl-secret-file={stranger}");
         refusal(&identify(nqn, HOST, &other), 1, "authentication");
     }
-    refusal(&identify(SUBSYSTEM, OTHER, &(secrets + &tls)), 1, "no key for the host");
+    refusal(&identify(SUBSYSTEM, OTHER, &tls), 1, "Connect Invalid Host");
+    let unknown = format!("{PREFIX}:unknown");
+    refusal(&identify(SUBSYSTEM, &unknown, &(secrets + &tls)), 1, "no key for the host");
     service.stop();
 }

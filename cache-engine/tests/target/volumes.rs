@@ -86,7 +86,7 @@ fn a_volume_that_is_deleted_is_gone_and_its_number_is_not_given_out_again() {
     let machine = Machine::new();
     let configuration = machine.head() + &subsystem(&machine, "");
     let service = machine.start(&configuration);
-    let create = |service: &super::Service<'_>, name| {
+    let create = |service: &super::Service, name| {
         let made = service.json(&["create", name, "--size", "1M", "--subsystem", SUBSYSTEM]);
         made["served"]["namespace_id"].as_u64().expect("a number")
     };

@@ -390,7 +390,9 @@ impl BlockQueue for NamespaceQueue {
 
     fn interruptions(&self) -> Interruptions {
         let driver = self.device.driver.borrow();
-        Interruptions { lost: driver.machine.losses(), settled: driver.machine.fences() }
+        let paths = &driver.machine;
+        let (lost, settled) = (paths.losses(), paths.fences());
+        Interruptions { lost, settled, replaced: paths.replacements() }
     }
 }
 

@@ -7,16 +7,17 @@
 //! blocks the reactor for as long as the folder's disk takes to make a page durable; registering
 //! with persistence is rare enough for that.
 //!
-//! Absent: removing the files of namespaces that are gone.
+//! Absent: keeping two processes from one folder; each namespace must be served by one alone.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use block_io::{DeviceError, IoError};
 
 use crate::spec::nqn::HostId;
-use crate::target::{ReservationImage, Target};
+use crate::target::{Namespace, ReservationImage, Target};
 
 /// A folder of images.
 #[derive(Clone, Debug)]
@@ -25,12 +26,13 @@ pub struct ReservationFiles {
 }
 
 impl ReservationFiles {
-    /// Images in `folder`, which is made if need be.
+    /// Images in `folder`, which is made if need be, for its owner alone.
     ///
     /// # Errors
     /// When it cannot be made: the folder and why.
     pub fn new(folder: &Path) -> Result<Self, DeviceError> {
-        fs::create_dir_all(folder).map_err(|error| failed(folder, "made", &error))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| failed(folder, "made", &error))?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -47,6 +49,34 @@ impl ReservationFiles {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(&path, "read", &error)),
+        }
+    }
+
+    /// The namespace with what was kept of its reservations, and whose reservations are kept from
+    /// now on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); when the file is cut short or another namespace's: its name, the
+    /// line and what would be right.
+    pub fn restore(&self, namespace: Namespace) -> Result<Namespace, DeviceError> {
+        let uuid = namespace.uuid();
+        let image = self.read(uuid)?;
+        namespace
+            .with_kept_reservations(image.as_deref())
+            .map_err(|error| DeviceError::with_source(self.path(uuid).display().to_string(), error))
+    }
+
+    /// Removes the image of a namespace that is gone for good; that there is none is no failure.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget(&self, uuid: HostId) -> Result<(), DeviceError> {
+        let path = self.path(uuid);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed(&path, "removed", &error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -100,11 +130,17 @@ mod tests {
             files.write(&image).expect("written");
             assert_eq!(files.read(uuid).expect("read").as_deref(), Some(text));
         }
+        let other = Namespace::new(block_io::Geometry::new(1 << 20), uuid).expect("good");
+        let error = files.restore(other).expect_err("no image").to_string();
+        assert!(error.contains(&format!("{uuid}.reservation")), "{error}");
         assert_eq!(
             fs::read_dir(&folder).expect("a folder").count(),
             1,
             "nothing is left beside it"
         );
+        files.forget(uuid).expect("removed");
+        files.forget(uuid).expect("twice is once");
+        assert_eq!(files.read(uuid).expect("nothing any more"), None);
         fs::remove_dir_all(&folder).expect("removed");
     }
 }

@@ -137,7 +137,7 @@ impl Engine {
                 Event::Done(ticket) => self.done.push(ticket),
                 Event::Stopped => self.stopped = true,
                 Event::Replaced => self.take_new_device(),
-                Event::LeaseHeld(_) | Event::LeaseOver(_) => {}
+                Event::LeaseHeld(_) | Event::LeaseOver(_) | Event::AnotherOrigin(_) => {}
             }
         }
         let deadline = self.clock.deadline(self.engine.next_deadline(), self.world.now());

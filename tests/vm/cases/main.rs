@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `harness` | the harness and cases that go wrong |
 //! | `authentication` | hosts and targets that prove themselves |
+//! | `exported` | the kernel's host and volumes of `forebay run`; reservations that persist |
 //! | `kernel_host` | the kernel's NVMe/TCP host and `forebay target` |
 //! | `managed` | the kernel's host and our targets, while these are changed |
 //! | `our_host` | our NVMe/TCP host and the kernel's target |
 
 mod authentication;
+mod exported;
 mod harness;
 mod kernel_host;
 mod managed;
@@ -18,8 +20,14 @@ use std::process::ExitCode;
 
 use forebay_vm::Case;
 
-const CASES: &[&[Case]] =
-    &[harness::CASES, kernel_host::CASES, our_host::CASES, authentication::CASES, managed::CASES];
+const CASES: &[&[Case]] = &[
+    harness::CASES,
+    kernel_host::CASES,
+    our_host::CASES,
+    authentication::CASES,
+    managed::CASES,
+    exported::CASES,
+];
 
 fn main() -> ExitCode {
     // Once, and for as long as the program runs.

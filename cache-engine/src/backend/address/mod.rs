@@ -6,7 +6,7 @@
 mod endpoint;
 pub mod nvme_paths;
 mod nvme_tcp;
-mod percent;
+pub(crate) mod percent;
 mod size;
 
 pub use endpoint::Endpoint;
@@ -28,7 +28,7 @@ pub struct AddressError {
 }
 
 impl AddressError {
-    fn new(message: String) -> Self {
+    pub(crate) fn new(message: String) -> Self {
         Self { message }
     }
 }

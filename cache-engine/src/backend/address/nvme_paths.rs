@@ -73,6 +73,19 @@ impl PathChoices {
     pub(super) const KEYS: &str =
         "path, iopolicy, ctrl-loss-tmo, fast-io-fail-tmo, reconnect-delay, keep-alive-tmo";
 
+    /// Chooses `value` for `key`, one of those that change while the paths are in use.
+    ///
+    /// # Errors
+    /// Which keys there are, or what the value must be.
+    pub fn choose(&mut self, key: &str, value: &str) -> Result<(), AddressError> {
+        if key != "path" && self.apply(key, value)? {
+            return Ok(());
+        }
+        let changeable = Self::KEYS.strip_prefix("path, ").unwrap_or(Self::KEYS);
+        let key = key.escape_debug();
+        Err(AddressError::new(format!("setting '{key}': must be one of {changeable}")))
+    }
+
     /// Takes `value` for `key`. False for a key that is none of these.
     pub(super) fn apply(&mut self, key: &str, value: &str) -> Result<bool, AddressError> {
         match key {

@@ -9,7 +9,7 @@ use super::AddressError;
 /// # Errors
 /// When a `%` is not followed by two hexadecimal digits, or stands for NUL, which neither a path
 /// nor a name can hold.
-pub(super) fn decode(text: &str, whole: &str) -> Result<Vec<u8>, AddressError> {
+pub(crate) fn decode(text: &str, whole: &str) -> Result<Vec<u8>, AddressError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -45,7 +45,7 @@ pub(super) fn decode(text: &str, whole: &str) -> Result<Vec<u8>, AddressError> {
 }
 
 /// `bytes` as a URI part: letters, digits and `kept` stay, the rest is encoded.
-pub(super) fn encode(bytes: &[u8], kept: &[u8]) -> String {
+pub(crate) fn encode(bytes: &[u8], kept: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || kept.contains(&byte) {

@@ -88,7 +88,7 @@ pub(crate) struct TargetArguments {
     /// File with listeners, subsystems and namespaces; docs/forebay-target.toml has every key
     #[arg(long, value_name = "FILE")]
     #[arg(conflicts_with_all = ["listen", "subsystem", "namespaces", "discovery", "tls_keys"])]
-    #[arg(conflicts_with_all = ["hosts", "controllers", "require_authentication"])]
+    #[arg(conflicts_with_all = ["hosts", "controllers", "require_authentication", "reservations"])]
     pub(crate) config: Option<PathBuf>,
 
     /// Address to serve on; port 0 takes a free one, 4420 where none is given
@@ -103,6 +103,12 @@ pub(crate) struct TargetArguments {
     /// repeated
     #[arg(long = "namespace", value_name = "URI", required_unless_present = "config")]
     pub(crate) namespaces: Vec<OriginAddress>,
+
+    /// Folder where reservations are kept that hosts ask to persist (PTPL), a file a namespace
+    ///
+    /// Without it none persist, and hosts are told so. A namespace in memory has none that do.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) reservations: Option<PathBuf>,
 
     /// Address to serve discovery on; port 8009 where none is given
     #[arg(long, value_name = "HOST:PORT")]

@@ -1,5 +1,6 @@
-//! Serves volumes to NBD clients until told to end, then ends in order: clients first, then what is
-//! in flight, then a last flush of each origin. Further reactors may help ([`crate::reactors`]).
+//! Serves volumes to NBD clients and NVMe/TCP hosts until told to end, then ends in order: clients
+//! first, then what is in flight, then a last flush of each origin. Further reactors may help
+//! ([`crate::reactors`]).
 //!
 //! ```text
 //!   poll ─▶ step: clients, cache, control socket ─▶ a change is asked for? ─▶ changes
@@ -11,13 +12,14 @@
 //! there is one change at a time.
 
 mod changes;
+mod nvme_exports;
 mod opening;
 
 use std::path::Path;
 use std::time::Duration;
 
 use block_io::reactor::{Port, Reactor, Task, Wait};
-use block_io::{Completion, DeviceError, Timestamp};
+use block_io::{BlockQueue, Completion, DeviceError, Timestamp};
 use cache_engine::backend::BackendQueue;
 use cache_engine::cache::{Event, Statistics};
 use cache_engine::control::ControlDesk;
@@ -31,6 +33,7 @@ use crate::reactors::Reactors;
 use crate::run::VolumeSummary;
 use crate::served::ExportedVolume;
 use crate::volume::{CacheReport, ServiceCache, Volume};
+use nvme_exports::NvmeExports;
 
 /// How long the last flush may take: an origin that is gone must not keep the command from ending.
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
@@ -38,10 +41,11 @@ const FLUSH_GRACE: Duration = Duration::from_secs(5);
 /// Asks a service for the counters of each volume, in the order in which they were added.
 pub(crate) type StatisticsRequest = std::sync::mpsc::Sender<Vec<Statistics>>;
 
-/// NBD exports of volumes. Everything but clients and their hits is on this reactor.
-pub(crate) struct NbdService {
+/// Exports of volumes. Everything but clients and their hits is on this reactor.
+pub(crate) struct VolumeService {
     reactor: Reactor,
     server: NbdServer<Volume>,
+    nvme: NvmeExports,
     /// Before the volumes, whom they use: dropped before them.
     reactors: Reactors<Volume>,
     cache: Option<ServiceCache>,
@@ -69,12 +73,13 @@ enum Stage {
     Finished,
 }
 
-impl NbdService {
+impl VolumeService {
     /// A service without volumes, with a cache or none for them.
     pub(crate) fn new(reactor: &Reactor, cache: Option<ServiceCache>) -> Self {
         Self {
             reactor: reactor.clone(),
             server: NbdServer::new(reactor, ServerOptions::default()),
+            nvme: NvmeExports::new(reactor),
             reactors: Reactors::new(reactor),
             cache,
             volumes: Vec::new(),
@@ -148,8 +153,9 @@ impl NbdService {
     fn step(&mut self, now: Timestamp) -> bool {
         self.volumes.iter_mut().for_each(ExportedVolume::tell_fault);
         let mut progress = self.server.poll(now);
+        progress |= self.nvme.poll(now);
         progress |= self.reactors.poll(now);
-        // Whoever is exported is polled by the server.
+        // Whoever is exported is polled by its servers.
         for volume in self.volumes.iter_mut().filter(|volume| !volume.is_exported) {
             progress |= volume.poll(now, &mut self.completions);
         }
@@ -158,11 +164,22 @@ impl NbdService {
             progress |= desk.poll(now);
             desk.take_notices().iter().for_each(output::notice);
             if desk.take_resized() {
-                self.server.refresh_exports();
-                self.reactors.refresh();
+                self.refresh_exports();
             }
         }
         progress
+    }
+
+    /// Volumes may have other sizes now.
+    fn refresh_exports(&mut self) {
+        self.server.refresh_exports();
+        self.reactors.refresh();
+        let volumes = &self.volumes;
+        let found = |name: &str| volumes.iter().find(|volume| volume.plan.name == name);
+        let told = self.nvme.refresh(|name| found(name).map(|volume| volume.queue().geometry()));
+        if let Err(error) = told {
+            output::notice(format_args!("hosts are not told of a volume's new size: {error}"));
+        }
     }
 
     fn poll_cache(&mut self, now: Timestamp) -> bool {
@@ -234,6 +251,7 @@ impl NbdService {
         if matches!(self.stage, Stage::Serving) {
             self.stage = Stage::Closing;
             self.server.shutdown();
+            self.nvme.shut_down();
             self.reactors.shut_down();
         }
     }
@@ -276,7 +294,7 @@ impl NbdService {
     }
 }
 
-impl Daemon for NbdService {
+impl Daemon for VolumeService {
     fn close(&self, reactor: &Reactor) -> Result<(), Failure> {
         if let Some(cache) = &self.cache {
             let left: Vec<_> = self.volumes.iter().filter_map(ExportedVolume::left).collect();
@@ -287,7 +305,7 @@ impl Daemon for NbdService {
     }
 }
 
-impl Task for NbdService {
+impl Task for VolumeService {
     fn poll(&mut self, now: Timestamp) -> bool {
         let mut progress = self.poll_control(now);
         if self.reactors.failure().is_some() {
@@ -299,7 +317,8 @@ impl Task for NbdService {
                 if matches!(self.stage, Stage::Serving) {
                     progress |= self.change();
                 }
-                if self.server.is_finished() && self.reactors.is_finished() {
+                let have_left = self.server.is_finished() && self.nvme.is_finished();
+                if have_left && self.reactors.is_finished() {
                     self.begin_flush();
                     progress = true;
                 }

@@ -9,6 +9,7 @@ use cache_engine::cache::{Statistics, VolumeId};
 use cache_engine::control::executor::ServedVolume;
 use cache_engine::volume::attach::Left;
 use nvme_fabric::driver::Association;
+use nvme_fabric::host::paths::Settings as PathSettings;
 
 use crate::output;
 use crate::run::VolumeSummary;
@@ -186,6 +187,18 @@ impl ServedVolume for Served {
 
     fn association(&self) -> Option<Association> {
         self.0.with_queue(|volume| volume.origin().association())
+    }
+
+    fn path_settings(&self) -> Option<PathSettings> {
+        self.0.with_queue(|volume| Some(volume.origin().namespace()?.settings()))
+    }
+
+    fn set_path_settings(&mut self, settings: PathSettings) {
+        self.0.with_queue(|volume| {
+            if let Some(namespace) = volume.origin().namespace() {
+                namespace.set_settings(settings);
+            }
+        });
     }
 
     fn told_size(&self) -> Option<u64> {

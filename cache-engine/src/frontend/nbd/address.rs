@@ -67,7 +67,11 @@ impl FromStr for ExportAddress {
     fn from_str(uri: &str) -> Result<Self, AddressError> {
         let wrong = |what: String| AddressError(format!("export '{uri}': {what}"));
         let (scheme, rest) = uri.split_once("://").ok_or_else(|| {
-            wrong("no scheme; write nbd://HOST[:10809]/NAME or nbd+unix:///NAME?socket=PATH".into())
+            wrong(
+                "no scheme; write nbd://HOST[:10809]/NAME, nbd+unix:///NAME?socket=PATH or \
+                 nvme+tcp://HOST[:4420]/SUBNQN"
+                    .into(),
+            )
         })?;
         if rest.contains('#') {
             return Err(wrong("a fragment ('#') means nothing here; write '%23' in a name".into()));
@@ -85,7 +89,7 @@ impl FromStr for ExportAddress {
             "nbd" => tcp(authority, query),
             "nbd+unix" => unix(authority, query),
             "nbds" | "nbds+unix" => Err(format!("scheme '{scheme}': TLS is not supported yet")),
-            other => Err(format!("scheme '{other}': must be nbd or nbd+unix")),
+            other => Err(format!("scheme '{other}': must be nbd, nbd+unix or nvme+tcp")),
         };
         Ok(Self { transport: transport.map_err(wrong)?, name })
     }

@@ -89,6 +89,7 @@ pub struct Paths {
     is_ending: bool,
     losses: u64,
     fences: u64,
+    replacements: u64,
 }
 
 impl Paths {
@@ -128,6 +129,7 @@ impl Paths {
             is_ending: false,
             losses: 0,
             fences: 0,
+            replacements: 0,
         };
         for options in options {
             paths.add_path(options)?;
@@ -199,7 +201,7 @@ impl Paths {
         self.settings = settings;
         self.chooser.policy = settings.policy;
         for path in &mut self.paths {
-            path.settings_changed(&settings);
+            path.settings_changed(&settings, self.now);
         }
         for queue in self.queues.iter_mut().flatten() {
             queue.requests.set_policy(settings.lost_changes);
@@ -265,6 +267,12 @@ impl Paths {
     /// failed before with their outcome unknown will not be carried out any more.
     pub const fn fences(&self) -> u64 {
         self.fences
+    }
+
+    /// How often another namespace was found where this one was, with no path left to this one:
+    /// when a path came up again, or under an association that is up.
+    pub const fn replacements(&self) -> u64 {
+        self.replacements
     }
 
     /// Everything as data.

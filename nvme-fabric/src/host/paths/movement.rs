@@ -169,6 +169,7 @@ impl Paths {
         let found = Known::of(controller.identity());
         let difference = self.known.as_ref().and_then(|known| known.difference(&found));
         if let Some(difference) = difference {
+            self.replacements += u64::from(!self.is_usable());
             self.paths[number].refuse(&difference);
             return;
         }
@@ -184,7 +185,10 @@ impl Paths {
         };
         let identity = controller.identity();
         self.identity = Some(identity.clone());
-        self.refusal = controller.namespace_refusal();
+        let refusal = controller.namespace_refusal();
+        let is_another = refusal == Some(IoError::DeviceChanged) && refusal != self.refusal;
+        self.replacements += u64::from(is_another);
+        self.refusal = refusal;
         for queue in self.queues.iter_mut().flatten() {
             queue.requests.refuse(self.refusal);
         }

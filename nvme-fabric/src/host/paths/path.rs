@@ -343,7 +343,9 @@ impl Path {
         }
     }
 
-    pub(super) fn settings_changed(&mut self, settings: &Settings) {
+    pub(super) fn settings_changed(&mut self, settings: &Settings, now: Timestamp) {
+        // Whoever asks for short pauses does not mean after the long one that has begun.
+        self.attempt_at = self.attempt_at.min(now + settings.reconnect_delay_max);
         if let Some(controller) = &mut self.controller {
             controller.set_deadlines(settings.command_timeout, settings.abort_time);
             if let Some(geometry) = &controller.identity().geometry {

@@ -11,7 +11,8 @@ use crate::host::requests::retry::LostChanges;
 pub struct Settings {
     /// Pause before the first attempt to reconnect; each further one is twice as long.
     pub reconnect_delay_min: Duration,
-    /// The longest pause. The actual one is half of it to all of it, by chance.
+    /// The longest pause. The actual one is half of it to all of it, by chance. One that has begun
+    /// ends after a shorter one, when it is changed.
     pub reconnect_delay_max: Duration,
     /// For so long without any usable path requests wait; then they fail, and later ones at once,
     /// until there is a path again. Absent: they wait until every path is given up.

@@ -137,6 +137,31 @@ Examples:
     /// From the end of a lease on nothing that is cached is served: requests go to the origin. A
     /// renewal before the end moves it; one that comes later is another lease, on a cold cache.
     Lease(LeaseArguments),
+    /// Change times and policy of the paths to a volume's origin, until the service ends
+    ///
+    /// The names are those of an origin's address: iopolicy (round-robin, queue-depth or latency),
+    /// and in seconds ctrl-loss-tmo, fast-io-fail-tmo (-1 for never), reconnect-delay and
+    /// keep-alive-tmo, which holds for associations made from now on. forebay nvme list shows what
+    /// is in force.
+    #[command(after_long_help = "\
+Examples:
+  forebay volume set pg ctrl-loss-tmo=30 iopolicy=latency
+  forebay volume set pg fast-io-fail-tmo=-1 --json")]
+    Set {
+        /// Name of the volume
+        volume: String,
+
+        /// Settings; all of them change, or none
+        #[arg(value_name = "NAME=VALUE", required = true, value_parser = path_setting)]
+        settings: Vec<(String, String)>,
+
+        /// Answer for programs: the settings in force, one line of JSON
+        #[arg(long)]
+        json: bool,
+
+        #[command(flatten)]
+        socket: SocketArgument,
+    },
     /// Take the size that a volume's origin has now
     ///
     /// Clients that are connected keep the size that they were told, for NBD has no way to tell
@@ -182,6 +207,12 @@ pub(crate) struct MissRatioArguments {
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) =
         text.split_once('=').ok_or("must be NAME=VALUE, such as admission=second-miss")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn path_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or("must be NAME=VALUE, such as ctrl-loss-tmo=30")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 

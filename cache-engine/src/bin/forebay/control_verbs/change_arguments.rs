@@ -34,7 +34,8 @@ pub(crate) struct AddArguments {
     #[arg(long, value_name = "URI")]
     pub(super) origin: String,
 
-    /// Where to serve it: nbd+unix:///NAME?socket=PATH or nbd://HOST[:10809]/NAME; may be repeated
+    /// Where to serve it: nbd+unix:///NAME?socket=PATH, nbd://HOST[:10809]/NAME or
+    /// nvme+tcp://HOST[:4420]/SUBNQN?nsid=1; may be repeated
     #[arg(long = "export", value_name = "URI", required = true)]
     pub(super) exports: Vec<String>,
 

@@ -10,6 +10,7 @@ mod arguments;
 mod change_arguments;
 mod lease;
 mod miss_ratio;
+pub(crate) mod paths;
 mod status;
 mod target;
 mod target_arguments;
@@ -62,6 +63,9 @@ pub(crate) fn volume(verb: &VolumeVerb) -> Result<(), Failure> {
         VolumeVerb::Add(arguments) => return add(arguments),
         VolumeVerb::Remove(arguments) => return remove(arguments),
         VolumeVerb::Lease(arguments) => return lease::run(arguments),
+        VolumeVerb::Set { volume, settings, json, socket } => {
+            return paths::set(socket, volume, settings, *json);
+        }
         VolumeVerb::Mode { volume, mode, socket } => {
             let request = Request::Mode { volume: volume.clone(), mode: mode.to_string() };
             (socket, request, volume, format!("is {mode} from now on"))

@@ -24,7 +24,7 @@ use crate::arguments::SecretArguments;
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::run::plan::{CachePlan, VolumePlan};
-use crate::serve::{NbdService, StatisticsRequest};
+use crate::serve::{StatisticsRequest, VolumeService};
 use crate::target::TargetService;
 use crate::volume::{ServiceCache, random_identity};
 
@@ -166,7 +166,7 @@ fn target(
     let file = Backend::open(&OriginAddress::File(settings.namespace.clone()), reactor)?;
     let namespaces = vec![("demo".to_owned(), file.delayed(settings.latency))];
     let secrets = SecretArguments::default();
-    let mut target = TargetService::open(reactor, subsystem, namespaces, &secrets, control)?;
+    let mut target = TargetService::open(reactor, subsystem, namespaces, &secrets, None, control)?;
     let address = target.listen((Ipv4Addr::LOCALHOST, 0).into(), Service::Subsystems)?;
     Ok((target, address))
 }
@@ -177,7 +177,7 @@ fn volumes(
     origin: &OriginAddress,
     reactor: &Reactor,
     control: Control<StatisticsRequest>,
-) -> Result<NbdService, Failure> {
+) -> Result<VolumeService, Failure> {
     let cache = CachePlan {
         has_curve: true,
         address: CacheAddress::File(settings.cache.clone()),
@@ -190,7 +190,7 @@ fn volumes(
         state: Some(settings.cache.with_extension("state")),
     };
     let cache = ServiceCache::open(&cache, reactor)?;
-    let mut service = NbdService::new(reactor, Some(cache));
+    let mut service = VolumeService::new(reactor, Some(cache));
     let generation = Generation::new("demo")
         .map_err(|error| Failure::because("the demo's generation", error))?;
     // An association each, so that neither waits for the other's requests.

@@ -1,9 +1,10 @@
-//! `forebay nvme list`: the paths of a running service, a line each; as JSON an object a volume.
+//! `forebay nvme list`: the paths of a running service, a line each, and what holds for those of
+//! each volume; as JSON an object a volume.
 
 use cache_engine::control::model::{Answer, AssociationStatus, PathReport, Request, VolumeStatus};
 use serde_json::Value;
 
-use crate::control_verbs::{SocketArgument, ask, json, unexpected};
+use crate::control_verbs::{SocketArgument, ask, json, paths, unexpected};
 use crate::failure::Failure;
 use crate::output::{self, table};
 
@@ -36,12 +37,16 @@ pub(super) fn run(socket: &SocketArgument, as_json: bool) -> Result<(), Failure>
         "reason",
     ];
     let mut shown = table::new(&header, header.len());
+    let names: Vec<&str> = std::iter::once("volume").chain(paths::NAMES).collect();
+    let mut settings = table::new(&names, names.len());
     for (volume, association) in remote {
         for path in &association.paths {
             shown.add_row(row(volume, association, path));
         }
+        let values = paths::values(&association.settings);
+        settings.add_row(std::iter::once(table::printable(&volume.name)).chain(values));
     }
-    output::print(shown)
+    output::print(format_args!("{shown}\n{settings}"))
 }
 
 fn record(volume: &VolumeStatus, association: &AssociationStatus) -> Result<Value, Failure> {

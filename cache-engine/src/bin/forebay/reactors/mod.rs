@@ -1,7 +1,7 @@
 //! Further reactors that serve clients: one a thread, each a guest of every volume.
 //!
 //! ```text
-//!   owner's thread: NbdService                          forebay-core-1, -2, …: Helper
+//!   owner's thread: VolumeService                       forebay-core-1, -2, …: Helper
 //!     NbdServer ── accepted sockets ──────────────────▶ NbdServer
 //!     Volume ◀─ RemoteServer ◀── requests, answers ───▶ RemoteVolume ─ hits ─▶ its own queue
 //!     Reactors ── orders: invite, export, withdraw … ─▶ Helper         of the cache device

@@ -10,7 +10,7 @@ use cache_engine::control::model::NewVolume;
 
 use crate::control::Daemon;
 use crate::run::plan::VolumePlan;
-use crate::serve::NbdService;
+use crate::serve::VolumeService;
 
 /// How a helper breaks.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ fn reason(breakage: Breakage) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("nbd");
     let reactor = Reactor::new(ReactorConfig::default()).expect("io_uring");
-    let mut service = NbdService::new(&reactor, None);
+    let mut service = VolumeService::new(&reactor, None);
     service.start_reactors(2).expect("threads");
     let words = NewVolume {
         name: "v".into(),

@@ -44,6 +44,11 @@ Examples:
         --cache file:/dev/nvme0n1p4 --generation 1 --encryption-key file:/etc/forebay/key \\
         --export nbd://127.0.0.1:10809/v1
 
+  A cached volume for hosts of NVMe/TCP, and how a Linux host connects to it:
+    forebay run --origin file:disk.img --cache file:cache.img --cache-size 1GiB \\
+        --export 'nvme+tcp://192.0.2.9/nqn.2014-08.org.example:disk?nsid=1'
+    nvme connect --transport tcp --traddr 192.0.2.9 --nqn nqn.2014-08.org.example:disk
+
   Many volumes on one cache (docs/forebay.toml is an example), or volumes as they come:
     forebay run --config /etc/forebay.toml
     forebay run --cache file:/dev/nvme0n1p4 --control /run/forebay/forebay.sock
@@ -147,7 +152,13 @@ pub(crate) struct RunArguments {
     #[arg(long, default_value = "volume", value_parser = volume_name)]
     pub(crate) name: String,
 
-    /// Where to serve it: nbd+unix:///NAME?socket=PATH or nbd://HOST[:10809]/NAME; may be repeated
+    /// Where to serve it: nbd+unix:///NAME?socket=PATH, nbd://HOST[:10809]/NAME or
+    /// nvme+tcp://HOST[:4420]/SUBNQN?nsid=1; may be repeated
+    ///
+    /// By nvme+tcp a volume is a namespace in a subsystem of its own, for any host that can reach
+    /// the address, where discovery tells of it too. It can have one of these, and its reservations
+    /// hold among hosts, not for NBD clients beside them. forebay target serves devices with lists
+    /// of hosts, authentication and TLS.
     #[arg(long = "export", value_name = "URI", requires = "origin")]
     pub(crate) exports: Vec<ExportUri>,
 
@@ -157,7 +168,8 @@ pub(crate) struct RunArguments {
     /// reactor does everything else too: the others serve hits from the cache device by themselves
     /// and ask the first for the rest, so that they help where hits or many clients keep a core
     /// busy. Encrypted volumes, and those of --verify always, have all their hits served by the
-    /// first. No reactor sees all reads, so there is no miss-ratio curve. With --config too.
+    /// first, and so are hosts of NVMe/TCP. No reactor sees all reads, so there is no miss-ratio
+    /// curve. With --config too.
     #[arg(long, value_name = "N", default_value = "1", value_parser = reactors)]
     pub(crate) reactors: usize,
 

@@ -1,14 +1,14 @@
 //! `forebay run`: volumes, until a signal.
 //!
 //! ```text
-//!   arguments ─┬─▶ plan ─▶ cache, volumes ─▶ NbdService ─▶ summary
+//!   arguments ─┬─▶ plan ─▶ cache, volumes ─▶ VolumeService ─▶ summary
 //!   file ──────┘
 //! ```
 //! Absent: serving ([`crate::serve`]).
 
 mod arguments;
 mod configuration;
-mod export;
+pub(crate) mod export;
 pub(crate) mod plan;
 mod summary;
 
@@ -25,7 +25,7 @@ use crate::arguments::Format;
 use crate::control::{Control, Daemon};
 use crate::failure::Failure;
 use crate::output;
-use crate::serve::NbdService;
+use crate::serve::VolumeService;
 use crate::signals::Signals;
 use crate::volume::ServiceCache;
 use plan::Plan;
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     }
     let reactor = Reactor::new(ReactorConfig::default())?;
     let cache = plan.cache.as_ref().map(|cache| ServiceCache::open(cache, &reactor)).transpose()?;
-    let mut service = NbdService::new(&reactor, cache);
+    let mut service = VolumeService::new(&reactor, cache);
     let started = service.start_reactors(arguments.reactors - 1);
     if let Err(failure) = started.and_then(|()| start(&mut service, &plan, &reactor)) {
         service.give_up(&reactor);
@@ -89,7 +89,7 @@ fn tell_host(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start(service: &mut NbdService, plan: &Plan, reactor: &Reactor) -> Result<(), Failure> {
+fn start(service: &mut VolumeService, plan: &Plan, reactor: &Reactor) -> Result<(), Failure> {
     tell_host(plan)?;
     for volume in &plan.volumes {
         service.add_volume(volume)?;

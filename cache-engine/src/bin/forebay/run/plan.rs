@@ -15,9 +15,11 @@ use cache_engine::cache::metadata::volume_record::NAME_MAX;
 use cache_engine::cache::policy::PolicySettings;
 use cache_engine::cache::{CacheConfig, CacheMode, LineSize, VOLUMES_MAX, Verification};
 use cache_engine::control::model::NewVolume;
+use cache_engine::frontend::nbd::ExportAddress;
+use cache_engine::frontend::nvme::NvmeTcpExport;
 
 use super::arguments::RunArguments;
-use super::export::ExportUri;
+use super::export::{ExportPlace, ExportUri};
 use crate::failure::Failure;
 use crate::volume::is_same_file;
 
@@ -237,6 +239,13 @@ impl VolumePlan {
                 cache.display()
             ));
         }
+        if let [_, second, ..] = &*self.nvme_exports().collect::<Vec<_>>() {
+            return Err(format!(
+                "volume '{name}': exports '{second}': a volume is one namespace at one address, so \
+                 that it has one reservation; must be the only one of nvme+tcp, listen at all \
+                 addresses by 0.0.0.0 or [::] where there are to be more"
+            ));
+        }
         let mut count = 1;
         for other in others {
             count += 1;
@@ -252,20 +261,44 @@ impl VolumePlan {
                     other.name
                 ));
             }
-            let taken =
-                |export: &&ExportUri| other.exports.iter().any(|one| one.name() == export.name());
-            if let Some(export) = self.exports.iter().find(taken) {
-                return Err(format!(
-                    "volume '{name}': exports '{export}': the export name '{}' is that of volume \
-                     '{}' already; each export is found at every address, so that its name must be \
-                     its own",
-                    export.name(),
-                    other.name
-                ));
-            }
+            self.check_exports(other)?;
         }
         if count > VOLUMES_MAX {
             return Err(format!("volume '{name}': would be one more than {VOLUMES_MAX}"));
+        }
+        Ok(())
+    }
+
+    fn nvme_exports(&self) -> impl Iterator<Item = &NvmeTcpExport> {
+        self.exports.iter().filter_map(ExportUri::as_nvme_tcp)
+    }
+
+    /// Whether its exports can be told from those of another volume.
+    fn check_exports(&self, other: &Self) -> Result<(), String> {
+        let taken = |export: &ExportUri, what: &str, name: &str, why: &str| {
+            let (own, others) = (&self.name, &other.name);
+            Err(format!(
+                "volume '{own}': exports '{export}': the {what} '{name}' is that of volume \
+                 '{others}' already; {why}"
+            ))
+        };
+        for export in &self.exports {
+            match export.place() {
+                ExportPlace::Nbd(ExportAddress { name, .. }) => {
+                    let mut names = other.exports.iter().filter_map(ExportUri::as_nbd);
+                    if names.any(|(one, _)| one == name) {
+                        let why = "each export is found at every address, so that its name must be \
+                                   its own";
+                        return taken(export, "export name", name, why);
+                    }
+                }
+                ExportPlace::NvmeTcp(NvmeTcpExport { subsystem, .. }) => {
+                    if other.nvme_exports().any(|one| one.subsystem == *subsystem) {
+                        let why = "each must be a subsystem of its own";
+                        return taken(export, "subsystem", subsystem.as_str(), why);
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -5,11 +5,12 @@
 //!   remove   withdraw the exports ─▶ clients end ─▶ last flush ─▶ leave ─▶ (forget) ─▶ close
 //!   replace  check ─▶ open ─▶ format ─▶ change over ─▶ record all volumes ─▶ the old one is closed
 //! ```
-//! Each step that waits takes turns that serve ([`NbdService::serve_until`]); what this host notes
-//! of an attachment is a small file, written and synchronized between two turns. When the service
-//! is told to end meanwhile a change is given up where it stands, and the end takes care of the
-//! rest.
+//! Each step that waits takes turns that serve ([`VolumeService::serve_until`]); what this host
+//! notes of an attachment is a small file, written and synchronized between two turns. When the
+//! service is told to end meanwhile a change is given up where it stands, and the end takes care of
+//! the rest.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,17 +19,20 @@ use block_io::{BlockDevice, DeviceError};
 use cache_engine::backend::Backend;
 use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
 use cache_engine::backend::key_source::KeySource;
-use cache_engine::backend::origin_identity::{Offer, offer};
+use cache_engine::backend::origin_identity::{self, Offer, offer};
 use cache_engine::cache::cipher::VolumeKey;
 use cache_engine::cache::metadata::identity::GenerationSource;
 use cache_engine::cache::metadata::{IdentityKind, OriginIdentity};
 use cache_engine::control::executor::Change;
 use cache_engine::control::model::{Added, Answer, NewVolume};
+use cache_engine::frontend::nbd::{ExportAddress, Transport};
+use cache_engine::frontend::nvme::NvmeTcpExport;
 use cache_engine::volume::attach::{self, AttachOptions, ReplaceOptions, VolumeStart};
 
-use super::{FLUSH_GRACE, NbdService};
+use super::{FLUSH_GRACE, VolumeService};
 use crate::failure::Failure;
 use crate::output;
+use crate::run::export::{ExportPlace, ExportUri};
 use crate::run::plan::{VolumePlan, is_same_path};
 use crate::served::ExportedVolume;
 use crate::volume::{Cached, DEVICE_DEPTH, ServiceCache, Volume, fresh_ids};
@@ -36,7 +40,7 @@ use crate::volume::{Cached, DEVICE_DEPTH, ServiceCache, Volume, fresh_ids};
 /// How long clients of a volume that is removed may take to receive their last answers.
 const CLIENTS_GRACE: Duration = Duration::from_secs(5);
 
-impl NbdService {
+impl VolumeService {
     /// Does the next thing that is asked for and takes a while. Returns whether there was one.
     pub(super) fn change(&mut self) -> bool {
         let Some((change, reply)) = self.desk.as_mut().and_then(|desk| desk.next_change()) else {
@@ -210,19 +214,49 @@ impl NbdService {
             let failed = |error| {
                 DeviceError::with_source(format!("volume '{name}': export {export}"), error)
             };
-            let address = self.resolve_export(export.transport()).map_err(failed)?;
-            if !exports[..index].iter().any(|other| other.name() == export.name()) {
-                let queue = self.volumes[at].serve();
-                self.server.add_export(export.name(), "", queue).map_err(failed)?;
-                let device = self.cache.as_ref().and_then(ServiceCache::device);
-                let volume = self.volumes[at].queue();
-                self.reactors.invite(name, volume, device).map_err(failed)?;
-                self.reactors.export(name, export.name());
-            }
-            let bound = self.server.listen_at(export.transport(), address).map_err(failed)?;
-            places.push(export.at(&bound));
+            let place = match export.place() {
+                ExportPlace::Nbd(address) => {
+                    let names = exports[..index].iter().filter_map(ExportUri::as_nbd);
+                    let is_new = names.into_iter().all(|(other, _)| other != address.name);
+                    self.export_nbd(at, address, is_new).map(|bound| export.at(&bound))
+                }
+                ExportPlace::NvmeTcp(address) => {
+                    self.export_nvme_tcp(at, address).map(|bound| export.at_address(bound))
+                }
+            };
+            places.push(place.map_err(failed)?);
         }
         Ok(places)
+    }
+
+    fn export_nbd(
+        &mut self,
+        at: usize,
+        export: &ExportAddress,
+        is_new: bool,
+    ) -> Result<Transport, DeviceError> {
+        let address = self.resolve_export(&export.transport)?;
+        if is_new {
+            let queue = self.volumes[at].serve();
+            self.server.add_export(&export.name, "", queue)?;
+            let device = self.cache.as_ref().and_then(ServiceCache::device);
+            let name = &self.volumes[at].plan.name;
+            self.reactors.invite(name, self.volumes[at].queue(), device)?;
+            self.reactors.export(name, &export.name);
+        }
+        self.server.listen_at(&export.transport, address)
+    }
+
+    fn export_nvme_tcp(
+        &mut self,
+        at: usize,
+        export: &NvmeTcpExport,
+    ) -> Result<SocketAddr, DeviceError> {
+        let address = self.resolve_endpoint(&export.endpoint, export.port())?;
+        let volume = &mut self.volumes[at];
+        let name = volume.plan.name.clone();
+        let told_by = volume.with(|inner| origin_identity::of_served(inner.origin(), &name));
+        self.nvme.add(export, address, &name, &told_by, volume.serve())
     }
 
     fn find(&self, name: &str) -> Result<usize, DeviceError> {
@@ -249,8 +283,10 @@ impl NbdService {
     fn try_remove(&mut self, at: usize, forget: bool) -> Result<(), DeviceError> {
         self.withdraw(at);
         let have_left = |service: &Self| {
+            let name = &service.volumes[at].plan.name;
             service.server.leaving() == 0
-                && service.reactors.have_left(&service.volumes[at].plan.name)
+                && service.nvme.have_left(name)
+                && service.reactors.have_left(name)
         };
         if !self.wait_for(CLIENTS_GRACE, have_left)? {
             self.server.drop_leaving();
@@ -301,15 +337,18 @@ impl NbdService {
     /// Takes a volume's exports away: its clients are answered and end, no new ones come.
     fn withdraw(&mut self, at: usize) {
         self.volumes[at].is_exported = false;
+        self.nvme.withdraw(&self.volumes[at].plan.name);
         self.reactors.withdraw(&self.volumes[at].plan.name);
-        for export in &self.volumes[at].plan.exports {
-            self.server.remove_export(export.name());
+        for (name, transport) in self.volumes[at].plan.exports.iter().filter_map(ExportUri::as_nbd)
+        {
+            self.server.remove_export(name);
             let mut others = self.volumes.iter().enumerate().filter(|(other, _)| *other != at);
             let is_used = others.any(|(_, other)| {
-                other.plan.exports.iter().any(|one| one.transport() == export.transport())
+                let mut exports = other.plan.exports.iter().filter_map(ExportUri::as_nbd);
+                exports.any(|(_, one)| one == transport)
             });
             if !is_used {
-                self.server.stop_listening(export.transport());
+                self.server.stop_listening(transport);
             }
         }
     }

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use block_io::device::file::{FileDevice, OpenOptions};
 use block_io::reactor::{Mailbox, Reactor, Wait};
 use block_io::{DeviceError, Timestamp};
-use cache_engine::backend::address::{CacheAddress, OriginAddress, Size};
+use cache_engine::backend::address::{CacheAddress, Endpoint, OriginAddress, Size};
 use cache_engine::backend::key_source::KeySource;
 use cache_engine::backend::{Backend, connect_options};
 use cache_engine::cache::cipher::VolumeKey;
@@ -81,7 +81,7 @@ fn wait_for<Outcome: Send>(
     }
 }
 
-impl super::NbdService {
+impl super::VolumeService {
     /// Opens an origin, and reads its key.
     ///
     /// # Errors
@@ -160,6 +160,24 @@ impl super::NbdService {
             // No name is looked up for these.
             transport => resolve(transport),
         }
+    }
+
+    /// Looks up the name of the host that hosts are to be served at, if it is one.
+    ///
+    /// # Errors
+    /// As [`resolve_export`](Self::resolve_export).
+    pub(super) fn resolve_endpoint(
+        &mut self,
+        endpoint: &Endpoint,
+        port: u16,
+    ) -> Result<SocketAddr, DeviceError> {
+        if endpoint.host.parse::<IpAddr>().is_ok() {
+            return endpoint.resolve(port);
+        }
+        let of_thread = endpoint.clone();
+        let work = move || of_thread.resolve(port);
+        let mailbox = self.opener.begin(&self.reactor.clone(), work)?;
+        wait_for(&mailbox, &mut |deadline| self.serve_until(deadline))?
     }
 
     /// As [`serve_until`](Self::serve_until), for a connection's driver.

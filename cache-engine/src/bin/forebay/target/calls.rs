@@ -16,6 +16,7 @@ use cache_engine::backend::Backend;
 use cache_engine::backend::address::OriginAddress;
 use cache_engine::control::model::Answer;
 use cache_engine::control::target_model::{TargetCall, TargetVolume};
+use nvme_fabric::driver::reservation_files::ReservationFiles;
 use nvme_fabric::spec::nqn::{HostId, Nqn};
 use nvme_fabric::target::{Hosts, NamespaceKey};
 use uuid::Uuid;
@@ -183,7 +184,8 @@ impl ManagedTarget {
         let backend = Backend::open(&address, &self.reactor)?;
         let address = address.to_string();
         let volume = Some(name.to_owned());
-        self.expose(place, namespace_id, uuid, access_group, address, backend, volume)
+        let namespace = self.namespace(&backend, uuid, access_group, true)?;
+        self.expose(place, namespace_id, namespace, address, backend, volume)
     }
 
     fn remove_made_subsystem(&mut self, nqn: &Nqn, is_made: bool) {
@@ -264,12 +266,24 @@ impl ManagedTarget {
 
     fn remove_file(&mut self, name: String) -> Result<Step, DeviceError> {
         let path = self.path(&name)?;
+        let reservation = self.kept_reservation(&name);
         let then = move |target: &mut Self, removed: Result<(), DeviceError>| {
             removed?;
             target.forget(&name)?;
             target.remember(Answer::Done {})
         };
-        Ok(Step::Job(Box::new(move || files::remove(&path)), Box::new(then)))
+        let job = move || {
+            files::remove(&path)?;
+            reservation.map_or(Ok(()), |(files, uuid)| files.forget(uuid))
+        };
+        Ok(Step::Job(Box::new(job), Box::new(then)))
+    }
+
+    /// Where the reservation of a volume may be kept.
+    pub(super) fn kept_reservation(&self, name: &str) -> Option<(ReservationFiles, HostId)> {
+        let volume = self.store.as_ref()?.state.volumes.get(name)?;
+        let uuid = volume.served.as_ref()?.uuid.parse().ok()?;
+        Some((self.reservations.clone()?, uuid))
     }
 
     /// Drops a volume from what is remembered, and its subsystem if it was made for it.

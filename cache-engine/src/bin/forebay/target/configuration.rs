@@ -21,6 +21,7 @@ use crate::failure::Failure;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Configuration {
     control: Option<PathBuf>,
+    reservations: Option<PathBuf>,
     listen: Vec<String>,
     #[serde(default)]
     discovery: Vec<String>,
@@ -84,6 +85,8 @@ struct NamespaceTable {
 #[derive(Debug)]
 pub(super) struct TargetPlan {
     pub(super) control: Option<PathBuf>,
+    /// Where reservations are kept.
+    pub(super) reservations: Option<PathBuf>,
     pub(super) listen: Vec<Endpoint>,
     pub(super) discovery: Vec<Endpoint>,
     pub(super) discovery_name: Option<Nqn>,
@@ -180,6 +183,7 @@ fn parse(text: &str) -> Result<TargetPlan, String> {
     }
     Ok(TargetPlan {
         control: read.control,
+        reservations: read.reservations,
         listen: endpoints("listen", &read.listen)?,
         discovery: endpoints("discovery", &read.discovery)?,
         discovery_name: read.discovery_nqn.map(|text| name("discovery-nqn", &text)).transpose()?,
@@ -291,7 +295,7 @@ mod tests {
     #[test]
     fn the_example_is_right_and_has_every_key() {
         let plan = parse(EXAMPLE).expect("right");
-        assert!(plan.control.is_some() && plan.volumes.is_some());
+        assert!(plan.control.is_some() && plan.volumes.is_some() && plan.reservations.is_some());
         assert!(plan.discovery_name.is_some() && !plan.referrals.is_empty());
         assert_eq!((plan.listen.len(), plan.discovery.len()), (1, 1));
         let usual = Settings::default();

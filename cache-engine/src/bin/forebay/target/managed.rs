@@ -24,6 +24,7 @@ use cache_engine::control::model::{Answer, Request};
 use cache_engine::control::server::{Call, ControlServer, Reply, ServerOptions};
 use cache_engine::control::target_model::TargetCall;
 use nvme_fabric::driver::TargetTask;
+use nvme_fabric::driver::reservation_files::ReservationFiles;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::log_page::AccessState;
 use nvme_fabric::spec::nqn::{HostId, Nqn};
@@ -35,7 +36,7 @@ use nvme_fabric::tls::Keyring;
 use super::configuration::{NamespacePlan, SubsystemPlan, TargetPlan, VolumesPlan, access_of_word};
 use super::files;
 use super::security::{self, Security};
-use super::service::{DEVICE_DEPTH, serial_number};
+use super::service::{DEVICE_DEPTH, lasts, serial_number};
 use super::state::State;
 use crate::failure::Failure;
 use crate::output;
@@ -94,6 +95,7 @@ pub(crate) struct ManagedTarget {
     pub(super) discovery: Vec<SocketAddr>,
     pub(super) exposed: Vec<Exposed>,
     pub(super) store: Option<Store>,
+    pub(super) reservations: Option<ReservationFiles>,
     security: Security,
     signals: Option<SignalWatch>,
     is_ending: bool,
@@ -124,15 +126,21 @@ impl ManagedTarget {
         }
         let store = plan.volumes.map(Store::open).transpose()?;
         let security = Security::read(plan.security)?;
+        let reservations = plan.reservations.as_deref().map(ReservationFiles::new).transpose()?;
+        let mut task = TargetTask::new(reactor, target, Vec::new())?;
+        if let Some(files) = &reservations {
+            task = task.with_reservation_files(files.clone());
+        }
         let (job_done, jobs_done) = reactor.mailbox(1)?;
         let mut managed = Self {
             reactor: reactor.clone(),
             machine: Machine::this(),
-            task: TargetTask::new(reactor, target, Vec::new())?,
+            task,
             listeners: Vec::new(),
             discovery: Vec::new(),
             exposed: Vec::new(),
             store,
+            reservations,
             security,
             signals: None,
             is_ending: false,
@@ -276,23 +284,41 @@ impl ManagedTarget {
         let uuid = plan
             .uuid
             .unwrap_or_else(|| self.machine.identifier(&format!("namespace of {nqn}: {told_by}")));
+        let is_lasting = plan.uuid.is_some() || lasts(&backend, &self.machine);
+        let namespace = self.namespace(&backend, uuid, plan.access_group, is_lasting)?;
         let id = Some(plan.namespace_id);
-        self.expose(place, id, uuid, plan.access_group, address, backend, None).map(|_| ())
+        self.expose(place, id, namespace, address, backend, None).map(|_| ())
+    }
+
+    /// A device as a namespace. What is another one after each start has nothing that could be kept
+    /// for it.
+    ///
+    /// # Errors
+    /// When hosts could not work with it, or what was kept of its reservations makes no sense.
+    pub(super) fn namespace(
+        &self,
+        backend: &Backend,
+        uuid: HostId,
+        access_group: u32,
+        is_lasting: bool,
+    ) -> Result<Namespace, DeviceError> {
+        let namespace = Namespace::new(backend.geometry(), uuid)?.with_access_group(access_group);
+        match self.reservations.as_ref().filter(|_| is_lasting) {
+            Some(files) => files.restore(namespace),
+            None => Ok(namespace),
+        }
     }
 
     /// Serves a device as a namespace.
-    #[expect(clippy::too_many_arguments, reason = "each is another thing that a namespace has")]
     pub(super) fn expose(
         &mut self,
         place: usize,
         namespace_id: Option<u32>,
-        uuid: HostId,
-        access_group: u32,
+        namespace: Namespace,
         address: String,
         backend: Backend,
         volume: Option<String>,
     ) -> Result<NamespaceKey, DeviceError> {
-        let namespace = Namespace::new(backend.geometry(), uuid)?.with_access_group(access_group);
         let queue = backend.open_queue(&self.reactor, DEVICE_DEPTH)?;
         let key = self.task.add_namespace(place, namespace_id, namespace, queue)?;
         self.exposed.push(Exposed { key, address, backend, volume });

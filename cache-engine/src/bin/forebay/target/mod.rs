@@ -23,7 +23,7 @@ use std::path::Path;
 use block_io::reactor::{Reactor, ReactorConfig};
 
 pub(crate) use configuration::access_of_word;
-pub(crate) use service::TargetService;
+pub(crate) use service::{TargetService, notice_of_machine, serial_number};
 
 use crate::arguments::TargetArguments;
 use crate::control_verbs;

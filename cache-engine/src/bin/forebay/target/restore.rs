@@ -42,6 +42,9 @@ impl ManagedTarget {
             check_name(name)?;
             if volume.is_deleted {
                 files::remove(&self.path(name)?)?;
+                if let Some((files, uuid)) = self.kept_reservation(name) {
+                    files.forget(uuid)?;
+                }
                 self.forget(name)?;
             } else if let Some(served) = &volume.served
                 && self.exposed_volume(name).is_err()

@@ -10,6 +10,7 @@ use cache_engine::backend::address::{DISCOVERY_PORT, NVME_TCP_PORT, OriginAddres
 use cache_engine::backend::identity::Machine;
 use cache_engine::backend::{Backend, BackendQueue, nvme_secret, origin_identity, tls_keys};
 use nvme_fabric::driver::TargetTask;
+use nvme_fabric::driver::reservation_files::ReservationFiles;
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::spec::nqn::Nqn;
 use nvme_fabric::target::{Namespace, SecureChannel, Settings, Subsystem, Target};
@@ -51,7 +52,9 @@ pub(super) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     // From here on a signal ends the command in order; before, it just ends it.
     let control = Control::Signals(Signals::new()?.watch(&reactor));
     let secrets = &arguments.secrets;
-    let mut target = TargetService::open(&reactor, subsystem, namespaces, secrets, control)?;
+    let files = arguments.reservations.as_deref().map(ReservationFiles::new).transpose()?;
+    let files = files.as_ref();
+    let mut target = TargetService::open(&reactor, subsystem, namespaces, secrets, files, control)?;
     if let Some(file) = &arguments.tls_keys {
         let channel = match arguments.tls {
             TlsUse::Required => SecureChannel::Required,
@@ -79,8 +82,13 @@ pub(super) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     target.run(&reactor)
 }
 
+/// Whether a device that is given no UUID is the same namespace after a restart.
+pub(super) fn lasts(backend: &Backend, machine: &Machine) -> bool {
+    machine.is_lasting() && !matches!(backend, Backend::Memory(_))
+}
+
 /// Tells whoever starts a target on a machine that cannot be told from others.
-pub(super) fn notice_of_machine() {
+pub(crate) fn notice_of_machine() {
     if !Machine::this().is_lasting() {
         output::notice(
             "this machine has no identifier (/etc/machine-id): its namespaces have others after \
@@ -90,7 +98,7 @@ pub(super) fn notice_of_machine() {
 }
 
 /// The serial number of a subsystem that is given none: the same after every restart.
-pub(super) fn serial_number(machine: &Machine, nqn: &Nqn) -> String {
+pub(crate) fn serial_number(machine: &Machine, nqn: &Nqn) -> String {
     // SN has 20 bytes; ten of the identifier's are as hard to meet twice.
     let serial = machine.identifier(&format!("serial number of {nqn}"));
     serial.0[..10].iter().map(|byte| format!("{byte:02X}")).collect()
@@ -166,6 +174,7 @@ impl TargetService {
         nqn: &Nqn,
         namespaces: Vec<(String, Backend)>,
         secrets: &SecretArguments,
+        reservations: Option<&ReservationFiles>,
         control: Control<()>,
     ) -> Result<Self, Failure> {
         let machine = Machine::this();
@@ -175,7 +184,9 @@ impl TargetService {
         for (index, (name, backend)) in namespaces.into_iter().enumerate() {
             let told_by = origin_identity::of_served(&backend, &format!("{index} {name}"));
             let uuid = machine.identifier(&format!("namespace of {nqn}: {told_by}"));
+            let files = reservations.filter(|_| lasts(&backend, &machine));
             let fitting = Namespace::new(backend.geometry(), uuid)
+                .and_then(|made| files.map_or(Ok(made.clone()), |files| files.restore(made)))
                 .and_then(|namespace| subsystem.add_namespace(namespace));
             fitting.map_err(|error| Failure::because(format!("--namespace {name}"), error))?;
             queues.push(backend.open_queue(reactor, DEVICE_DEPTH)?);
@@ -184,7 +195,10 @@ impl TargetService {
         admit(&mut subsystem, secrets)?;
         let mut target = Target::new(Settings::default())?;
         target.add_subsystem(subsystem)?;
-        let task = TargetTask::new(reactor, target, vec![queues])?;
+        let mut task = TargetTask::new(reactor, target, vec![queues])?;
+        if let Some(files) = reservations {
+            task = task.with_reservation_files(files.clone());
+        }
         Ok(Self { task, backends, control, is_ending: false, tls: None })
     }
 

@@ -197,6 +197,12 @@ impl ServiceCache {
                     "no lease is held: all its requests go to \
                      the origin, and nothing that is cached of it is used any more",
                 ),
+                Event::AnotherOrigin(id) => self.tell_of(
+                    id,
+                    "its origin is another device now: nothing that was cached of it is used any \
+                     more, and all its requests go to the origin; remove it and add it again when \
+                     that is right",
+                ),
                 Event::LeaseHeld(id) => self.tell_of(id, "a lease is held: the cache is used"),
                 Event::Stopped | Event::Replaced => {}
             }
