@@ -58,7 +58,6 @@ const TRANSFER_MAX: u32 = 1 << 20;
 
 /// Names of the commands on the admin queue, and of Connect on an I/O queue.
 mod token {
-    pub(super) const BRING_UP: u64 = 1;
     pub(super) const KEEP_ALIVE: u64 = 2;
     pub(super) const EVENT: u64 = 3;
     pub(super) const EVENT_LOG: u64 = 4;
@@ -69,6 +68,8 @@ mod token {
     pub(super) const ACCESS_LOG: u64 = 10;
     /// On any queue, where requests' names are below.
     pub(super) const AUTHENTICATE: u64 = 1 << 32;
+    /// Likewise: Connect of an I/O queue.
+    pub(super) const BRING_UP: u64 = AUTHENTICATE | 1;
     pub(super) const EVENT_DESCRIPTORS: u64 = 8;
 }
 
@@ -330,7 +331,8 @@ impl Controller {
             self.take_authentication(finished.outcome);
             return None;
         }
-        Some(finished)
+        // The Connect of a queue that was lost with its association: no request's.
+        (finished.token != token::BRING_UP).then_some(finished)
     }
 
     /// Changes whenever [`identity`](Self::identity) does, or whether the namespace can be used.
@@ -498,6 +500,7 @@ impl Controller {
                 Finished { outcome, .. } if self.step == Step::Connect(queue) => {
                     self.take_bring_up(outcome);
                 }
+                Finished { token: token::BRING_UP, .. } => {}
                 finished if finished.token & owner_commands::TOKEN != 0 => {
                     if let Some(commands) = &mut self.queues[usize::from(queue)].commands {
                         commands.finish(finished);
