@@ -44,7 +44,7 @@ enum Verb {
     Test(test::TestArguments),
     /// The house rules that neither the compiler nor clippy knows.
     Tidy,
-    /// Every fuzz target for a bounded number of inputs, on the stable toolchain.
+    /// Every fuzz target for a bounded number of inputs, or some for a time by coverage.
     Fuzz(fuzz::FuzzArguments),
     /// The engine on simulated disks: seeds on all cores, or one seed again.
     Simulate(simulate::SimulateArguments),
@@ -57,6 +57,9 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::as_compiler() {
+        return code;
+    }
     let arguments = Arguments::parse();
     let root = workspace_root();
     let outcome = match arguments.verb {

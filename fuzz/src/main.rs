@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use forebay_fuzz::{TARGETS, Target, runner};
@@ -16,6 +17,12 @@ struct Arguments {
     /// Inputs for each target; slow targets run a fraction of it.
     #[arg(long, default_value_t = 40_000)]
     iterations: u64,
+    /// As many inputs as so many seconds are enough for instead.
+    #[arg(long, conflicts_with = "iterations", value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// Folder of more inputs to start from: fuzz/corpus/TARGET of a run with --guided.
+    #[arg(long, value_name = "FOLDER")]
+    corpus: Option<PathBuf>,
     /// Decides every input.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -55,13 +62,19 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         } else {
             let plan = runner::Plan {
                 iterations: arguments.iterations / target.cost,
+                time: arguments.seconds.map(Duration::from_secs),
+                corpus: arguments.corpus.clone(),
                 seed: arguments.seed,
                 artifacts: arguments.artifacts.clone(),
             };
             let summary = runner::run(target, &plan)?;
             println!(
-                "{}: {} inputs of seed {}, {} behaviours, no panic",
-                target.name, summary.inputs, plan.seed, summary.behaviours
+                "{}: {} inputs of seed {}, {} behaviours, {:.1} s, no panic",
+                target.name,
+                summary.inputs,
+                plan.seed,
+                summary.behaviours,
+                summary.elapsed.as_secs_f64()
             );
         }
     }

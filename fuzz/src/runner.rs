@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::mutation::Mutator;
 use crate::{Behaviour, Target};
 
-/// Longest input made.
+/// Longest input made of any target.
 pub const INPUT_LENGTH_MAX: usize = 64 * 1024;
 /// Inputs kept for their behaviour; further ones replace old ones.
 const CORPUS_MAX: usize = 4096;
@@ -25,6 +25,10 @@ const ENDLESS: Duration = Duration::from_secs(60);
 pub struct Plan {
     /// Inputs to make, the seeds not counted.
     pub iterations: u64,
+    /// Makes as many as this time is enough for instead.
+    pub time: Option<Duration>,
+    /// A folder whose files are seeds too: what libFuzzer has found.
+    pub corpus: Option<PathBuf>,
     /// Decides every input.
     pub seed: u64,
     /// Where failing inputs are written to.
@@ -32,12 +36,14 @@ pub struct Plan {
 }
 
 /// What a run without failure did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Summary {
     /// Inputs run, seeds included.
     pub inputs: u64,
     /// Different behaviours seen.
     pub behaviours: usize,
+    /// How long it took.
+    pub elapsed: Duration,
 }
 
 /// Runs `target` on its seeds and then on `plan.iterations` mutations.
@@ -46,12 +52,22 @@ pub struct Summary {
 /// When an input made the target panic; says where that input is and how to run it again.
 pub fn run(target: &Target, plan: &Plan) -> Result<Summary, String> {
     let watch = Watch::start(target.name, &plan.artifacts);
-    let mut mutator = Mutator::new(plan.seed, INPUT_LENGTH_MAX);
+    let mut mutator = Mutator::new(plan.seed, target.length_max);
     let mut corpus = Vec::new();
     let mut seen = BTreeSet::new();
     let mut inputs = 0;
-    let mut seeds = (target.seeds)().into_iter();
-    while inputs < plan.iterations || seeds.len() > 0 {
+    let mut seeds = (target.seeds)();
+    if let Some(folder) = &plan.corpus {
+        seeds.extend(files_of(folder).map_err(|error| format!("{}: {error}", folder.display()))?);
+    }
+    let mut seeds = seeds.into_iter();
+    let start = Instant::now();
+    let goes_on = |inputs: u64| match plan.time {
+        // A clock that is asked each time would be a large part of a fast target.
+        Some(time) => !inputs.is_multiple_of(64) || start.elapsed() < time,
+        None => inputs < plan.iterations,
+    };
+    while goes_on(inputs) || seeds.len() > 0 {
         let input = match seeds.next() {
             Some(seed) => seed,
             None if corpus.is_empty() => return Err(format!("{} has no seeds", target.name)),
@@ -65,7 +81,17 @@ pub fn run(target: &Target, plan: &Plan) -> Result<Summary, String> {
             keep(&mut corpus, input, inputs);
         }
     }
-    Ok(Summary { inputs, behaviours: seen.len() })
+    Ok(Summary { inputs, behaviours: seen.len(), elapsed: start.elapsed() })
+}
+
+/// The contents of a folder's files, in the order of their names.
+fn files_of(folder: &Path) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        paths.push(entry?.path());
+    }
+    paths.sort();
+    paths.iter().map(std::fs::read).collect()
 }
 
 /// Runs one input.
@@ -176,14 +202,6 @@ fn report_endless(name: &str, artifacts: &Path, input: &[u8]) {
     }
 }
 
-/// What a libFuzzer program says when it was built without libFuzzer.
-#[allow(clippy::print_stderr, reason = "it is all that such a program does")]
-pub fn explain(name: &str) -> std::process::ExitCode {
-    eprintln!("built without libFuzzer: `cargo +nightly fuzz run {name}`, or");
-    eprintln!("`cargo xtask fuzz {name}` on the stable toolchain");
-    std::process::ExitCode::FAILURE
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,14 +222,20 @@ mod tests {
     }
 
     fn plan(artifacts: &Path) -> Plan {
-        Plan { iterations: 200_000, seed: 1, artifacts: artifacts.to_owned() }
+        let artifacts = artifacts.to_owned();
+        Plan { iterations: 200_000, time: None, corpus: None, seed: 1, artifacts }
     }
 
     #[test]
     fn a_panic_behind_two_gates_is_found_and_its_input_replays() {
         let artifacts = std::env::temp_dir().join(format!("forebay-fuzz-{}", std::process::id()));
-        let target =
-            Target { name: "gated", run: gated, cost: 1, seeds: || vec![vec![3, 1, 2, 3]] };
+        let target = Target {
+            name: "gated",
+            length_max: INPUT_LENGTH_MAX,
+            run: gated,
+            cost: 1,
+            seeds: || vec![vec![3, 1, 2, 3]],
+        };
         let error = run(&target, &plan(&artifacts)).unwrap_err();
         assert!(error.contains("found it") && error.contains("of seed 1"), "{error}");
         assert_eq!(run(&target, &plan(&artifacts)).unwrap_err(), error, "the seed decides");
@@ -225,11 +249,13 @@ mod tests {
     fn a_good_target_runs_to_the_end() {
         let target = Target {
             name: "good",
+            length_max: INPUT_LENGTH_MAX,
             run: |input| Behaviour(input.len().min(3) as u64),
             cost: 1,
             seeds: || vec![vec![1], vec![2, 2]],
         };
         let plan = Plan { iterations: 500, ..plan(Path::new("/nonexistent")) };
-        assert_eq!(run(&target, &plan), Ok(Summary { inputs: 500, behaviours: 4 }));
+        let summary = run(&target, &plan).unwrap();
+        assert_eq!((summary.inputs, summary.behaviours), (500, 4));
     }
 }

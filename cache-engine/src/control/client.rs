@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use block_io::DeviceError;
 
-use super::model::{ANSWER_BYTES_MAX, Answer, Greeting, PROTOCOL, Request, line_of};
+use super::model::{ANSWER_BYTES_MAX, Answer, Greeting, PROTOCOL, Request, line_of, parse_answer};
 
 /// A connection to a running service.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl ControlClient {
         let mut client = Self { path: path.to_owned(), stream: BufReader::new(stream) };
         let line = client.line()?;
         let Ok(greeting) = serde_json::from_slice::<Greeting>(&line) else {
-            return Err(match serde_json::from_slice(&line) {
+            return Err(match parse_answer(&line) {
                 Ok(Answer::Error { message }) => client.failure(message),
                 _ => client.failure("what listens there is no forebay"),
             });
@@ -51,7 +51,7 @@ impl ControlClient {
         let sent = self.stream.get_mut().write_all(&line_of(request));
         sent.map_err(|error| self.gone(error))?;
         let line = self.line()?;
-        match serde_json::from_slice(&line) {
+        match parse_answer(&line) {
             Ok(Answer::Error { message }) => Err(DeviceError::new(message)),
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.failure(format!("an answer that makes no sense: {error}"))),

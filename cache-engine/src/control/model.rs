@@ -480,6 +480,14 @@ pub fn parse_request(line: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(line).map_err(|error| format!("request: {error}"))
 }
 
+/// An answer from a line without its line feed.
+///
+/// # Errors
+/// What is wrong with it, in words for a person.
+pub fn parse_answer(line: &[u8]) -> Result<Answer, String> {
+    serde_json::from_slice(line).map_err(|error| error.to_string())
+}
+
 /// A value as a line, with its line feed.
 ///
 /// # Panics

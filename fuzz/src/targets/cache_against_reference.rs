@@ -15,11 +15,13 @@ use cache_engine::cache::CacheMode;
 
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
+use crate::runner::INPUT_LENGTH_MAX;
 use devices::Landing;
 use harness::Harness;
 
 /// The target. Three bytes of configuration, then steps of four bytes each.
-pub const TARGET: Target = Target { name: "cache_against_reference", run, cost: 4, seeds };
+pub const TARGET: Target =
+    Target { name: "cache_against_reference", length_max: INPUT_LENGTH_MAX, run, cost: 4, seeds };
 
 const STEP_LENGTH: usize = 4;
 

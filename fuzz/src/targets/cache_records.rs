@@ -10,16 +10,32 @@ use cache_engine::cache::metadata::{FormatId, Layout};
 
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
+use crate::runner::INPUT_LENGTH_MAX;
 
 /// Activity pages.
-pub const ACTIVITY_PAGE: Target =
-    Target { name: "activity_page", run: activity_page, cost: 2, seeds: activity_seeds };
+pub const ACTIVITY_PAGE: Target = Target {
+    name: "activity_page",
+    length_max: INPUT_LENGTH_MAX,
+    run: activity_page,
+    cost: 2,
+    seeds: activity_seeds,
+};
 /// Journal blocks.
-pub const JOURNAL_BLOCK: Target =
-    Target { name: "journal_block", run: journal_block, cost: 2, seeds: journal_seeds };
+pub const JOURNAL_BLOCK: Target = Target {
+    name: "journal_block",
+    length_max: INPUT_LENGTH_MAX,
+    run: journal_block,
+    cost: 2,
+    seeds: journal_seeds,
+};
 /// Pages of the line table, with records of the journal on top.
-pub const LINE_PAGE: Target =
-    Target { name: "line_page", run: line_page, cost: 8, seeds: line_seeds };
+pub const LINE_PAGE: Target = Target {
+    name: "line_page",
+    length_max: INPUT_LENGTH_MAX,
+    run: line_page,
+    cost: 8,
+    seeds: line_seeds,
+};
 
 const FORMAT: FormatId = FormatId([7; 16]);
 const NUMBER: u32 = 1;

@@ -2,6 +2,7 @@
 
 pub mod cache_against_reference;
 pub mod cache_records;
+pub mod management_call;
 pub mod nbd;
 pub mod nvme;
 pub mod superblock;

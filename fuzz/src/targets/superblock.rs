@@ -10,10 +10,12 @@ use cache_engine::cache::{LineSize, VolumeId};
 
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
+use crate::runner::INPUT_LENGTH_MAX;
 
 /// The target. The first byte says at which of the two places the rest stands (bit 1), and whether
 /// the checksum is made right (bit 0), so that the fields behind it are reached.
-pub const TARGET: Target = Target { name: "superblock", run, cost: 4, seeds };
+pub const TARGET: Target =
+    Target { name: "superblock", length_max: INPUT_LENGTH_MAX, run, cost: 4, seeds };
 
 const LENGTH_AT: usize = 12;
 const CHECKSUM_AT: usize = 16;

@@ -9,9 +9,11 @@ use cache_engine::advice::trace::{
 
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
+use crate::runner::INPUT_LENGTH_MAX;
 
 /// The target.
-pub const TARGET: Target = Target { name: "trace", run, cost: 1, seeds };
+pub const TARGET: Target =
+    Target { name: "trace", length_max: INPUT_LENGTH_MAX, run, cost: 1, seeds };
 
 fn run(input: &[u8]) -> Behaviour {
     let mut observer = Observer::default();

@@ -7,9 +7,9 @@
 //! that it does not know. Everything else in the message is the library's to check.
 
 /// The longest ClientHello with its record headers that is waited for.
-pub(super) const HELLO_MAX: usize = 16 << 10;
+pub const HELLO_MAX: usize = 16 << 10;
 /// Identities that are looked at; the rest is as if it was not offered.
-pub(super) const IDENTITIES_MAX: usize = 8;
+pub const IDENTITIES_MAX: usize = 8;
 
 /// ContentType handshake. RFC 8446 §5.1
 pub(super) const RECORD_HANDSHAKE: u8 = 22;
@@ -26,7 +26,7 @@ const PRE_SHARED_KEY: u16 = 41;
 
 /// What the first bytes of a stream are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Hello {
+pub enum Hello {
     /// More must arrive.
     Incomplete,
     /// No TLS record; its first byte.
@@ -38,7 +38,7 @@ pub(super) enum Hello {
 }
 
 /// Reads what has arrived so far, from the stream's first byte on.
-pub(super) fn read(stream: &[u8]) -> Hello {
+pub fn read(stream: &[u8]) -> Hello {
     match stream.first() {
         None => return Hello::Incomplete,
         Some(&RECORD_HANDSHAKE) => {}

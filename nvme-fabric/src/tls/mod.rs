@@ -23,7 +23,7 @@
 mod derivation;
 mod error;
 mod generated;
-mod hello;
+pub mod hello;
 mod key;
 mod keyring;
 mod layer;

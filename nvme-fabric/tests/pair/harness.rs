@@ -192,6 +192,16 @@ pub(crate) fn move_bytes(
     stream: &SimStream,
     tape: &mut Vec<u8>,
 ) -> Moved {
+    move_bytes_through(endpoint, stream, tape, |_| {})
+}
+
+/// The same; what arrives goes through `on_arrival` first, which may damage it.
+pub(crate) fn move_bytes_through(
+    endpoint: &mut impl Endpoint,
+    stream: &SimStream,
+    tape: &mut Vec<u8>,
+    mut on_arrival: impl FnMut(&mut [u8]),
+) -> Moved {
     let mut moved = Moved::Nothing;
     let mut pieces: Vec<Buffer> = Vec::new();
     endpoint.transmit_from(&mut pieces, 8);
@@ -210,12 +220,17 @@ pub(crate) fn move_bytes(
             Err(_) => return Moved::Broken,
         }
     }
+    if !stream.is_readable() {
+        return moved;
+    }
     endpoint.receive_into(&mut pieces);
     let mut total = 0;
+    let mut place = [0; BYTES_AT_ONCE];
     for piece in pieces {
-        let mut bytes = vec![0; piece.len().min(BYTES_AT_ONCE)];
-        match stream.receive(&mut bytes) {
+        let bytes = &mut place[..piece.len().min(BYTES_AT_ONCE)];
+        match stream.receive(bytes) {
             Received::Bytes(count) => {
+                on_arrival(&mut bytes[..count]);
                 piece.slice(0, count).copy_from_slice(&bytes[..count]);
                 total += count;
                 if count < piece.len() {

@@ -26,7 +26,9 @@ pub(super) struct Pipe {
     /// Bytes that reached the receiving end, ever.
     arrived_total: u64,
     /// What has arrived and was not read; no chunk is empty.
-    arrived: VecDeque<VecDeque<u8>>,
+    arrived: VecDeque<Vec<u8>>,
+    /// Bytes of the first of them that were read.
+    read: usize,
     /// Never before this: order is kept.
     last_arrival: Timestamp,
     /// The sender has ended it.
@@ -55,18 +57,26 @@ pub(super) enum Readable {
 
 impl Pipe {
     pub(super) fn read(&mut self, into: &mut [u8]) -> Readable {
-        let Some(chunk) = self.arrived.front_mut() else {
+        let Some(chunk) = self.arrived.front() else {
             return if self.end_arrived { Readable::End } else { Readable::Nothing };
         };
-        let count = chunk.len().min(into.len());
-        for (to, from) in into.iter_mut().zip(chunk.drain(..count)) {
-            *to = from;
-        }
-        if chunk.is_empty() {
+        let rest = &chunk[self.read..];
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        self.read += count;
+        if self.read == chunk.len() {
             self.arrived.pop_front();
+            self.read = 0;
         }
         self.received += count as u64;
         Readable::Bytes(count)
+    }
+}
+
+impl Pipe {
+    /// Whether a read would bring bytes, or the end.
+    pub(super) fn is_readable(&self) -> bool {
+        !self.arrived.is_empty() || self.end_arrived
     }
 }
 
@@ -145,7 +155,7 @@ impl Connection {
                 let left = pipe.cut_at.map_or(u64::MAX, |at| at - pipe.arrived_total);
                 bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
                 pipe.arrived_total += bytes.len() as u64;
-                pipe.arrived.push_back(bytes.into());
+                pipe.arrived.push_back(bytes);
                 if pipe.cut_at == Some(pipe.arrived_total) {
                     self.cut();
                 }

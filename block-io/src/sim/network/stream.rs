@@ -69,6 +69,12 @@ impl SimStream {
         }
     }
 
+    /// Whether [`receive`](Self::receive) would say anything but [`Received::Nothing`].
+    pub fn is_readable(&self) -> bool {
+        let connection = self.connection.borrow();
+        connection.is_cut || connection.pipes[1 - self.side].is_readable()
+    }
+
     /// Ends what this end sends; it may still receive. The other end reads `End` after the last
     /// byte.
     pub fn finish(&self) {

@@ -4,9 +4,11 @@
 use super::{Session, go, option, queries, replies};
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
+use crate::runner::INPUT_LENGTH_MAX;
 
 /// The target. The first byte is [`Session::new`]'s.
-pub const TARGET: Target = Target { name: "nbd_handshake", run, cost: 1, seeds };
+pub const TARGET: Target =
+    Target { name: "nbd_handshake", length_max: INPUT_LENGTH_MAX, run, cost: 1, seeds };
 
 fn run(input: &[u8]) -> Behaviour {
     let mut observer = Observer::default();

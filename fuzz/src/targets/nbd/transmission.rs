@@ -7,10 +7,12 @@ use super::replies::{Reply, replies};
 use super::{Session, go, option, queries};
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
+use crate::runner::INPUT_LENGTH_MAX;
 
 /// The target. The first byte is [`Session::new`]'s, and its lowest bit asks for structured
 /// replies; requests follow.
-pub const TARGET: Target = Target { name: "nbd_transmission", run, cost: 4, seeds };
+pub const TARGET: Target =
+    Target { name: "nbd_transmission", length_max: INPUT_LENGTH_MAX, run, cost: 4, seeds };
 
 /// Bytes of a request without payload: magic, flags, type, cookie, offset, length.
 //= NBD proto.md "Request message"

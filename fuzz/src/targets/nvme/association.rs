@@ -30,7 +30,7 @@ use crate::mutation::Random;
 
 /// The target. The first byte is the setting, see the constants; what the stranger does follows:
 /// how many PDUs pass, then what is done to the next one.
-pub const TARGET: Target = Target { name: "association", run, cost: 40, seeds };
+pub const TARGET: Target = Target { name: "association", length_max: 512, run, cost: 40, seeds };
 
 /// Bits of the setting, beside [`super::CONTROL_DIGESTS`].
 const DISCOVERY: u8 = 0x01;
@@ -141,7 +141,7 @@ impl<'input> Session<'input> {
         if is_discovery {
             options.authentication = None;
             options.subsystem = Nqn::discovery();
-            (0..9).for_each(|port| side.target.add_listener(listener(port)));
+            (0..5).for_each(|port| side.target.add_listener(listener(port)));
         } else if options.authentication.is_some() {
             let host = options.host.clone();
             side.target.set_host_keys(0, host, keys()).expect("sound keys");
@@ -230,22 +230,26 @@ impl<'input> Session<'input> {
             if served.connection.is_finished() {
                 self.ways[queue][0].due.clear();
             }
-            let due: Vec<u8> = self.ways[queue][0].due.iter().copied().collect();
-            let taken = deliver(&mut served.connection, &due);
-            self.ways[queue][0].due.drain(..taken);
+            let due = &mut self.ways[queue][0].due;
+            let taken = deliver(&mut served.connection, due.make_contiguous());
+            due.drain(..taken);
             moved |= taken > 0;
             served.turn(&mut self.side.target, self.now, &mut self.random, false);
             let answer = std::mem::take(&mut served.sent);
             if self.log_changes && !answer.is_empty() {
-                self.side.target.add_listener(listener(9));
+                // It comes and goes, so that the log stays as long as it is.
+                let Listener { address, port, .. } = listener(9);
+                if self.side.target.remove_listener(address, port).is_err() {
+                    self.side.target.add_listener(listener(9));
+                }
             }
             moved |= self.pass(queue, 1, &answer);
         }
         let Some(connection) = self.host.controller().connection(index) else { return moved };
-        let due: Vec<u8> = self.ways[queue][1].due.iter().copied().collect();
+        let due = &mut self.ways[queue][1].due;
         if !connection.is_over() && !due.is_empty() {
-            let taken = deliver(connection, &due);
-            self.ways[queue][1].due.drain(..taken);
+            let taken = deliver(connection, due.make_contiguous());
+            due.drain(..taken);
             moved |= taken > 0;
         }
         let is_closed = self.served[queue].as_ref().is_none_or(|it| it.connection.is_finished());

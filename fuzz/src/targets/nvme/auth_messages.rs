@@ -17,7 +17,7 @@ use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
 
 /// The target. The first two bytes are the setting; what the stranger does follows.
-pub const TARGET: Target = Target { name: "auth_messages", run, cost: 8, seeds };
+pub const TARGET: Target = Target { name: "auth_messages", length_max: 1024, run, cost: 8, seeds };
 
 /// Bits of the setting: what the ends know of each other's secrets.
 const HOST_WRONG: u8 = 1;
@@ -25,8 +25,11 @@ const CONTROLLER_WRONG: u8 = 2;
 const BOTH_WAYS: u8 = 4;
 /// A host that wants proof of a controller without a secret.
 const CONTROLLER_NONE: u8 = 8;
-/// An exponentiation group instead of none, which is a thousand times slower.
-const WITH_GROUP: u8 = 16;
+/// Values of the upper halves of both bytes for an exponentiation group instead of none: one of
+/// many, as it is a thousand times slower.
+const WITH_GROUP: u8 = 0x10;
+const GROUP_CONFIRMED: u8 = 0xf0;
+const UPPER: u8 = 0xf0;
 
 /// Messages of a run, either way.
 const MESSAGES_MAX: usize = 24;
@@ -34,7 +37,7 @@ const MESSAGES_MAX: usize = 24;
 fn run(input: &[u8]) -> Behaviour {
     let mut observer = Observer::default();
     let mut choices = Choices::new(input);
-    let (knowledge, hash) = (choices.byte(), choices.below(4));
+    let (knowledge, hash) = (choices.byte(), choices.byte());
     parse_alone(input, &mut observer);
     let mut run = Run::new(knowledge, hash);
     let mut action = Action::Send(run.first.clone());
@@ -88,10 +91,11 @@ fn secret(seed: u8) -> Secret {
 }
 
 impl Run {
-    fn new(knowledge: u8, hash: usize) -> Self {
+    fn new(knowledge: u8, hash: u8) -> Self {
         let is = |bit: u8| knowledge & bit != 0;
-        let groups = if is(WITH_GROUP) { vec![Group::Ffdhe2048] } else { vec![Group::Null] };
-        let hashes = match HashFunction::ALL.get(hash) {
+        let with_group = (knowledge & UPPER, hash & UPPER) == (WITH_GROUP, GROUP_CONFIRMED);
+        let groups = if with_group { vec![Group::Ffdhe2048] } else { vec![Group::Null] };
+        let hashes = match HashFunction::ALL.get(usize::from(hash % 4)) {
             Some(one) => vec![*one],
             None => HashFunction::ALL.to_vec(),
         };
@@ -217,7 +221,7 @@ fn parse_alone(input: &[u8], observer: &mut Observer) {
 /// Each setting undisturbed, and each message of a sound transaction by itself.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = (0..16u8).map(|knowledge| vec![knowledge, 0]).collect();
-    seeds.push(vec![BOTH_WAYS | WITH_GROUP, 3]);
+    seeds.push(vec![BOTH_WAYS | WITH_GROUP, GROUP_CONFIRMED | 3]);
     seeds.push(vec![0, 1, 0, 0, 0, 0, 0, 0]);
     let mut run = Run::new(BOTH_WAYS, 0);
     let mut action = Action::Send(run.first.clone());

@@ -19,7 +19,8 @@ use crate::mutation::Random;
 
 /// The target. The first byte is control bits, see [`super`]; what the target says on the fuzzed
 /// connection follows, and is said in the portions of the recorded conversation.
-pub const TARGET: Target = Target { name: "host_connection", run, cost: 4, seeds };
+pub const TARGET: Target =
+    Target { name: "host_connection", length_max: 4096, run, cost: 4, seeds };
 
 /// More turns than any conversation takes.
 const TURNS_MAX: usize = 100_000;
@@ -201,7 +202,8 @@ fn portions(recording: &Recording, queue: usize, stream: &[u8]) -> Vec<(usize, V
 }
 
 fn recorded(recording: &Recording, queue: usize) -> Vec<u8> {
-    recording.to_host[queue].iter().flat_map(|said| said.bytes.clone()).collect()
+    let portions = recording.to_host[queue].iter().map(|said| &said.bytes[..]);
+    portions.collect::<Vec<_>>().concat()
 }
 
 fn seeds() -> Vec<Vec<u8>> {

@@ -3,6 +3,7 @@
 
 pub mod association;
 pub mod auth_messages;
+pub mod discovery_log;
 pub mod host_connection;
 pub mod pdu_decode;
 mod record;
@@ -10,6 +11,8 @@ pub mod reservation_image;
 pub mod target_connection;
 pub mod target_script;
 mod target_side;
+pub mod tls_hello;
+pub mod tls_records;
 
 use block_io::{BufferPool, Timestamp};
 use nvme_fabric::host::HostOptions;
@@ -72,7 +75,7 @@ fn collect(endpoint: &mut impl Endpoint, random: &mut Random) -> Vec<u8> {
     let mut pieces = Vec::new();
     endpoint.transmit_from(&mut pieces, 64);
     assert!(pieces.len() <= 64, "{} pieces of 64", pieces.len());
-    let mut bytes: Vec<u8> = pieces.iter().flat_map(block_io::Buffer::to_vec).collect();
+    let mut bytes = bytes_of(&pieces);
     if random.below(4) == 0 && !bytes.is_empty() {
         bytes.truncate(1 + random.below(bytes.len()));
     }
@@ -117,6 +120,18 @@ fn check_sent(receiver: Side, sent: &[u8], agreed: Digests) -> Vec<Pdu> {
         }
     }
     pdus
+}
+
+/// The bytes of pieces, one behind the other.
+fn bytes_of(pieces: &[block_io::Buffer]) -> Vec<u8> {
+    let mut bytes = vec![0; pieces.iter().map(block_io::Buffer::len).sum()];
+    let mut rest = &mut bytes[..];
+    for piece in pieces {
+        let (now, later) = rest.split_at_mut(piece.len());
+        piece.copy_to_slice(now);
+        rest = later;
+    }
+    bytes
 }
 
 /// Copies bytes into pieces; returns how many fitted.

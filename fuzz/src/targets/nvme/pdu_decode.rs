@@ -5,14 +5,16 @@ use block_io::{Buffer, BufferPool};
 use nvme_fabric::pdu::{Decoded, Decoder, Digests, Encoder, Limits, Pdu, PduError, Side};
 
 use super::record::{pdus, recording};
-use super::{CONTROL_DIGESTS, DATA_MAX, fill};
+use super::{CONTROL_DIGESTS, bytes_of, fill};
 use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
 use crate::mutation::Random;
 
 /// The target. The first byte is control bits; a stream of PDUs follows.
-pub const TARGET: Target = Target { name: "pdu_decode", run, cost: 8, seeds };
+pub const TARGET: Target = Target { name: "pdu_decode", length_max: 4096, run, cost: 8, seeds };
 
+/// The most data of one PDU: what an input has room for.
+const DATA_MAX: u32 = 8 << 10;
 /// Bit of the control byte: the host is the receiver.
 const CONTROL_HOST: u8 = 0x02;
 
@@ -147,7 +149,7 @@ fn check_round_trip(side: Side, digests: Digests, found: &Found) {
     }
     let mut pieces = Vec::new();
     encoder.transmit_from(&mut pieces, usize::MAX);
-    let bytes: Vec<u8> = pieces.iter().flat_map(Buffer::to_vec).collect();
+    let bytes = bytes_of(&pieces);
     assert_eq!(bytes.len(), encoder.queued_bytes());
     let again = decode(side, digests, &bytes, |_| usize::MAX);
     assert_eq!(again.error, None, "what was encoded is refused");

@@ -54,10 +54,10 @@ pub(super) fn workload(pool: &BufferPool) -> Vec<Request> {
         Request::write(id(2), 64 << 10, buffer(12 << 10)),
         Request::read(id(3), 512, buffer(512)),
         Request::read(id(4), 0, buffer(20 << 10)),
-        Request::write_zeroes(id(5), Extent::new(256 << 10, 64 << 10)),
-        Request::discard(id(6), Extent::new(512 << 10, 64 << 10)),
+        Request::write_zeroes(id(5), Extent::new(32 << 10, 16 << 10)),
+        Request::discard(id(6), Extent::new(48 << 10, 16 << 10)),
         Request::flush(id(7)),
-        Request::write(id(8), 768 << 10, buffer(1024)).with_force_unit_access(true),
+        Request::write(id(8), 96 << 10, buffer(1024)).with_force_unit_access(true),
     ]
 }
 

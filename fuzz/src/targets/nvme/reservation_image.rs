@@ -9,7 +9,8 @@ use crate::Target;
 use crate::behaviour::{Behaviour, Observer};
 
 /// The target. The input is the text.
-pub const TARGET: Target = Target { name: "reservation_image", run, cost: 1, seeds };
+pub const TARGET: Target =
+    Target { name: "reservation_image", length_max: 2048, run, cost: 1, seeds };
 
 const NAMESPACE: HostId = HostId([1; 16]);
 

@@ -13,7 +13,8 @@ use crate::behaviour::{Behaviour, Observer};
 use crate::mutation::Random;
 
 /// The target. The first byte is control bits, see [`super`]; what the host says follows.
-pub const TARGET: Target = Target { name: "target_connection", run, cost: 4, seeds };
+pub const TARGET: Target =
+    Target { name: "target_connection", length_max: 4096, run, cost: 4, seeds };
 
 /// Bit of the control byte: the device fails some requests.
 const CONTROL_FAILURES: u8 = 0x08;

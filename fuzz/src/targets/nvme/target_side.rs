@@ -12,8 +12,8 @@ use nvme_fabric::target::{Connection, Namespace, NamespaceKey, Settings, Subsyst
 use super::collect;
 use crate::mutation::Random;
 
-/// Bytes of the namespace.
-pub(super) const CAPACITY: u64 = 1 << 20;
+/// Bytes of the namespace: few, as each run makes one.
+pub(super) const CAPACITY: u64 = 128 << 10;
 const DEPTH: usize = 8;
 
 pub(super) struct TargetSide {

@@ -58,7 +58,6 @@ const TRANSFER_MAX: u32 = 1 << 20;
 
 /// Names of the commands on the admin queue, and of Connect on an I/O queue.
 mod token {
-    pub(super) const BRING_UP: u64 = 1;
     pub(super) const KEEP_ALIVE: u64 = 2;
     pub(super) const EVENT: u64 = 3;
     pub(super) const EVENT_LOG: u64 = 4;
@@ -69,6 +68,8 @@ mod token {
     pub(super) const ACCESS_LOG: u64 = 10;
     /// On any queue, where requests' names are below.
     pub(super) const AUTHENTICATE: u64 = 1 << 32;
+    /// Likewise: Connect of an I/O queue.
+    pub(super) const BRING_UP: u64 = AUTHENTICATE | 1;
     pub(super) const EVENT_DESCRIPTORS: u64 = 8;
 }
 

@@ -60,7 +60,8 @@ impl Controller {
             self.take_authentication(finished.outcome);
             return None;
         }
-        Some(finished)
+        // The Connect of a queue that was lost with its association: no request's.
+        (finished.token != token::BRING_UP).then_some(finished)
     }
 
     /// Takes the use of an I/O queue that nobody uses, for at most `depth` requests at a time.
@@ -138,6 +139,7 @@ impl Controller {
                 Finished { outcome, .. } if self.step == Step::Connect(queue) => {
                     self.take_bring_up(outcome);
                 }
+                Finished { token: token::BRING_UP, .. } => {}
                 finished if finished.token & owner_commands::TOKEN != 0 => {
                     if let Some(commands) = &mut self.queues[usize::from(queue)].commands {
                         commands.finish(finished);

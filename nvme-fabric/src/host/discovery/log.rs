@@ -91,7 +91,8 @@ impl LogReader {
             }
             Step::HeaderAgain(first) => {
                 let again = header(bytes)?;
-                if again.generation == first.generation {
+                // Another count under the same generation is another log too.
+                if again == first {
                     let entries = std::mem::take(&mut self.entries);
                     return Ok(Next::Done(DiscoveryLog { generation: first.generation, entries }));
                 }
@@ -216,6 +217,9 @@ mod tests {
             let error = log.expect_err(expected);
             assert!(error.contains(expected), "{error}");
         }
+        // The same generation, and yet another log: it is read again.
+        let (pieces, log) = read(|number| page(1, if number < 2 { 1 } else { 2 }, 0));
+        assert_eq!((pieces.len(), log.expect("read").entries.len()), (5, 2));
         // Only the second of two logs cannot be.
         let (_, log) = read(|number| if number < 1 { page(1, 1, 0) } else { page(2, 5000, 0) });
         assert!(log.expect_err("too many").contains("NUMREC is 5000"));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use block_io::sim::Direction;
 use block_io::{Request, RequestId};
 use nvme_fabric::host::paths::{PathPolicy, PathState, Settings};
 
@@ -30,6 +31,38 @@ fn reads_of_a_lost_path_go_over_the_other_at_once_and_over_both_when_it_is_back(
         assert!(rig.host.status().paths.iter().all(|path| path.is_used), "{policy:?}");
         assert_eq!(rig.host.status().paths[0].losses, 1);
     }
+}
+
+#[test]
+fn a_queue_that_is_lost_before_it_is_connected_takes_no_request_with_it() {
+    let mut rig = Rig::new(2, 2, Settings::default());
+    rig.refuse(1, true);
+    rig.run_until(|rig| rig.state(0) == PathState::Live);
+    let queue = rig.host.open_queue(8).expect("a path is up");
+    rig.disk.change_faults(|faults| faults.hang = 1000);
+    for id in 0..8 {
+        let read = Request::read(RequestId(id), id * 4096, rig.pool.allocate(4096));
+        rig.host.submit(queue, read).expect("room");
+    }
+    rig.run_until(|rig| rig.disk.hung() == 8);
+    // The other path's admin queue is spared, its I/O queue is cut in the answer to its Connect.
+    rig.network.plan_cut(None);
+    rig.network.plan_cut(Some((Direction::ToConnector, 128 + 8)));
+    rig.refuse(1, false);
+    rig.run_until(|rig| rig.state(1) == PathState::Connecting);
+    rig.run_until(|rig| rig.state(1) != PathState::Connecting);
+    assert_ne!(rig.state(1), PathState::Live, "it was cut");
+    rig.run_until(|rig| rig.state(1) == PathState::Live);
+    assert_eq!(rig.host.status().paths[0].in_flight, 8, "nothing has happened to them");
+    rig.disk.change_faults(|faults| faults.hang = 0);
+    rig.disk.release_hung();
+    let mut completions = Vec::new();
+    rig.run_until(|rig| {
+        rig.host.take_completions(queue, &mut completions);
+        completions.len() == 8
+    });
+    assert!(completions.iter().all(|done| done.result.is_ok()));
+    assert_eq!(rig.disk.counters().reads, 8, "none was sent twice");
 }
 
 #[test]

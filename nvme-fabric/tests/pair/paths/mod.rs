@@ -2,7 +2,9 @@
 //! lost or overwritten, nobody waits longer than was said.
 
 mod access;
+mod anything;
 mod failover;
+mod history;
 mod late_writes;
 mod reconnect;
 mod rig;

@@ -25,7 +25,7 @@ use nvme_fabric::spec::log_page::AccessState;
 use nvme_fabric::spec::nqn::HostId;
 use nvme_fabric::target::{self, Connection, Namespace, Subsystem, Target};
 
-use crate::harness::{Moved, SUBSYSTEM, move_bytes, nqn};
+use crate::harness::{Moved, SUBSYSTEM, move_bytes_through, nqn};
 
 /// How late writes may be applied.
 #[derive(Clone, Copy)]
@@ -62,6 +62,13 @@ pub(super) struct Site {
     pub(super) carried: u64,
 }
 
+impl Site {
+    /// Connections that it has.
+    pub(super) fn served(&self) -> usize {
+        self.served.len()
+    }
+}
+
 pub(super) struct Rig {
     pub(super) world: World,
     pub(super) network: Network,
@@ -76,6 +83,13 @@ pub(super) struct Rig {
     /// By path and queue. Streams that the host has dropped without the peer hearing of it stay.
     pub(super) streams: BTreeMap<(usize, QueueIndex), SimStream>,
     silent: Vec<SimStream>,
+    /// Of a thousand arrivals so many have a byte damaged, behind the exchange of ICReq and ICResp:
+    /// what is found out only with both digests.
+    pub(super) damage_per_mille: u32,
+    /// Bytes damaged so far.
+    pub(super) damaged: u64,
+    /// Connections of targets that ended because of a digest.
+    pub(super) damage_reported: u64,
     /// The network tells nobody that a connection is closed.
     pub(super) loses_closes: bool,
     queue: SharedQueue<SimQueue>,
@@ -83,6 +97,26 @@ pub(super) struct Rig {
     geometry: Geometry,
     connections: u64,
     timer: Option<Timer>,
+    alarm: Option<Timer>,
+}
+
+/// Bytes of ICReq, and of ICResp, which no digest protects.
+const UNPROTECTED: u64 = 128;
+
+/// Whether a connection of a target's has ended because of a digest.
+fn is_damaged(connection: &Connection) -> bool {
+    connection.error().is_some_and(|error| error.to_string().contains("digest"))
+}
+
+/// Damages a byte of what has arrived, now and then; whether it did.
+fn damage(per_mille: u32, stream: &SimStream, random: &mut Random, bytes: &mut [u8]) -> bool {
+    let before = stream.received() - bytes.len() as u64;
+    let is_damaged = per_mille > 0 && before >= UNPROTECTED && random.chance(per_mille);
+    if is_damaged {
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << random.below(8);
+    }
+    is_damaged
 }
 
 pub(super) fn name(site: usize) -> String {
@@ -153,12 +187,16 @@ impl Rig {
             applied_late: 0,
             streams: BTreeMap::new(),
             silent: Vec::new(),
+            damage_per_mille: 0,
+            damaged: 0,
+            damage_reported: 0,
             loses_closes: false,
             queue,
             uuid,
             geometry,
             connections: 0,
             timer: None,
+            alarm: None,
         }
     }
 
@@ -206,6 +244,18 @@ impl Rig {
         self.streams.iter().filter(|((of, _), _)| *of == path).for_each(|(_, it)| it.silence());
     }
 
+    /// Refuses connections of a path, or no longer.
+    pub(super) fn refuse(&mut self, path: usize, refuse: bool) {
+        self.network.refuse(&name(path), refuse);
+    }
+
+    /// Has the clock stop at `time`, once.
+    pub(super) fn wake_at(&mut self, time: Timestamp) {
+        if self.alarm.as_ref().is_none_or(|alarm| alarm.deadline() != time) {
+            self.alarm = Some(self.world.timer(time));
+        }
+    }
+
     pub(super) fn state(&self, path: usize) -> PathState {
         self.host.status().paths[path].state
     }
@@ -234,12 +284,16 @@ impl Rig {
     }
 
     fn poll_stream(&mut self, (path, queue): (usize, QueueIndex)) -> bool {
-        let stream = &self.streams[&(path, queue)];
-        let Some(connection) = self.host.connection(path, queue) else {
+        let Self { streams, host, random, damaged, damage_per_mille, .. } = self;
+        let stream = &streams[&(path, queue)];
+        let Some(connection) = host.connection(path, queue) else {
             return false;
         };
         let mut progress = false;
-        match move_bytes(connection, stream, &mut Vec::new()) {
+        let arrive = |bytes: &mut [u8]| {
+            *damaged += u64::from(damage(*damage_per_mille, stream, random, bytes));
+        };
+        match move_bytes_through(connection, stream, &mut Vec::new(), arrive) {
             Moved::Nothing => {}
             Moved::Something => progress = true,
             Moved::End => connection.end_of_stream(),
@@ -263,28 +317,29 @@ impl Rig {
     fn poll_site(&mut self, site: usize, now: Timestamp) -> bool {
         let mut progress = false;
         let Self { sites, queue, connections, late, random, pool, applied_late, .. } = self;
+        let Self { damaged, damage_per_mille, damage_reported, .. } = self;
         let Site { target, listener, served, held, carried, .. } = &mut sites[site];
         while let Some(stream) = listener.as_ref().and_then(SimListener::accept) {
             let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let connection = Connection::new(target.settings(), pool, local, now);
             *connections += 1;
-            served.push(Served {
-                number: *connections,
-                connection,
-                stream,
-                queue: queue.another(),
-            });
+            let (number, queue) = (*connections, queue.another());
+            served.push(Served { number, connection, stream, queue });
             progress = true;
         }
         let mut due = take_due(held, now);
         let mut completions: Vec<Completion> = Vec::new();
         served.retain_mut(|served| {
             let Served { number, connection, stream, queue } = served;
-            match move_bytes(connection, stream, &mut Vec::new()) {
+            let arrive = |bytes: &mut [u8]| {
+                *damaged += u64::from(damage(*damage_per_mille, stream, random, bytes));
+            };
+            match move_bytes_through(connection, stream, &mut Vec::new(), arrive) {
                 Moved::Nothing => {}
                 Moved::Something => progress = true,
-                Moved::End => connection.disconnect(target, ConnectionError::Closed),
-                Moved::Broken => connection.disconnect(target, ConnectionError::Closed),
+                Moved::End | Moved::Broken => {
+                    connection.disconnect(target, ConnectionError::Closed);
+                }
             }
             while let Some(submission) = connection.next_submission() {
                 progress = true;
@@ -312,6 +367,7 @@ impl Rig {
             completions.drain(..).for_each(|completion| connection.complete(completion));
             progress |= connection.poll(target, now);
             let gone = connection.error().is_some();
+            *damage_reported += u64::from(is_damaged(connection));
             if gone {
                 progress = true;
                 let quiesce = late.map_or(0, |late| late.quiesce.as_nanos() as u64);

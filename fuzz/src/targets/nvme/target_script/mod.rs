@@ -29,7 +29,7 @@ use crate::behaviour::{Behaviour, Observer};
 use crate::mutation::Random;
 
 /// The target. The first byte is the setting, each further one a step or a choice of one.
-pub const TARGET: Target = Target { name: "target_script", run, cost: 40, seeds };
+pub const TARGET: Target = Target { name: "target_script", length_max: 1024, run, cost: 40, seeds };
 
 /// Blocks of 512 bytes on each device.
 const BLOCKS: u64 = 128;
@@ -209,7 +209,11 @@ fn damage(world: &mut World, slot: usize, choices: &mut Choices<'_>) {
             let wrong = choices.below(4);
             let header = DataHeader {
                 command: if wrong == 0 { command.wrapping_add(1) } else { command },
-                transfer_tag: if wrong == 1 { (transfer_tag + 1) & 0x1f } else { transfer_tag },
+                transfer_tag: if wrong == 1 {
+                    transfer_tag.wrapping_add(1) & 0x1f
+                } else {
+                    transfer_tag
+                },
                 offset: if wrong == 2 { offset.wrapping_add(4) } else { offset },
                 length: if wrong == 3 { length + 4 } else { length },
                 last: choices.one_in(2),
