@@ -10,6 +10,7 @@
 mod bench;
 mod ci;
 mod command;
+mod debian_trees;
 mod fuzz;
 mod instructions;
 mod report;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::command::{Step, find_program};
 use crate::test::target_folder;
-use crate::{StepResult, report, system_packages};
+use crate::{StepResult, debian_trees, report, system_packages};
 
 /// Names the folder with the kernels, for the cases.
 const KERNELS: &str = "FOREBAY_TEST_KERNELS";
@@ -44,15 +44,15 @@ pub(crate) fn run(root: &Path, arguments: &VmArguments) -> StepResult {
     words.extend(arguments.filter.clone());
     words.extend(arguments.list.then(|| "--list".to_owned()));
     let test = ["test", "--quiet", "--package", "forebay-vm", "--test", "kernels", "--"];
-    Step::cargo("cases in kernels", root, &test)
+    let step = Step::cargo("cases in kernels", root, &test)
         .arguments(&words)
         .environment("FOREBAY_REQUIRE_CLIENTS", if all_there { "1" } else { "0" })
         .environment(
             "FOREBAY_BINARY",
             &target_folder(root).join("release/forebay").to_string_lossy(),
         )
-        .environment(KERNELS, &kernels.to_string_lossy())
-        .run_last()
+        .environment(KERNELS, &kernels.to_string_lossy());
+    debian_trees::with_trees(root, step).run_last()
 }
 
 /// The folder with kernels, if this machine has one.
@@ -72,5 +72,5 @@ pub(crate) fn with_kernels(root: &Path, step: Step) -> Step {
     if find_program("setpriv").is_none() {
         report::note("`setpriv` is missing; cases in kernels fail (apt-get install util-linux)");
     }
-    step.environment(KERNELS, &folder.to_string_lossy())
+    debian_trees::with_trees(root, step.environment(KERNELS, &folder.to_string_lossy()))
 }

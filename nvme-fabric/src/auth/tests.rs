@@ -379,7 +379,13 @@ fn keys_of_a_secure_channel_as_linux_tests_them() {
         assert_eq!(hexadecimal(&generated), psk);
         assert_eq!(psk::digest(function, &generated, names), digest);
         let context = format!("{:02} {digest}", function.id());
-        let key = psk::expand_label(function, &generated, "nvme-tls-psk", &context);
+        let key = psk::expand_label(
+            function,
+            psk::Framing::Counted,
+            &generated,
+            "nvme-tls-psk",
+            &context,
+        );
         assert_eq!(hexadecimal(&key.expect("short enough")), tls);
     }
     let sha512 = psk::of_session_key(HashFunction::Sha512, &session, &first, &second);

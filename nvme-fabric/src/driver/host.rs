@@ -221,12 +221,7 @@ impl<Machine: Association> HostDriver<Machine> {
 
 /// Ends a queue's connection for what its stream has failed of.
 fn end(controller: &mut Controller, queue: QueueIndex, error: ConnectionError) {
-    let error = match error {
-        ConnectionError::Refused(what) => {
-            ConnectionError::Refused(format!("{}: {what}", controller.options().address))
-        }
-        error => error,
-    };
+    let error = error.of_peer(&controller.options().address);
     if let Some(connection) = controller.connection(queue) {
         connection.end(error);
     }

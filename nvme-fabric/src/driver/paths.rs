@@ -245,12 +245,7 @@ impl PathsDriver {
 
     /// Ends a queue's connection for what its stream has failed of.
     fn end(&mut self, path: usize, queue: QueueIndex, error: ConnectionError) {
-        let error = match error {
-            ConnectionError::Refused(what) => {
-                ConnectionError::Refused(format!("{}: {what}", self.paths.address(path)))
-            }
-            error => error,
-        };
+        let error = error.of_peer(self.paths.address(path));
         if let Some(connection) = self.paths.connection(path, queue) {
             connection.end(error);
         }

@@ -7,19 +7,29 @@
 //! | `kernel_host` | the kernel's NVMe/TCP host and `forebay target` |
 //! | `managed` | the kernel's host and our targets, while these are changed |
 //! | `our_host` | our NVMe/TCP host and the kernel's target |
+//! | `tls` | both of ours and the kernel's, encrypted |
 
 mod authentication;
 mod harness;
 mod kernel_host;
 mod managed;
 mod our_host;
+mod tls;
 
 use std::process::ExitCode;
 
 use forebay_vm::Case;
 
-const CASES: &[&[Case]] =
-    &[harness::CASES, kernel_host::CASES, our_host::CASES, authentication::CASES, managed::CASES];
+const CASES: &[&[Case]] = &[
+    harness::CASES,
+    kernel_host::CASES,
+    our_host::CASES,
+    authentication::CASES,
+    managed::CASES,
+    tls::KERNEL_HOST,
+    tls::OUR_HOST,
+    tls::CONCATENATION,
+];
 
 fn main() -> ExitCode {
     // Once, and for as long as the program runs.
