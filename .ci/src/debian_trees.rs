@@ -1,16 +1,17 @@
-//! Programs of newer Debian releases than this machine's, unpacked beside it: `tlshd`, without which
-//! no kernel speaks TLS for NVMe/TCP, and the nvme-cli of the same release.
+//! Programs of newer Debian releases than this machine's, unpacked beside it: `tlshd`, without
+//! which no kernel speaks TLS for NVMe/TCP, and the nvme-cli of the same release.
 //!
 //! ```text
 //!   apt-get, with lists, cache and sources of its own ──▶ *.deb ──dpkg-deb -x──▶ FOLDER/trixie
 //!                                                                               FOLDER/forky
 //! ```
-//! What is fixed is the release, and that its index is signed by a key of Debian's that this machine
-//! has; apt-get compares what it fetches with the index. Versions are those of the day, and stand in
-//! `versions` of each tree: a pool forgets old ones, so a fixed version could soon not be had.
-//! A tree is made once; remove the folder to have newer ones.
+//! What is fixed is the release, and that its index is signed by a key of Debian's that this
+//! machine has; apt-get compares what it fetches with the index. Versions are those of the day, and
+//! stand in `versions` of each tree: a pool forgets old ones, so a fixed version could soon not be
+//! had. A tree is made once; remove the folder to have newer ones.
 //!
-//! Absent: anything installed. The programs run from where they are, with the libraries beside them.
+//! Absent: anything installed. The programs run from where they are, with the libraries beside
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

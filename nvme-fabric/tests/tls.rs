@@ -246,9 +246,9 @@ fn a_peer_that_closes_in_the_handshake_is_told_with_what_was_offered() {
     thread.join().expect("the listener's checks hold");
 }
 
-/// Stands in for the kernel's target by tlshd 1.4, which gives up at the first identity that it does
-/// not know: closes on a host whose first is of version 1, and hands others on to `port`. Ends with
-/// the first such host's queues.
+/// Stands in for the kernel's target by tlshd 1.4, which gives up at the first identity that it
+/// does not know: closes on a host whose first is of version 1, and hands others on to `port`. Ends
+/// with the first such host's queues.
 fn picky(port: u16, queues: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let own = listener.local_addr().expect("bound").port();

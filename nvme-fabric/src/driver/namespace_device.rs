@@ -159,7 +159,7 @@ impl ConnectOptions {
 #[cfg(feature = "tls")]
 type Way = Option<crate::tls::Offer>;
 #[cfg(not(feature = "tls"))]
-type Way = ();
+type Way = Option<std::convert::Infallible>;
 
 /// What is tried one after the other, while targets do not know the keys.
 #[cfg(feature = "tls")]
@@ -177,7 +177,7 @@ fn ways(options: &ConnectOptions) -> Result<Vec<Way>, DeviceError> {
 #[cfg(not(feature = "tls"))]
 #[expect(clippy::unnecessary_wraps, reason = "it may fail with TLS")]
 fn ways(_options: &ConnectOptions) -> Result<Vec<Way>, DeviceError> {
-    Ok(vec![()])
+    Ok(vec![None])
 }
 
 /// Host and port as people write them.

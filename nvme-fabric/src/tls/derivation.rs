@@ -7,8 +7,9 @@
 //!                 DIGEST = base64(HMAC(retained, HOSTNQN " " SUBNQN " NVMe-over-Fabrics"))
 //! ```
 //! NVMe/TCP Transport 1.1 §3.6.1.3 and §3.6.1.4; version 1 is TP8018's. Both derivations are HKDF
-//! with RFC 8446's labels. libnvme until 1.14 framed labels otherwise, and so derived other keys: of
-//! version 1 their identities differ too, and they are derived here for who has them in a keyring.
+//! with RFC 8446's labels. libnvme until 1.14 framed labels otherwise, and so derived other keys:
+//! of version 1 their identities differ too, and they are derived here for who has them in a
+//! keyring.
 //! Absent: those of version 0, whose identity does not tell which of two keys it is for.
 
 use super::key::Secret;

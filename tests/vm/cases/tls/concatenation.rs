@@ -21,8 +21,8 @@ use nvme_fabric::auth::Keys;
 use nvme_fabric::driver::ConnectOptions;
 use nvme_fabric::host::HostAuthentication;
 
-use super::assert_encrypted;
 use super::kernel_host::nvme_connects;
+use super::{LIMIT, assert_encrypted};
 use crate::kernel_host::{restarts_under_load, verify};
 use crate::our_host::{DISK, SUBSYSTEM, USED, verify_restarts, zero_disk};
 
@@ -57,11 +57,17 @@ const OUR_HOST_NEEDS: &[Need] = &[
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("tls::kernel_host_concatenates_with_our_target", kernel_host)
-        .needs(KERNEL_HOST_NEEDS),
+        .needs(KERNEL_HOST_NEEDS)
+        .limit(LIMIT),
     Case::new("tls::kernel_host_concatenates_again_after_a_kill", kernel_host_again)
-        .needs(KERNEL_HOST_NEEDS),
-    Case::new("tls::our_host_concatenates_with_the_kernels_target", ours).needs(OUR_HOST_NEEDS),
-    Case::new("tls::our_host_concatenates_again_after_a_restart", ours_again).needs(OUR_HOST_NEEDS),
+        .needs(KERNEL_HOST_NEEDS)
+        .limit(LIMIT),
+    Case::new("tls::our_host_concatenates_with_the_kernels_target", ours)
+        .needs(OUR_HOST_NEEDS)
+        .limit(LIMIT),
+    Case::new("tls::our_host_concatenates_again_after_a_restart", ours_again)
+        .needs(OUR_HOST_NEEDS)
+        .limit(LIMIT),
 ];
 
 /// The secrets of both ends.
@@ -107,7 +113,7 @@ fn kernel_host() {
     let [host, controller] = secrets.host();
     let opened = Connection::try_open(our_target::SUBSYSTEM, target.port(), &[&host, &controller]);
     assert!(opened.is_err(), "a host without a secure channel got in");
-    let options = ["concat", &*host, &*controller];
+    let options = ["concat", &*host, &*controller, "reconnect_delay=1"];
     let connection = Connection::open(our_target::SUBSYSTEM, target.port(), &options);
     assert_encrypted(&connection);
     verify(&connection.namespace(1), 300, 200);
@@ -176,8 +182,8 @@ fn kernel_target(secrets: &Secrets) -> KernelTarget {
     target
 }
 
-/// The host's secret alone: Linux 7.2 forgets the challenges before the host's last word, so it makes
-/// no key of an authentication both ways. drivers/nvme/target/fabrics-cmd-auth.c
+/// The host's secret alone: Linux 7.2 forgets the challenges before the host's last word, so it
+/// makes no key of an authentication both ways. drivers/nvme/target/fabrics-cmd-auth.c
 fn options(target: &KernelTarget, secrets: &Secrets) -> ConnectOptions {
     let keys = Keys::new(secrets.host.ours());
     let mut options = our_host::options(SUBSYSTEM, target.port());

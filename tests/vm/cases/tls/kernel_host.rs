@@ -9,7 +9,7 @@ use forebay_vm::scene::secret::Secret;
 use forebay_vm::scene::tls::{HandshakeDaemon, Hash, TlsKey, forget_keys};
 use forebay_vm::{Case, Need};
 
-use super::{assert_encrypted, kinds};
+use super::{LIMIT, assert_encrypted, kinds};
 use crate::kernel_host::{fio_verifies, restarts_under_load, verify};
 
 const NEEDS: &[Need] = &[
@@ -46,16 +46,26 @@ const AUTHENTICATION_NEEDS: &[Need] = &[
 ];
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("tls::kernel_host_reads_what_it_wrote", reads_what_it_wrote).needs(NEEDS),
-    Case::new("tls::kernel_hosts_fio_verifies_with_digests", fio).needs(FIO_NEEDS),
-    Case::new("tls::kernel_host_reconnects_to_our_target_that_was_killed", reconnects).needs(NEEDS),
+    Case::new("tls::kernel_host_reads_what_it_wrote", reads_what_it_wrote)
+        .needs(NEEDS)
+        .limit(LIMIT),
+    Case::new("tls::kernel_hosts_fio_verifies_with_digests", fio).needs(FIO_NEEDS).limit(LIMIT),
+    Case::new("tls::kernel_host_reconnects_to_our_target_that_was_killed", reconnects)
+        .needs(NEEDS)
+        .limit(LIMIT),
     Case::new("tls::our_target_refuses_a_kernel_host_with_another_key", refuses_other_keys)
-        .needs(NEEDS),
-    Case::new("tls::our_target_refuses_a_kernel_host_without_tls", refuses_plain).needs(NEEDS),
-    Case::new("tls::our_target_without_tls_is_refused_by_a_kernel_host", plain_target).needs(NEEDS),
-    Case::new("tls::nvme_cli_connects_to_our_target", nvme_cli).needs(NEEDS),
+        .needs(NEEDS)
+        .limit(LIMIT),
+    Case::new("tls::our_target_refuses_a_kernel_host_without_tls", refuses_plain)
+        .needs(NEEDS)
+        .limit(LIMIT),
+    Case::new("tls::our_target_without_tls_is_refused_by_a_kernel_host", plain_target)
+        .needs(NEEDS)
+        .limit(LIMIT),
+    Case::new("tls::nvme_cli_connects_to_our_target", nvme_cli).needs(NEEDS).limit(LIMIT),
     Case::new("tls::kernel_host_and_our_target_prove_themselves_too", authenticated)
-        .needs(AUTHENTICATION_NEEDS),
+        .needs(AUTHENTICATION_NEEDS)
+        .limit(LIMIT),
 ];
 
 /// Our target with one namespace of so many MiB, for the kernel's host with this key alone.

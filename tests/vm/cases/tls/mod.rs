@@ -14,8 +14,14 @@ pub(crate) use concatenation::CASES as CONCATENATION;
 pub(crate) use kernel_host::CASES as KERNEL_HOST;
 pub(crate) use our_host::CASES as OUR_HOST;
 
+use std::time::Duration;
+
 use forebay_vm::scene::kernel_host::Connection;
 use forebay_vm::scene::tls::{Hash, hashes};
+
+/// How long a case may take: each handshake is a process of its own, which the kernel waits 10 s
+/// for and, when it came too late on a busy machine, asks for again.
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// Hashes of keys and versions of identities, each with each.
 fn kinds() -> impl Iterator<Item = (Hash, u8)> {

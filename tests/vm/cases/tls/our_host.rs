@@ -18,7 +18,7 @@ use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
 use nvme_fabric::host::HostAuthentication;
 use nvme_fabric::tls::{HostTls, Identities, IdentityVersion};
 
-use super::kinds;
+use super::{LIMIT, kinds};
 use crate::our_host::{DISK, SUBSYSTEM, USED, verify_restarts, zero_disk};
 
 const NEEDS: &[Need] = &[
@@ -45,16 +45,23 @@ const AUTHENTICATION_NEEDS: &[Need] = &[
 ];
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("tls::our_host_reads_what_it_wrote", reads_what_it_wrote).needs(NEEDS),
-    Case::new("tls::our_host_offers_both_identities", offers_both).needs(NEEDS),
-    Case::new("tls::our_host_waits_for_the_kernels_target_that_restarts", restarted).needs(NEEDS),
+    Case::new("tls::our_host_reads_what_it_wrote", reads_what_it_wrote).needs(NEEDS).limit(LIMIT),
+    Case::new("tls::our_host_offers_both_identities", offers_both).needs(NEEDS).limit(LIMIT),
+    Case::new("tls::our_host_waits_for_the_kernels_target_that_restarts", restarted)
+        .needs(NEEDS)
+        .limit(LIMIT),
     Case::new("tls::the_kernels_target_refuses_our_host_with_another_key", refuses_other_keys)
-        .needs(NEEDS),
-    Case::new("tls::the_kernels_target_refuses_our_host_without_tls", refuses_plain).needs(NEEDS),
+        .needs(NEEDS)
+        .limit(LIMIT),
+    Case::new("tls::the_kernels_target_refuses_our_host_without_tls", refuses_plain)
+        .needs(NEEDS)
+        .limit(LIMIT),
     Case::new("tls::the_kernels_target_without_tls_is_refused_by_our_host", plain_target)
-        .needs(NEEDS),
+        .needs(NEEDS)
+        .limit(LIMIT),
     Case::new("tls::our_host_and_the_kernels_target_prove_themselves_too", authenticated)
-        .needs(AUTHENTICATION_NEEDS),
+        .needs(AUTHENTICATION_NEEDS)
+        .limit(LIMIT),
 ];
 
 /// The kernel's target over its RAM disk, which speaks TLS only.
@@ -188,8 +195,8 @@ fn plain_target() {
     drop(daemon);
 }
 
-/// DH-HMAC-CHAP inside of TLS. Since it can concatenate the kernel takes TLS for proof enough, and asks
-/// no host that comes with it. Linux drivers/nvme/target/auth.c, `nvmet_setup_auth`
+/// DH-HMAC-CHAP inside of TLS. Since it can concatenate the kernel takes TLS for proof enough, and
+/// asks no host that comes with it. Linux drivers/nvme/target/auth.c, `nvmet_setup_auth`
 fn authenticated() {
     let daemon = HandshakeDaemon::start();
     let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);

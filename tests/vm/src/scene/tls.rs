@@ -1,8 +1,8 @@
 //! TLS of the kernel's: `tlshd`, which makes the handshakes that the kernel asks for, and the keys
 //! that it finds in the keyring `.nvme`.
 //!
-//! Debian's testing has the `tlshd` and nvme-cli that are run; a kernel too old for that `tlshd` gets
-//! stable's.
+//! Debian's testing has the `tlshd` and nvme-cli that are run; a kernel too old for that `tlshd`
+//! gets stable's.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -65,14 +65,14 @@ impl Drop for HandshakeDaemon {
     }
 }
 
-/// Whose `tlshd` this kernel can do with: that of testing (1.4) sets the size of records, which Linux
-/// has known since 6.19, and gives a session up when it cannot.
+/// Whose `tlshd` this kernel can do with: that of testing (1.4) sets the size of records, which
+/// Linux has known since 6.19, and gives a session up when it cannot.
 fn release() -> Release {
     if kernel_version() < (6, 19) { Release::Trixie } else { Release::Forky }
 }
 
-/// The hashes that keys may have here: the `tlshd` of stable (1.0) proves that it has a key by SHA-256,
-/// whatever the key's is.
+/// The hashes that keys may have here: the `tlshd` of stable (1.0) proves that it has a key by
+/// SHA-256, whatever the key's is.
 pub fn hashes() -> &'static [Hash] {
     match release() {
         Release::Trixie => &[Hash::Sha256],
