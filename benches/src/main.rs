@@ -8,7 +8,8 @@
 //!   slow     latencies beside a cache device that takes 100 ms
 //!   start    starts of a cache of 1 TiB on a file: in order, and after SIGKILL
 //!   nbd      `forebay run` beside `nbdkit memory`, both driven by fio, in turn
-//!   nvme     our target on one core, our host on another, over loopback TCP
+//!   nvme     our target on one core, our host on another, over loopback TCP; or our host alone,
+//!            with `--address IP:PORT --subsystem NQN` of any target
 //!   trace    hit ratios on real traces, beside other policies; needs FOREBAY_TRACES
 //! ```
 //! Every benchmark is run several times and its result is the median. A suite that compares runs
@@ -31,6 +32,7 @@ mod slow;
 mod start;
 mod trace;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -63,9 +65,28 @@ struct Arguments {
     /// Only benchmarks whose name contains this
     #[arg(long, default_value = "")]
     filter: String,
+    /// A target that is there already: the suite nvme reads its namespace 1, and starts none
+    #[arg(long, value_name = "IP:PORT", requires = "subsystem")]
+    address: Option<SocketAddr>,
+    /// The NQN of its subsystem
+    #[arg(long, value_name = "NQN", requires = "address")]
+    subsystem: Option<String>,
     /// Serves the cache in this file until it is killed: the suite `start` starts itself so
     #[arg(long, hide = true)]
     serve_until_killed: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The target that the suite nvme goes to, and no other suite knows what to do with.
+    fn external(&self) -> Result<Option<nvme::External>, Failure> {
+        let (Some(address), Some(subsystem)) = (self.address, &self.subsystem) else {
+            return Ok(None);
+        };
+        if self.suites != [Suite::Nvme] {
+            return Err(format!("--address {address}: must come with the suite `nvme` alone"));
+        }
+        Ok(Some(nvme::External { address, subsystem: subsystem.clone() }))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -124,6 +145,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         time: Duration::from_secs(arguments.seconds.into()),
         filter: arguments.filter.clone(),
     };
+    let external = arguments.external()?;
     let mut results = Results::default();
     for suite in Suite::value_variants() {
         if !arguments.suites.is_empty() && !arguments.suites.contains(suite) {
@@ -139,7 +161,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Suite::Slow => slow::run(&plan, &mut results)?,
             Suite::Start => start::run(&plan, &mut results)?,
             Suite::Nbd => nbd::run(&plan, &mut results)?,
-            Suite::Nvme => nvme::run(&plan, &mut results)?,
+            Suite::Nvme => nvme::run(&plan, external.as_ref(), &mut results)?,
             Suite::Trace => trace::run(&plan, &mut results)?,
         }
     }

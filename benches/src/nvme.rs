@@ -1,5 +1,10 @@
 //! NVMe/TCP from end to end: our target on one core, our host on another, each one thread, over
 //! loopback TCP. The namespaces cost next to nothing, so what is measured is the way to them.
+//!
+//! With `--address` the target is one that somebody else started, of any make; our host reads its
+//! namespace 1, which it never writes to.
+//!
+//! Absent: secrets and TLS keys for such a target.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
@@ -11,8 +16,8 @@ use block_io::device::null::NullDevice;
 use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig, Task};
 use block_io::sim::Random;
 use block_io::{
-    BlockDevice, BlockQueue, Buffer, Completion, DeviceError, Operation, Request, RequestId,
-    Timestamp,
+    BlockDevice, BlockQueue, Buffer, Completion, DeviceError, Geometry, Operation, Request,
+    RequestId, Timestamp,
 };
 use nvme_fabric::driver::target::Service;
 use nvme_fabric::driver::{ConnectOptions, NamespaceQueue, NvmeTcpDevice, TargetTask};
@@ -33,6 +38,55 @@ const MEMORY: u32 = 2;
 /// Every byte of the memory.
 const CONTENT: u8 = 0x5a;
 const SUBSYSTEM: &str = "nqn.2026-01.io.forebay:bench";
+
+/// What the names of the cases begin with, and of those that go to somebody else's target.
+const OWN: &str = "host_target";
+const EXTERNAL: &str = "host_external";
+
+/// A target that somebody else started.
+pub(crate) struct External {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// The subsystem's NQN; its namespace 1 has 256 MiB or more.
+    pub(crate) subsystem: String,
+}
+
+/// Where the cases go.
+struct Endpoint {
+    address: SocketAddr,
+    subsystem: Nqn,
+    external: bool,
+}
+
+impl Endpoint {
+    fn own(address: SocketAddr) -> Result<Self, DeviceError> {
+        Ok(Self { address, subsystem: nqn(SUBSYSTEM)?, external: false })
+    }
+
+    fn external(target: &External) -> Result<Self, DeviceError> {
+        let subsystem = nqn(&target.subsystem)?;
+        Ok(Self { address: target.address, subsystem, external: true })
+    }
+
+    fn name(&self, case: &Case) -> String {
+        let prefix = if self.external { EXTERNAL } else { OWN };
+        case.name.replacen(OWN, prefix, 1)
+    }
+
+    /// That the cases' requests fit.
+    fn check(&self, geometry: Geometry) -> Result<(), DeviceError> {
+        let (capacity, block) = (geometry.capacity, geometry.block_size);
+        if capacity >= CAPACITY && u64::from(block) <= READ.length {
+            return Ok(());
+        }
+        let text = format!(
+            "namespace 1 of {} has {capacity} bytes in blocks of {block}; the cases need \
+             {CAPACITY} bytes or more, in blocks of {} or less",
+            self.address, READ.length
+        );
+        Err(DeviceError::new(text))
+    }
+}
 
 /// One benchmark.
 struct Case {
@@ -84,36 +138,41 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Runs the suite.
-pub(crate) fn run(plan: &Plan, results: &mut Results) -> Result<(), Failure> {
-    let wanted: Vec<&Case> = CASES.iter().filter(|case| plan.wants(case.name)).collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let target = TargetThread::start()?;
-    pin(1);
-    let outcome = load(&wanted, plan, target.address, results);
-    outcome.and_then(|()| target.stop()).map_err(|error| error.to_string())
+/// Runs the suite, against `external` or else a target of its own.
+pub(crate) fn run(
+    plan: &Plan,
+    external: Option<&External>,
+    results: &mut Results,
+) -> Result<(), Failure> {
+    let outcome = match external {
+        Some(target) => Endpoint::external(target).and_then(|to| load(&to, plan, results)),
+        None if !CASES.iter().any(|case| plan.wants(case.name)) => return Ok(()),
+        None => {
+            let target = TargetThread::start()?;
+            let outcome = Endpoint::own(target.address).and_then(|to| load(&to, plan, results));
+            outcome.and_then(|()| target.stop())
+        }
+    };
+    outcome.map_err(|error| error.to_string())
 }
 
-fn load(
-    cases: &[&Case],
-    plan: &Plan,
-    address: SocketAddr,
-    results: &mut Results,
-) -> Result<(), DeviceError> {
+fn load(to: &Endpoint, plan: &Plan, results: &mut Results) -> Result<(), DeviceError> {
+    pin(1);
     let reactor = Reactor::new(ReactorConfig::default())?;
-    cases.iter().try_for_each(|case| measure(case, plan, &reactor, address, results))
+    let wanted =
+        |case: &&Case| plan.wants(&to.name(case)) && (!to.external || case.namespace == NULL);
+    CASES.iter().filter(wanted).try_for_each(|case| measure(case, plan, &reactor, to, results))
 }
 
 fn measure(
     case: &Case,
     plan: &Plan,
     reactor: &Reactor,
-    address: SocketAddr,
+    to: &Endpoint,
     results: &mut Results,
 ) -> Result<(), DeviceError> {
-    let device = NvmeTcpDevice::connect(reactor, &options(address, case)?)?;
+    let device = NvmeTcpDevice::connect(reactor, &options(to, case)?)?;
+    to.check(BlockDevice::<Reactor>::geometry(&device))?;
     let (mut rates, mut tails) = (Vec::new(), Vec::new());
     // The first run warms connections, pools and processors, and is not counted.
     for run in 0..=plan.runs {
@@ -128,16 +187,16 @@ fn measure(
         }
     }
     device.shut_down(reactor)?;
-    results.record(case.name, "IOPS", &rates);
-    results.record(&format!("{}.p99", case.name), "us", &tails);
+    results.record(&to.name(case), "IOPS", &rates);
+    results.record(&format!("{}.p99", to.name(case)), "us", &tails);
     Ok(())
 }
 
-fn options(address: SocketAddr, case: &Case) -> Result<ConnectOptions, DeviceError> {
+fn options(to: &Endpoint, case: &Case) -> Result<ConnectOptions, DeviceError> {
     let host = nqn("nqn.2026-01.io.forebay:bench-host")?;
-    let mut options =
-        ConnectOptions::new(address.ip().to_string(), nqn(SUBSYSTEM)?, host, HostId([1; 16]));
-    options.port = address.port();
+    let (address, subsystem) = (to.address.ip().to_string(), to.subsystem.clone());
+    let mut options = ConnectOptions::new(address, subsystem, host, HostId([1; 16]));
+    options.port = to.address.port();
     options.namespace_id = case.namespace;
     options.data_digest = case.data_digest;
     options.queue_depth = QUEUE_ENTRIES;

@@ -342,6 +342,8 @@ impl Cache {
         request: Request,
     ) -> Result<(), Request> {
         self.now = now;
+        // It is needed soon, and all that comes before is done meanwhile.
+        self.prefetch(id, request.extent);
         if self.in_flight() >= self.requests_max || self.stopping {
             return Err(request);
         }

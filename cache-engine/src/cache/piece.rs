@@ -201,7 +201,8 @@ impl Cache {
         let cached = |line: LineNumber| self.index.find(line).is_some();
         let (first, last) = (line(blocks.offset), line(blocks.end() - 1));
         if self.line_size.bytes() == BLOCK_SIZE && first == last && !cached(first) {
-            // There is no line to fill up.
+            // There is no line to fill up. That it was here once is asked when the origin answers.
+            self.index.prefetch_ghosts(first);
             return Some(Hints::default());
         }
         let end_is_cached = |line: LineNumber| {

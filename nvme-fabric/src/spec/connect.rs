@@ -32,7 +32,8 @@ pub struct ConnectData {
     pub controller_id: u16,
     /// SUBNQN, bytes 256-511.
     pub subsystem: Nqn,
-    /// HOSTNQN, bytes 512-767.
+    /// HOSTNQN, bytes 512-767. A host that leaves it empty, as SPDK's `spdk_nvme_perf` does, is
+    /// known by the name that is made of its HOSTID: that is all it says of itself.
     pub host: Nqn,
 }
 
@@ -56,12 +57,14 @@ impl ConnectData {
             Nqn::parse_field(&bytes[start..start + 256])
                 .map_err(|reason| ConnectDataError { offset, reason })
         };
-        Ok(Self {
-            host_id: HostId(bytes16_at(bytes, 0)),
-            controller_id: u16_at(bytes, usize::from(OFFSET_CONTROLLER_ID)),
-            subsystem: name(OFFSET_SUBSYSTEM_NQN)?,
-            host: name(OFFSET_HOST_NQN)?,
-        })
+        let host_id = HostId(bytes16_at(bytes, 0));
+        let subsystem = name(OFFSET_SUBSYSTEM_NQN)?;
+        let host = match bytes[usize::from(OFFSET_HOST_NQN)] {
+            0 => Nqn::from_uuid(host_id),
+            _ => name(OFFSET_HOST_NQN)?,
+        };
+        let controller_id = u16_at(bytes, usize::from(OFFSET_CONTROLLER_ID));
+        Ok(Self { host_id, controller_id, subsystem, host })
     }
 
     /// The 1024 bytes of it.
@@ -156,6 +159,19 @@ mod tests {
         assert_eq!(ConnectData::parse(&bytes).expect_err("a bad host name").offset, 512);
         bytes[256..512].fill(b'n');
         assert_eq!(ConnectData::parse(&bytes).expect_err("no NUL").offset, 256);
+    }
+
+    #[test]
+    fn a_host_without_a_name_is_known_by_its_identifier() {
+        let mut bytes = data().encode();
+        bytes[512..768].fill(0);
+        let host = ConnectData::parse(&bytes).expect("the identifier is enough").host;
+        assert_eq!(
+            host.as_str(),
+            "nqn.2014-08.org.nvmexpress:uuid:07070707-0707-0707-0707-070707070707"
+        );
+        bytes[256..512].fill(0);
+        assert_eq!(ConnectData::parse(&bytes).expect_err("no subsystem").offset, 256);
     }
 
     #[test]

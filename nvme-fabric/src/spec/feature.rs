@@ -51,6 +51,35 @@ pub mod event {
     pub const DISCOVERY_LOG: u32 = 1 << 31;
 }
 
+/// Dword 11 of [`TEMPERATURE_THRESHOLD`]: whose threshold, and which. Base §5.27.1.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemperatureThreshold {
+    /// TMPTH, bits 15:0; what a Get asks for is not in it.
+    pub kelvins: u16,
+    /// TMPSEL, bits 19:16.
+    pub sensor: u8,
+    /// THSEL, bits 21:20.
+    pub kind: u8,
+}
+
+impl TemperatureThreshold {
+    /// TMPSEL 0: the composite temperature.
+    pub const COMPOSITE: u8 = 0;
+    /// THSEL 00b: above it is too hot.
+    pub const OVER: u8 = 0;
+    /// THSEL 01b: below it is too cold.
+    pub const UNDER: u8 = 1;
+
+    /// The typed form.
+    pub const fn parse(dword_11: u32) -> Self {
+        Self {
+            kelvins: dword_11 as u16,
+            sensor: (dword_11 >> 16 & 0xf) as u8,
+            kind: (dword_11 >> 20 & 0b11) as u8,
+        }
+    }
+}
+
 /// Dword 11 of the request and dword 0 of the answer of [`NUMBER_OF_QUEUES`]. On the wire both
 /// counts are 0's based; here they are counts. Base §5.27.1.5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

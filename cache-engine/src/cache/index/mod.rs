@@ -26,6 +26,8 @@ mod tests;
 
 use std::ops::Deref;
 
+use block_io::processor;
+
 use super::blocks::BlockSet;
 use super::config::LineSize;
 use super::entry::{Entry, Set, WAYS};
@@ -98,6 +100,12 @@ impl Index {
     /// Another reading end.
     pub(crate) fn reader(&self) -> IndexReader {
         self.reader.clone()
+    }
+
+    /// Asks for the memory that an allocation for the line will look at besides its set.
+    #[inline]
+    pub(crate) fn prefetch_ghosts(&self, line: LineNumber) {
+        processor::prefetch(&self.ghosts[self.set_of(line) as usize]);
     }
 
     /// Bytes of memory that the index takes.

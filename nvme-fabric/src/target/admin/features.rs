@@ -3,7 +3,8 @@
 use super::{Answer, INVALID_FIELD, check_data};
 use crate::spec::command::{self, NSID_BROADCAST, SubmissionEntry};
 use crate::spec::feature::{
-    self, NumberOfQueues, RESERVATION_NOTIFICATION_MASK, RESERVATION_PERSISTENCE, event,
+    self, NumberOfQueues, RESERVATION_NOTIFICATION_MASK, RESERVATION_PERSISTENCE,
+    TemperatureThreshold, event,
 };
 use crate::spec::status::Status;
 use crate::target::controller::{Controller, ControllerKey, Service};
@@ -40,6 +41,13 @@ pub(super) fn set(
         feature::NUMBER_OF_QUEUES => set_number_of_queues(controller, value),
         feature::ARBITRATION => {
             controller.arbitration = value & ARBITRATION_BURST;
+            Ok(Answer::Done(0))
+        }
+        feature::TEMPERATURE_THRESHOLD => {
+            let threshold = TemperatureThreshold::parse(value);
+            if temperature_threshold(threshold)? != threshold.kelvins {
+                return Err(Status::FEATURE_NOT_CHANGEABLE.do_not_retry());
+            }
             Ok(Answer::Done(0))
         }
         // These have one value here; setting it is no change.
@@ -96,11 +104,25 @@ pub(super) fn get(
         }
         feature::NUMBER_OF_QUEUES => queues(controller).encode(),
         feature::ARBITRATION => controller.arbitration,
+        feature::TEMPERATURE_THRESHOLD => {
+            temperature_threshold(TemperatureThreshold::parse(value))?.into()
+        }
         feature::POWER_MANAGEMENT | feature::ERROR_RECOVERY | feature::WRITE_ATOMICITY => 0,
         feature::VOLATILE_WRITE_CACHE if has_volatile_cache(target, key) => 1,
         _ => return Err(INVALID_FIELD),
     };
     Ok(Answer::Done(current.into()))
+}
+
+/// The threshold that there is, in kelvins. There is no sensor, so no temperature ever crosses one:
+/// the composite temperature's have their defaults (WCTEMP, which says how hot is too hot, is not
+/// reported), and cannot be changed to what would have to be watched. Base §5.27.1.3.
+fn temperature_threshold(threshold: TemperatureThreshold) -> Result<u16, Status> {
+    match (threshold.sensor, threshold.kind) {
+        (TemperatureThreshold::COMPOSITE, TemperatureThreshold::OVER) => Ok(u16::MAX),
+        (TemperatureThreshold::COMPOSITE, TemperatureThreshold::UNDER) => Ok(0),
+        _ => Err(INVALID_FIELD),
+    }
 }
 
 /// The features of a namespace's reservation.

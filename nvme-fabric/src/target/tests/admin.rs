@@ -190,6 +190,28 @@ fn features_that_a_host_sets_on_its_way_up() {
 }
 
 #[test]
+fn temperature_thresholds_are_there_and_never_crossed() {
+    let mut world = world();
+    let mut host = Host::admin(&mut world, SUBSYSTEM);
+    let feature = feature::TEMPERATURE_THRESHOLD;
+    for (selected, default) in [(0, 0xffff), (1 << 20, 0)] {
+        let (completion, _) = host.ask(&mut world, &get(feature, selected), 0);
+        assert_eq!((completion.status, completion.dword_0()), (Status::SUCCESS, default));
+        let (completion, _) = host.ask(&mut world, &set(feature, selected | default), 0);
+        assert_eq!(completion.status, Status::SUCCESS, "no change");
+        let (completion, _) = host.ask(&mut world, &set(feature, selected | 300), 0);
+        assert!(completion.status.is(Status::FEATURE_NOT_CHANGEABLE));
+    }
+    // A sensor's, and a kind that is reserved.
+    for selected in [1 << 16, 0xf << 16, 2 << 20] {
+        for command in [get(feature, selected), set(feature, selected)] {
+            let (completion, _) = host.ask(&mut world, &command, 0);
+            assert!(completion.status.is(Status::INVALID_FIELD), "{selected:#x}: {completion:?}");
+        }
+    }
+}
+
+#[test]
 fn a_granted_number_of_queues_binds() {
     let mut world = world();
     let mut admin = Host::admin(&mut world, SUBSYSTEM);

@@ -186,10 +186,19 @@ fn only_hosts_on_the_list_connect_and_one_that_leaves_it_is_ended() {
     };
     let refused = late.connect_with(&mut world, &connect(0, 31), &data.encode());
     assert_eq!(refused.status, Status::CONNECT_INVALID_HOST.do_not_retry());
+    // Without a name it is known by its identifier, which is not on the list either.
+    let mut nameless = data.encode();
+    nameless[512..768].fill(0);
+    let refused = late.connect_with(&mut world, &connect(0, 31), &nameless);
+    assert_eq!(refused.status, Status::CONNECT_INVALID_HOST.do_not_retry());
     assert_eq!(refused.dword_0(), 1 << 16 | 512, "the host's name in the data");
     world.target.allow_host(0, &stranger).expect("a list");
     world.target.allow_host(0, &stranger).expect("twice is once");
     let taken = late.connect_with(&mut world, &connect(0, 31), &data.encode());
+    assert_eq!(taken.status, Status::SUCCESS);
+    world.target.allow_host(0, &Nqn::from_uuid(data.host_id)).expect("a list");
+    let mut later = Host::initialized(&mut world, Digests::default(), 0);
+    let taken = later.connect_with(&mut world, &connect(0, 31), &nameless);
     assert_eq!(taken.status, Status::SUCCESS);
 
     world.target.forbid_host(0, &nqn(HOST)).expect("on the list");
