@@ -11,6 +11,7 @@ mod bench;
 mod ci;
 mod command;
 mod debian_kernels;
+mod debian_trees;
 mod fuzz;
 mod instructions;
 mod report;

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::command::{Step, find_program};
 use crate::debian_kernels::Pins;
 use crate::test::target_folder;
-use crate::{StepResult, report, system_packages};
+use crate::{StepResult, debian_trees, report, system_packages};
 
 /// Names folders with kernels, and kernels, for the cases.
 const KERNELS: &str = "FOREBAY_TEST_KERNELS";
@@ -66,7 +66,7 @@ pub(crate) fn run(root: &Path, arguments: &VmArguments) -> StepResult {
     words.extend(arguments.filter.clone());
     words.extend(arguments.list.then(|| "--list".to_owned()));
     let test = ["test", "--quiet", "--package", "forebay-vm", "--test", "kernels", "--"];
-    Step::cargo("cases in kernels", root, &test)
+    let step = Step::cargo("cases in kernels", root, &test)
         .arguments(&words)
         .environment("FOREBAY_REQUIRE_CLIENTS", if all_there { "1" } else { "0" })
         .environment(
@@ -75,8 +75,8 @@ pub(crate) fn run(root: &Path, arguments: &VmArguments) -> StepResult {
         )
         .environment(KERNELS, &kernels.to_string_lossy())
         .environment(ON_HOST, if on_host { "1" } else { "0" })
-        .environment(QUICK, if arguments.quick { "1" } else { "0" })
-        .run_last()
+        .environment(QUICK, if arguments.quick { "1" } else { "0" });
+    debian_trees::with_trees(root, step).run_last()
 }
 
 fn check_names(pins: &Pins, names: &[String]) -> StepResult {
@@ -121,7 +121,10 @@ pub(crate) fn with_kernels(root: &Path, step: Step) -> Step {
     let found = user_mode(root)
         .map_or_else(|| Pins::read(root).and_then(|pins| pins.provide(root, INSTEAD)), Ok);
     match found {
-        Ok(place) => step.environment(KERNELS, &place.to_string_lossy()).environment(QUICK, "1"),
+        Ok(place) => {
+            let step = step.environment(KERNELS, &place.to_string_lossy()).environment(QUICK, "1");
+            debian_trees::with_trees(root, step)
+        }
         Err(error) => {
             report::note(&format!(
                 "{KERNELS} names no folder, and {error}; skipped: every case in a kernel of its \

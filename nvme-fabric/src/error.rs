@@ -34,6 +34,8 @@ pub enum ConnectionError {
     TimedOut(String, Duration),
     /// The peer refused what was offered; the text names the offer and the refusal.
     Refused(String),
+    /// The peer ended TLS's handshake: it does not know the keys that were offered, or the like.
+    NoSession(String),
     /// One end did not prove to the other who it is. Trying again with the same secrets is of no
     /// use.
     Unauthenticated(String),
@@ -55,10 +57,22 @@ impl fmt::Display for ConnectionError {
             Self::Unreachable(address, error) => write!(f, "connecting to {address}: {error}"),
             Self::Network(operation, error) => write!(f, "{operation} failed: {error}"),
             Self::TimedOut(what, after) => write!(f, "no answer to {what} within {after:?}"),
-            Self::Refused(what) | Self::Unauthenticated(what) | Self::Incompatible(what) => {
-                f.write_str(what)
-            }
+            Self::Refused(what)
+            | Self::NoSession(what)
+            | Self::Unauthenticated(what)
+            | Self::Incompatible(what) => f.write_str(what),
             Self::ShutDown => f.write_str("the connection was shut down"),
+        }
+    }
+}
+
+impl ConnectionError {
+    /// The same, beginning with the address of the peer that refused what was offered, or the keys.
+    pub(crate) fn of_peer(self, address: &str) -> Self {
+        match self {
+            Self::Refused(what) => Self::Refused(format!("{address}: {what}")),
+            Self::NoSession(what) => Self::NoSession(format!("{address}: {what}")),
+            error => error,
         }
     }
 }

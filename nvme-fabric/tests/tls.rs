@@ -186,6 +186,52 @@ fn a_peer_that_closes_in_the_handshake_is_told_with_what_was_offered() {
     thread.join().expect("the listener's checks hold");
 }
 
+/// Stands in for the kernel's target by tlshd 1.4, which gives up at the first identity that it
+/// does not know: closes on a host whose first is of version 1, and hands others on to `port`. Ends
+/// with the first such host's queues.
+fn picky(port: u16, queues: usize) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let own = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        let mut left = queues;
+        while left > 0 {
+            let (mut host, _) = listener.accept().expect("a host");
+            let mut hello = vec![0; 5];
+            host.read_exact(&mut hello).expect("a record's header");
+            let length = u16::from_be_bytes([hello[3], hello[4]]);
+            hello.resize(5 + usize::from(length), 0);
+            host.read_exact(&mut hello[5..]).expect("a record");
+            if hello.windows(6).any(|window| window == b"NVMe1R") {
+                continue;
+            }
+            left -= 1;
+            let mut target = TcpStream::connect(("127.0.0.1", port)).expect("the target");
+            target.write_all(&hello).expect("it reads");
+            for (mut from, mut to) in [
+                (host.try_clone().expect("a socket"), target.try_clone().expect("a socket")),
+                (target, host),
+            ] {
+                std::thread::spawn(move || {
+                    // However one side ends, the other is told.
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    own
+}
+
+#[test]
+fn a_target_that_gives_up_at_the_first_identity_is_offered_another_alone() {
+    with_target(&KEY_256, SecureChannel::Required, |port| {
+        let both = options(picky(port, 3), Some((&KEY_256, Identities::Both)));
+        let (reactor, device) = connect(&both).expect("version 0 is known");
+        work(&reactor, &device, 6, 100);
+        device.shut_down(&reactor).expect("shuts down");
+    });
+}
+
 #[test]
 fn connect_must_name_the_host_that_the_key_is_of() {
     // A host that has the key of one name and connects by another: what the driver would not do,

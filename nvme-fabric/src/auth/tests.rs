@@ -379,7 +379,8 @@ fn keys_of_a_secure_channel_as_linux_tests_them() {
         assert_eq!(hexadecimal(&generated), psk);
         assert_eq!(derivation::digest(function, &generated, names), digest);
         let context = format!("{:02} {digest}", function.id());
-        let key = derivation::expand_label(function, &generated, "nvme-tls-psk", &context);
+        let counted = derivation::Framing::Counted;
+        let key = derivation::expand_label(function, counted, &generated, "nvme-tls-psk", &context);
         assert_eq!(hexadecimal(&key.expect("short enough")), tls);
     }
     let sha512 = psk::of_session_key(HashFunction::Sha512, &session, &first, &second);

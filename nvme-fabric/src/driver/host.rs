@@ -313,12 +313,7 @@ impl<Machine: Associations> HostDriver<Machine> {
 
 /// Ends a queue's connection for what its stream has failed of.
 fn end(association: &mut Controller, queue: QueueIndex, error: ConnectionError) {
-    let error = match error {
-        ConnectionError::Refused(what) => {
-            ConnectionError::Refused(format!("{}: {what}", association.options().address))
-        }
-        error => error,
-    };
+    let error = error.of_peer(&association.options().address);
     if let Some(connection) = association.connection(queue) {
         connection.end(error);
     }

@@ -159,6 +159,31 @@ impl ConnectOptions {
     }
 }
 
+/// What streams begin with: keys that are offered for TLS, or nothing.
+#[cfg(feature = "tls")]
+type Way = Option<crate::tls::Offer>;
+#[cfg(not(feature = "tls"))]
+type Way = Option<std::convert::Infallible>;
+
+/// What is tried one after the other, while targets do not know the keys.
+#[cfg(feature = "tls")]
+fn ways(options: &ConnectOptions) -> Result<Vec<Way>, DeviceError> {
+    let Some(tls) = &options.tls else { return Ok(vec![None]) };
+    if options.authentication.as_ref().is_some_and(|own| own.keys.concatenate) {
+        return Err(DeviceError::new(
+            "a TLS key and secure channel concatenation, which makes one: must be one of them",
+        ));
+    }
+    let ways = crate::tls::Offer::ways(tls, &options.host_nqn, &options.subsystem)?;
+    Ok(ways.into_iter().map(Some).collect())
+}
+
+#[cfg(not(feature = "tls"))]
+#[expect(clippy::unnecessary_wraps, reason = "it may fail with TLS")]
+fn ways(_options: &ConnectOptions) -> Result<Vec<Way>, DeviceError> {
+    Ok(vec![None])
+}
+
 /// Host and port as people write them.
 pub(super) fn show_address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -215,8 +240,36 @@ impl NvmeTcpDevice {
         mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
     ) -> Result<Self, DeviceError> {
         turn(Wait::No)?;
+        let mut first = None;
+        for way in ways(options)? {
+            let driver = Self::driver(reactor, options, &addresses, way)?;
+            let reason = match Self::bring_up(driver, options, &mut turn)? {
+                Ok(device) => return Ok(device),
+                Err(reason) => reason,
+            };
+            match reason {
+                ConnectionError::NoSession(_) => {}
+                // The key was the right one.
+                ConnectionError::Refused(_)
+                | ConnectionError::Unauthenticated(_)
+                | ConnectionError::Incompatible(_) => return Err(reason.into()),
+                reason => return Err(first.unwrap_or(reason).into()),
+            }
+            first.get_or_insert(reason);
+        }
+        Err(first.unwrap_or(ConnectionError::Closed).into())
+    }
+
+    /// A driver of the paths, which offers the keys of `way`.
+    #[cfg_attr(not(feature = "tls"), expect(unused_mut, unused_variables))]
+    fn driver(
+        reactor: &Reactor,
+        options: &ConnectOptions,
+        addresses: &Addresses,
+        way: Way,
+    ) -> Result<HostDriver<Paths>, DeviceError> {
         let first = options.host_options();
-        let name: Rc<str> = format!("{} at {}", first.subsystem, first.address).into();
+        let name = format!("{} at {}", first.subsystem, first.address);
         let paths = options
             .endpoints()
             .map(|(host, port)| HostOptions { address: show_address(host, port), ..first.clone() });
@@ -232,18 +285,20 @@ impl NvmeTcpDevice {
         )?;
         #[cfg(feature = "auth")]
         paths.set_random(super::random()?);
-        let mut driver = HostDriver::new(reactor, paths, addresses.0);
+        let mut driver = HostDriver::new(reactor, paths, addresses.0.clone());
         #[cfg(feature = "tls")]
-        if let Some(tls) = &options.tls {
-            if options.authentication.as_ref().is_some_and(|own| own.keys.concatenate) {
-                return Err(DeviceError::new(
-                    "a TLS key and secure channel concatenation, which makes one: must be one of \
-                     them",
-                ));
-            }
-            let offer = crate::tls::Offer::new(tls, &options.host_nqn, &options.subsystem)?;
+        if let Some(offer) = way {
             driver.offer(offer);
         }
+        Ok(driver)
+    }
+
+    /// Runs it until the first path is up; or why none came up.
+    fn bring_up(
+        mut driver: HostDriver<Paths>,
+        options: &ConnectOptions,
+        mut turn: impl FnMut(Wait) -> Result<Timestamp, DeviceError>,
+    ) -> Result<Result<Self, ConnectionError>, DeviceError> {
         driver.run_with(&mut turn, |paths| paths.is_usable() || paths.all_have_failed())?;
         let Some(geometry) = driver.machine.geometry().filter(|_| driver.machine.is_usable())
         else {
@@ -251,10 +306,12 @@ impl NvmeTcpDevice {
             // Whatever is open is closed before the driver goes.
             driver.machine.abandon();
             driver.run_with(turn, |_| false)?;
-            return Err(reason.into());
+            return Ok(Err(reason));
         };
         let driver = Rc::new(RefCell::new(driver));
-        Ok(Self { driver, geometry, namespace_id: options.namespace_id, name })
+        let address = show_address(&options.host, options.port);
+        let name = format!("{} at {address}", options.subsystem).into();
+        Ok(Ok(Self { driver, geometry, namespace_id: options.namespace_id, name }))
     }
 
     /// What the controller that came up last and the namespace have told about themselves.

@@ -238,7 +238,12 @@ impl Stream {
 
 #[cfg(feature = "tls")]
 fn refused(error: &TlsError) -> ConnectionError {
-    ConnectionError::Refused(error.to_string())
+    match error {
+        TlsError::Alert(..) | TlsError::ClosedInHandshake(_) => {
+            ConnectionError::NoSession(error.to_string())
+        }
+        error => ConnectionError::Refused(error.to_string()),
+    }
 }
 
 fn failed(operation: &'static str, error: IoError) -> Outcome {

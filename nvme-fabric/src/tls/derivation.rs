@@ -7,12 +7,15 @@
 //!                 DIGEST = base64(HMAC(retained, HOSTNQN " " SUBNQN " NVMe-over-Fabrics"))
 //! ```
 //! NVMe/TCP Transport 1.1 §3.6.1.3 and §3.6.1.4; version 1 is TP8018's. Both derivations are HKDF
-//! with RFC 8446's labels. libnvme before its change 1040 framed labels otherwise, and so derived
-//! other keys; those are not derived here.
+//! with RFC 8446's labels. libnvme until 1.14 framed labels otherwise, and so derived other keys:
+//! of version 1 their identities differ too, and they are derived here for who has them in a
+//! keyring.
+//! Absent: those of version 0, whose identity does not tell which of two keys it is for.
 
 use super::key::Secret;
 use super::{ConfiguredPsk, Hash, KeyError};
-use crate::auth::{HashFunction, Names, derivation};
+use crate::auth::derivation::{self, Framing};
+use crate::auth::{HashFunction, Names};
 use crate::spec::nqn::Nqn;
 
 /// The longest context of a label. RFC 8446 §7.1
@@ -52,8 +55,21 @@ impl TlsPsk {
         host: &Nqn,
         subsystem: &Nqn,
     ) -> Result<Self, KeyError> {
-        let retained = retained(configured, host.as_str())?;
-        derive(version, Origin::Retained, &retained, host.as_str(), subsystem.as_str())
+        let framing = Framing::Counted;
+        let retained = retained(framing, configured, host.as_str())?;
+        derive(version, Origin::Retained, framing, &retained, host.as_str(), subsystem.as_str())
+    }
+
+    /// The key that nvme-cli until 2.14 puts into a kernel's keyring by an identity of version 1.
+    ///
+    /// # Errors
+    /// When the names have more than 255 bytes.
+    pub fn retained_by_old_libnvme(
+        configured: &ConfiguredPsk,
+        host: &Nqn,
+        subsystem: &Nqn,
+    ) -> Result<Self, KeyError> {
+        of_old_libnvme(configured, host.as_str(), subsystem.as_str())
     }
 
     /// The key of secure channel concatenation: from the 32 or 48 bytes that an authentication
@@ -66,7 +82,8 @@ impl TlsPsk {
             KeyError::new(format!("a generated key of {} bytes: must be 32 or 48", bytes.len()))
         })?;
         let (host, subsystem) = (host.as_str(), subsystem.as_str());
-        derive(IdentityVersion::One, Origin::Generated, &secret, host, subsystem)
+        let (version, framing) = (IdentityVersion::One, Framing::Counted);
+        derive(version, Origin::Generated, framing, &secret, host, subsystem)
     }
 
     /// The name that the handshake sends in clear.
@@ -84,17 +101,28 @@ impl TlsPsk {
     }
 }
 
+fn of_old_libnvme(
+    configured: &ConfiguredPsk,
+    host: &str,
+    subsystem: &str,
+) -> Result<TlsPsk, KeyError> {
+    let (version, framing) = (IdentityVersion::One, Framing::Bare);
+    let retained = retained(framing, configured, host)?;
+    derive(version, Origin::Retained, framing, &retained, host, subsystem)
+}
+
 /// The retained key: what an end keeps instead of the configured one.
-fn retained(configured: &ConfiguredPsk, host: &str) -> Result<Secret, KeyError> {
+fn retained(framing: Framing, configured: &ConfiguredPsk, host: &str) -> Result<Secret, KeyError> {
     let Some(hash) = configured.retained_by() else {
         return Ok(configured.secret().clone());
     };
-    expand_label(hash, configured.secret().bytes(), "HostNQN", host)
+    expand_label(hash, framing, configured.secret().bytes(), "HostNQN", host)
 }
 
 fn derive(
     version: IdentityVersion,
     origin: Origin,
+    framing: Framing,
     input: &Secret,
     host: &str,
     subsystem: &str,
@@ -115,7 +143,7 @@ fn derive(
             (identity, format!("{number:02} {digest}"))
         }
     };
-    let secret = expand_label(hash, input.bytes(), "nvme-tls-psk", &context)?;
+    let secret = expand_label(hash, framing, input.bytes(), "nvme-tls-psk", &context)?;
     Ok(TlsPsk { identity, secret })
 }
 
@@ -132,7 +160,13 @@ const fn function(hash: Hash) -> HashFunction {
 }
 
 /// HKDF-Extract without salt, then HKDF-Expand-Label to the hash's length. RFC 8446 §7.1
-fn expand_label(hash: Hash, key: &[u8], label: &str, context: &str) -> Result<Secret, KeyError> {
+fn expand_label(
+    hash: Hash,
+    framing: Framing,
+    key: &[u8],
+    label: &str,
+    context: &str,
+) -> Result<Secret, KeyError> {
     if context.len() > CONTEXT_MAX {
         return Err(KeyError::new(format!(
             "\"{context}\" has {} bytes: a TLS key can be derived for at most {CONTEXT_MAX}; use \
@@ -140,7 +174,7 @@ fn expand_label(hash: Hash, key: &[u8], label: &str, context: &str) -> Result<Se
             context.len()
         )));
     }
-    let derived = derivation::expand_label(function(hash), key, label, context)
+    let derived = derivation::expand_label(function(hash), framing, key, label, context)
         .ok_or_else(|| KeyError::new(format!("\"{label}\" with \"{context}\": too long")))?;
     Secret::of(&derived).ok_or_else(|| KeyError::new("a derived key has its hash's length"))
 }
@@ -161,8 +195,8 @@ mod tests {
 
     fn psk(version: IdentityVersion, key: &str, host: &str, subsystem: &str) -> TlsPsk {
         let configured = ConfiguredPsk::parse(key).unwrap();
-        let retained = retained(&configured, host).unwrap();
-        derive(version, Origin::Retained, &retained, host, subsystem).unwrap()
+        let retained = retained(Framing::Counted, &configured, host).unwrap();
+        derive(version, Origin::Retained, Framing::Counted, &retained, host, subsystem).unwrap()
     }
 
     /// libnvme, test/psk.c, `test_data_identity`.
@@ -179,6 +213,25 @@ mod tests {
             psk_384.identity(),
             "NVMe1R02 nqn.psk-test-host nqn.psk-test-subsys \
              QhW2+Rp6RzHlNtCslyRxMnwJ11tKKhz8JCAQpQ+XUD8f9td1VeH5h53yz2wKJG1a"
+        );
+    }
+
+    /// libnvme 1.16, test/psk.c, `test_data_identity_compat`.
+    #[test]
+    fn identities_of_version_1_are_old_libnvmes_too() {
+        let psk = |key| {
+            let configured = ConfiguredPsk::parse(key).unwrap();
+            of_old_libnvme(&configured, HOST, SUBSYSTEM).unwrap()
+        };
+        assert_eq!(
+            psk(KEY_256).identity(),
+            "NVMe1R01 nqn.psk-test-host nqn.psk-test-subsys \
+             66GuqV08TsAGII39teWUfwQwizjv06Jy8jOcX3NAAzM="
+        );
+        assert_eq!(
+            psk(KEY_384).identity(),
+            "NVMe1R02 nqn.psk-test-host nqn.psk-test-subsys \
+             RsKmYJ3nAn1ApjjMloJFbAkLPivONDAX/xW327YBUsn2eGShXSjCZvBaOxscLqmz"
         );
     }
 
@@ -207,9 +260,10 @@ mod tests {
                 .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
                 .collect();
             let secret = Secret::of(&bytes).unwrap();
-            let psk =
-                derive(IdentityVersion::One, Origin::Generated, &secret, "hostnqn", "subsysnqn")
-                    .unwrap();
+            let (version, framing) = (IdentityVersion::One, Framing::Counted);
+            let (host, subsystem) = ("hostnqn", "subsysnqn");
+            let psk = derive(version, Origin::Generated, framing, &secret, host, subsystem);
+            let psk = psk.unwrap();
             assert_eq!(psk.identity(), identity);
             assert_eq!(hexadecimal(psk.secret()), expected);
         }
@@ -222,7 +276,7 @@ mod tests {
         let subsystem = "nqn.2014-08.org.nvmexpress:uuid:36ebf5a9-1df9-47b3-a6d0-e9ba32e428a2";
         let configured = ConfiguredPsk::parse(KEY_256).unwrap();
         assert_eq!(
-            hexadecimal(retained(&configured, host).unwrap().bytes()),
+            hexadecimal(retained(Framing::Counted, &configured, host).unwrap().bytes()),
             "f0af1bc718d4f23bdd7c1683a3d79bd953ea789d106a0f5207bb574bbe5446ce"
         );
         let psk = psk(IdentityVersion::Zero, KEY_256, host, subsystem);
@@ -236,7 +290,7 @@ mod tests {
     #[test]
     fn a_key_without_hash_is_its_own_retained_key() {
         let configured = ConfiguredPsk::parse(KEY_256).unwrap().without_hash();
-        assert_eq!(retained(&configured, HOST).unwrap(), *configured.secret());
+        assert_eq!(retained(Framing::Counted, &configured, HOST).unwrap(), *configured.secret());
         let hashed = psk(IdentityVersion::Zero, KEY_256, HOST, SUBSYSTEM);
         let plain = psk(IdentityVersion::Zero, &configured.to_interchange(), HOST, SUBSYSTEM);
         assert_eq!(plain.identity(), hashed.identity());

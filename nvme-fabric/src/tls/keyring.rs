@@ -20,10 +20,12 @@ const POLICY: &str = "AWS-CRT-SDK-TLSv1.3-2023";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Identities {
     /// Version 1 and, where the names are short enough, version 0, in one ClientHello: the target
-    /// takes the first that it knows.
+    /// takes the first that it knows. To one that refuses them all, version 0 alone is offered, as
+    /// some give up at the first that they do not know (tlshd 1.4); and then the one that nvme-cli
+    /// until 2.14 made.
     #[default]
     Both,
-    /// One version only, for a target that gives up when it does not know the first.
+    /// One version only.
     Only(IdentityVersion),
 }
 
@@ -59,6 +61,23 @@ impl Offer {
             }
         };
         Self::of(psks)
+    }
+
+    /// What is offered to a target one after the other, until it takes one: what
+    /// [`new`](Self::new) makes of it, first.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn ways(tls: &HostTls, host: &Nqn, subsystem: &Nqn) -> Result<Vec<Self>, KeyError> {
+        let mut ways = vec![Self::new(tls, host, subsystem)?];
+        if tls.identities == Identities::Both {
+            let zero = TlsPsk::retained(IdentityVersion::Zero, &tls.psk, host, subsystem).ok();
+            let old = TlsPsk::retained_by_old_libnvme(&tls.psk, host, subsystem)?;
+            for psk in zero.into_iter().chain([old]) {
+                ways.push(Self::of(vec![psk])?);
+            }
+        }
+        Ok(ways)
     }
 
     /// The key that an authentication has generated.
@@ -118,7 +137,8 @@ impl Keyring {
         Ok(Self { entries: BTreeMap::new(), config: config()? })
     }
 
-    /// Lets `host` connect to `subsystem` with this key, by identities of both versions.
+    /// Lets `host` connect to `subsystem` with this key, by identities of both versions, and by the
+    /// one of version 1 that nvme-cli made of it until 2.14.
     ///
     /// # Errors
     /// When no key can be derived.
@@ -128,7 +148,10 @@ impl Keyring {
         subsystem: &Nqn,
         psk: &ConfiguredPsk,
     ) -> Result<(), KeyError> {
-        self.insert(TlsPsk::retained(IdentityVersion::One, psk, host, subsystem)?, host, subsystem);
+        let old = TlsPsk::retained_by_old_libnvme(psk, host, subsystem)?;
+        for psk in [TlsPsk::retained(IdentityVersion::One, psk, host, subsystem)?, old] {
+            self.insert(psk, host, subsystem);
+        }
         // Names too long for it have no identity of version 0.
         if let Ok(psk) = TlsPsk::retained(IdentityVersion::Zero, psk, host, subsystem) {
             self.insert(psk, host, subsystem);

@@ -134,6 +134,16 @@ impl Pair {
         }
     }
 
+    /// A host with what it offers as number `way`.
+    fn of_ways(way: usize) -> Self {
+        let psk = ConfiguredPsk::new(&KEY_256).unwrap();
+        let tls = HostTls { psk: psk.clone(), identities: Identities::Both };
+        let ways = Offer::ways(&tls, &nqn("host"), &nqn("subsystem")).unwrap();
+        let mut pair = Self::new(&KEY_256, &KEY_256, Identities::Both);
+        pair.host = Layer::client(&ways[way], &pool()).unwrap();
+        pair
+    }
+
     /// Runs until nothing moves, in pieces of at most `max` bytes. The host's and the target's
     /// errors.
     fn run(&mut self, max: usize) -> (Option<TlsError>, Option<TlsError>) {
@@ -470,5 +480,14 @@ mod generated {
         let gone = TlsPsk::generated(first.psk.bytes(), &first.host, &first.subsystem).unwrap();
         assert!(keys.find(gone.identity().as_bytes()).is_none(), "the oldest went");
         assert_eq!(format!("{keys:?}"), "GeneratedKeys(9)");
+    }
+}
+
+#[test]
+fn every_way_of_naming_a_key_opens_a_session() {
+    for way in 0..3 {
+        let mut pair = Pair::of_ways(way);
+        assert_eq!(pair.run(usize::MAX), (None, None), "way {way}");
+        assert!(pair.target.peer().is_some(), "way {way}");
     }
 }

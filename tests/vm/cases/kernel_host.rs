@@ -123,7 +123,7 @@ fn identifies() {
 }
 
 /// A verified load on the kernel's device.
-fn verify(namespace: &Namespace, seed: u64, count: u64) {
+pub(crate) fn verify(namespace: &Namespace, seed: u64, count: u64) {
     let reactor = load::reactor();
     let mut queue = load::block_device(&reactor, &namespace.path());
     let mut load = Load::new(seed, namespace.capacity());
@@ -151,6 +151,12 @@ fn digests() {
 
 fn fio() {
     let (target, connection, namespace) = connected(32, &["hdr_digest", "data_digest"]);
+    fio_verifies(&namespace);
+    finish(target, connection);
+}
+
+/// A load of fio's on the kernel's device, of 32 MiB, which verifies what it reads.
+pub(crate) fn fio_verifies(namespace: &Namespace) {
     let fio = Program::find("fio", "fio").expect("the case needs it");
     let path = format!("--filename={}", namespace.path().display());
     for engine in ["--ioengine=io_uring", "--ioengine=psync"] {
@@ -178,7 +184,6 @@ fn fio() {
         assert_eq!(job["error"], 0, "{job:#}");
         assert!(job["read"]["io_bytes"].as_u64() > Some(0), "nothing was verified: {job:#}");
     }
-    finish(target, connection);
 }
 
 fn ext4() {
@@ -206,17 +211,23 @@ fn connects_again() {
     assert!(target.stop().success());
 }
 
-/// Requests wait while the target is away, and none fails or reads anything but what was written.
 fn reconnects() {
     let options = ["reconnect_delay=1", "ctrl_loss_tmo=100", "keep_alive_tmo=2"];
-    let (mut target, connection, namespace) = connected(16, &options);
+    let (mut target, connection, _) = connected(16, &options);
+    restarts_under_load(&mut target, &connection, 3);
+    finish(target, connection);
+}
+
+/// Requests wait while the target is away, and none fails or reads anything but what was written.
+pub(crate) fn restarts_under_load(target: &mut OurTarget, connection: &Connection, rounds: u32) {
+    let namespace = connection.namespace(1);
     let reactor = load::reactor();
     let mut queue = load::block_device(&reactor, &namespace.path());
     let mut load = Load::new(5, namespace.capacity());
-    for _ in 0..3 {
+    for _ in 0..rounds {
         let (begin, has_begun) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            let (target, connection) = (&mut target, &connection);
+            let target = &mut *target;
             scope.spawn(move || {
                 has_begun.recv().expect("the load gets that far");
                 target.kill();
@@ -233,8 +244,6 @@ fn reconnects() {
         connection.wait_for_state("live");
     }
     assert_eq!(load.read_back(&reactor, &mut queue), 0);
-    drop(queue);
-    finish(target, connection);
 }
 
 /// After its loss time-out the kernel forgets the controller and fails what waits; nothing hangs.

@@ -8,6 +8,7 @@
 //! | `kernel_host` | the kernel's NVMe/TCP host and `forebay target` |
 //! | `managed` | the kernel's host and our targets, while these are changed |
 //! | `our_host` | our NVMe/TCP host and the kernel's target |
+//! | `tls` | both of ours and the kernel's, encrypted |
 
 mod authentication;
 mod exported;
@@ -15,6 +16,7 @@ mod harness;
 mod kernel_host;
 mod managed;
 mod our_host;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,9 @@ const CASES: &[&[Case]] = &[
     authentication::CASES,
     managed::CASES,
     exported::CASES,
+    tls::KERNEL_HOST,
+    tls::OUR_HOST,
+    tls::CONCATENATION,
 ];
 
 fn main() -> ExitCode {

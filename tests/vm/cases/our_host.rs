@@ -17,11 +17,11 @@ use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
 use nvme_fabric::spec::nqn::Nqn;
 
 const NEEDS: &[Need] = &[KERNEL_TARGET];
-const SUBSYSTEM: &str = "nqn.2014-08.com.example:nvmet";
-const DISK: &str = "/dev/ram0";
+pub(crate) const SUBSYSTEM: &str = "nqn.2014-08.com.example:nvmet";
+pub(crate) const DISK: &str = "/dev/ram0";
 
 /// Bytes of the disk that a load uses.
-const USED: u64 = 16 << 20;
+pub(crate) const USED: u64 = 16 << 20;
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("our_host::discovers_the_kernels_subsystem", discovers)
@@ -71,7 +71,7 @@ fn disk_target() -> KernelTarget {
 }
 
 /// Zeroes of the RAM disk what a load uses.
-fn zero_disk() {
+pub(crate) fn zero_disk() {
     rustix::fs::sync();
     let disk = std::fs::OpenOptions::new().write(true).open(DISK).expect("a RAM disk");
     let zeroes = vec![0; 1 << 20];
@@ -186,7 +186,7 @@ fn impatient(port: u16) -> ConnectOptions {
 
 /// Runs a load through restarts of the target: requests wait, and none fails or reads anything but
 /// what was written.
-fn verify_restarts(options: &ConnectOptions, seed: u64, mut restart: impl FnMut()) {
+pub(crate) fn verify_restarts(options: &ConnectOptions, seed: u64, mut restart: impl FnMut()) {
     let reactor = load::reactor();
     let device = our_host::connect(&reactor, options).expect("connects");
     let mut queue = device.open_queue(&reactor, 32).expect("a queue");

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::scene::debian::Release;
+
 /// How long a case may take where it says nothing else. Generous: the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(180);
 
@@ -61,6 +63,8 @@ impl Case {
 pub enum Need {
     /// An option of the kernel's configuration, without `CONFIG_`, built in or as a module.
     Kernel(&'static str),
+    /// A kernel of this version, or a later one.
+    KernelSince(u32, u32),
     /// A program that is installed.
     Program {
         /// What is started.
@@ -74,6 +78,13 @@ pub enum Need {
     OwnKernel,
     /// Instructions that run as fast as this machine does: somebody in it judges by time.
     OwnSpeed,
+    /// A program of another Debian release than this machine's.
+    Debian {
+        /// The release.
+        release: Release,
+        /// What is started.
+        program: &'static str,
+    },
 }
 
 /// What is loaded for an option of [`Need::Kernel`] that is built as a module, with its parameters:
@@ -110,3 +121,19 @@ pub const RAM_DISK: Need = Need::Kernel("BLK_DEV_RAM");
 pub const NVME_CLI: Need = Need::Program { name: "nvme", package: "nvme-cli" };
 /// fio.
 pub const FIO: Need = Need::Program { name: "fio", package: "fio" };
+/// TLS in the kernel's host, and who makes its handshakes.
+pub const HOST_TLS: [Need; 6] = tls("NVME_TCP_TLS");
+/// TLS in the kernel's target, and who makes its handshakes.
+pub const TARGET_TLS: [Need; 6] = tls("NVME_TARGET_TCP_TLS");
+
+/// Stable's `tlshd` is for the older kernels.
+const fn tls(option: &'static str) -> [Need; 6] {
+    [
+        Need::Kernel(option),
+        Need::Debian { release: Release::Trixie, program: "tlshd" },
+        Need::Debian { release: Release::Trixie, program: "nvme" },
+        Need::Debian { release: Release::Forky, program: "tlshd" },
+        Need::Debian { release: Release::Forky, program: "nvme" },
+        Need::Debian { release: Release::Forky, program: "keyctl" },
+    ]
+}

@@ -20,6 +20,7 @@ use crate::guest;
 use crate::kernel::{self, Kernel, Kind, Missing};
 use crate::machine::{Machine, Outcome, qemu};
 use crate::message::Module;
+use crate::scene::debian::TREES;
 
 /// Lines of the kernel's log that a failure shows.
 const LOG_LINES_SHOWN: usize = 60;
@@ -110,6 +111,11 @@ fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
         Need::Kernel(option) => {
             Some(Lack { reason: format!("built without CONFIG_{option}"), is_failure: false })
         }
+        Need::KernelSince(major, minor) => {
+            let reason = format!("needs Linux {major}.{minor} or later");
+            let is_there = kernel.configuration.is_since(major, minor);
+            (!is_there).then_some(Lack { reason, is_failure: false })
+        }
         Need::Program { name, package } => Program::is_installed(name).then_some(()).map_or_else(
             || {
                 let reason = format!("{name} is not installed (Debian package {package})");
@@ -117,6 +123,11 @@ fn missing(need: Need, kernel: &Kernel) -> Option<Lack> {
             },
             |()| None,
         ),
+        // Never a failure: it takes a network to have them, and `cargo xtask` says what it lacked.
+        Need::Debian { release, program } => {
+            let lack = |reason| Lack { reason, is_failure: false };
+            release.command(program).err().map(lack)
+        }
         Need::Forebay => {
             let is_there = std::env::var_os(BINARY).is_some_and(|path| Path::new(&path).is_file());
             let reason = format!("{BINARY} names no program (cargo xtask vm sets it)");
@@ -199,17 +210,18 @@ fn judge(case: &Case, outcome: &Outcome) -> Result<(), Failed> {
     }
 }
 
-/// Variables for the case: where the command is, as seen from inside.
+/// Variables for the case: where the command and other programs are, as seen from inside.
 fn environment() -> Vec<(String, String)> {
-    let binary = std::env::var(BINARY).ok();
     let inside = |path: String| guest::inside(Path::new(&path)).display().to_string();
-    binary.map(|path| (BINARY.to_owned(), inside(path))).into_iter().collect()
+    let variable = |name: &str| Some((name.to_owned(), inside(std::env::var(name).ok()?)));
+    [BINARY, TREES].into_iter().filter_map(variable).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::Configuration;
+    use crate::scene::debian::Release;
 
     fn kernel(configuration: &str) -> Kernel {
         let configuration = Configuration::of_text(configuration);
@@ -259,6 +271,14 @@ mod tests {
         let lack = missing(absent, &kernel("")).unwrap();
         assert_eq!(lack.reason, "no-such-program is not installed (Debian package none)");
         assert_eq!(lack.is_failure, program::is_required());
+    }
+
+    #[test]
+    fn what_is_not_unpacked_is_skipped_by_name() {
+        let need = Need::Debian { release: Release::Trixie, program: "no-such-program" };
+        let lack = missing(need, &kernel("")).unwrap();
+        assert!(lack.reason.starts_with(TREES), "{}", lack.reason);
+        assert!(!lack.is_failure, "not every machine has a network");
     }
 
     #[test]

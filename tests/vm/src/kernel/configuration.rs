@@ -12,6 +12,7 @@ const START: &[u8] = b"IKCFG_ST";
 pub struct Configuration {
     /// Whether each is a module, by name.
     options: BTreeMap<String, bool>,
+    version: (u32, u32),
 }
 
 impl Configuration {
@@ -37,13 +38,22 @@ impl Configuration {
         Ok(Self::of_text(&text))
     }
 
-    /// Reads lines such as `CONFIG_NVME_TCP=m`.
+    /// Reads lines such as `CONFIG_NVME_TCP=m`, and above them `# Linux/um 7.2.13 Kernel …`.
     pub fn of_text(text: &str) -> Self {
         let option = |line: &str| {
             let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
             ["y", "m"].contains(&value).then(|| (name.to_owned(), value == "m"))
         };
-        Self { options: text.lines().filter_map(option).collect() }
+        let title = text.lines().find_map(|line| line.strip_prefix("# Linux/"));
+        let version = title.and_then(|title| title.split(' ').nth(1)).unwrap_or_default();
+        let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Self { options: text.lines().filter_map(option).collect(), version }
+    }
+
+    /// Whether the kernel is of this version, 6.15, or a later one.
+    pub fn is_since(&self, major: u32, minor: u32) -> bool {
+        self.version >= (major, minor)
     }
 
     /// The same without modules: there are none to load.
@@ -68,6 +78,14 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let configuration = Configuration::of_text("#\n# Linux/um 6.15.3 Kernel Configuration\n#");
+        let is_since = [(6, 9), (6, 15), (6, 16), (7, 0)]
+            .map(|(major, minor)| configuration.is_since(major, minor));
+        assert_eq!(is_since, [true, true, false, false]);
+    }
 
     #[test]
     fn options_are_found_inside_of_a_kernel() {

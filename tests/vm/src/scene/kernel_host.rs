@@ -63,6 +63,19 @@ impl Connection {
         Ok(Self { name: format!("nvme{instance}"), subsystem: subsystem.to_owned() })
     }
 
+    /// The controller of `subsystem`, which somebody else has connected to.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn made(subsystem: &str) -> Self {
+        let entries = std::fs::read_dir("/sys/class/nvme").into_iter().flatten().flatten();
+        let nqn = |entry: &std::fs::DirEntry| attribute(entry.path().join("subsysnqn"));
+        let found = entries.into_iter().find(|entry| nqn(entry).as_deref() == Some(subsystem));
+        let name = found.and_then(|entry| entry.file_name().into_string().ok());
+        Self { name: name.expect("it is connected"), subsystem: subsystem.to_owned() }
+    }
+
     /// `nvme0`.
     pub fn name(&self) -> &str {
         &self.name

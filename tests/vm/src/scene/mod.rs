@@ -1,6 +1,7 @@
 //! What cases have in common: both ends of ours and of the kernel's, load that checks every byte,
 //! and file systems. All of it panics when something is not as it should be: a case is a test.
 
+pub mod debian;
 pub mod file_system;
 pub mod kernel_host;
 pub mod load;
@@ -9,6 +10,7 @@ pub mod nvmet;
 pub mod our_host;
 pub mod our_target;
 pub mod secret;
+pub mod tls;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -47,6 +49,16 @@ pub fn set_attribute(path: impl AsRef<Path>, value: &str) {
     if let Err(error) = std::fs::write(path, value) {
         panic!("{}: `{value}`: {error}", path.display());
     }
+}
+
+/// The first two numbers of this kernel's version.
+///
+/// # Panics
+/// When it has none.
+pub fn kernel_version() -> (u32, u32) {
+    let version = attribute("/proc/sys/kernel/osrelease").expect("the kernel has a version");
+    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// What the kernel has said so far.

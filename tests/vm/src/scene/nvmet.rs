@@ -111,6 +111,26 @@ impl KernelTarget {
         set_attribute(self.port_folder().join(name), value);
     }
 
+    /// Has it serve hosts with TLS only, once it listens.
+    ///
+    /// # Panics
+    /// When the kernel refuses to.
+    #[track_caller]
+    pub fn require_tls(&mut self) {
+        self.set_port("addr_tsas", "tls1.3");
+        self.set_port("addr_treq", "required");
+    }
+
+    /// Has it serve hosts with TLS too, once it listens.
+    ///
+    /// # Panics
+    /// When the kernel refuses to.
+    #[track_caller]
+    pub fn offer_tls(&mut self) {
+        self.set_port("addr_tsas", "tls1.3");
+        self.set_port("addr_treq", "not required");
+    }
+
     /// Begins to serve hosts.
     ///
     /// # Panics
