@@ -6,20 +6,28 @@
 //! | `authentication` | hosts and targets that prove themselves |
 //! | `kernel_host` | the kernel's NVMe/TCP host and `forebay target` |
 //! | `managed` | the kernel's host and our targets, while these are changed |
+//! | `nvme_cli` | nvme-cli's commands on the kernel's host, and `forebay target` |
 //! | `our_host` | our NVMe/TCP host and the kernel's target |
 
 mod authentication;
 mod harness;
 mod kernel_host;
 mod managed;
+mod nvme_cli;
 mod our_host;
 
 use std::process::ExitCode;
 
 use forebay_vm::Case;
 
-const CASES: &[&[Case]] =
-    &[harness::CASES, kernel_host::CASES, our_host::CASES, authentication::CASES, managed::CASES];
+const CASES: &[&[Case]] = &[
+    harness::CASES,
+    kernel_host::CASES,
+    nvme_cli::CASES,
+    our_host::CASES,
+    authentication::CASES,
+    managed::CASES,
+];
 
 fn main() -> ExitCode {
     // Once, and for as long as the program runs.
