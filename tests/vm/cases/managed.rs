@@ -91,27 +91,30 @@ fn come_and_go() {
     assert!(target.stop().success());
 }
 
-/// The target comes back with fewer I/O queues than it had, and then with more.
+/// The target comes back with fewer I/O queues than it had, and then with more. (With queues for
+/// writes Linux 6.12 and 7.2 fall here, in blk_mq_map_swqueue.)
 fn fewer_queues() {
     let mut target = ManagedTarget::start(0, "");
     target.tell(&["create", "disk", "--size", "16M", "--subsystem", SUBSYSTEM]);
-    let options = ["reconnect_delay=1", "ctrl_loss_tmo=100", "nr_write_queues=1"];
+    let options = ["reconnect_delay=1", "ctrl_loss_tmo=100"];
     let path = target.folder().join("target.toml");
     let usual = std::fs::read_to_string(&path).expect("it is there");
     let connection = Connection::open(SUBSYSTEM, target.port(), &options);
+    // The admin queue and one for each of the machine's processors.
+    let queue_count = || connection.attribute("queue_count").and_then(|count| count.parse().ok());
+    let most: u32 = queue_count().expect("a number");
     let namespace = connection.namespace(1);
     let reactor = load::reactor();
     let mut queue = load::block_device(&reactor, &namespace.path());
     let mut load = Load::new(4, SIZE);
-    for io_queues in [1, 2] {
+    for io_queues in [1, 2, 1] {
         target.kill();
         connection.wait_for_state("connecting");
         let limited = format!("{usual}\n[limits]\nio-queues = {io_queues}\n");
         std::fs::write(&path, limited).expect("room");
         target.start_again();
         connection.wait_for_state("live");
-        let count = (io_queues + 1).to_string();
-        assert_eq!(connection.attribute("queue_count").as_deref(), Some(&*count));
+        assert_eq!(queue_count(), Some(most.min(io_queues + 1)));
         assert_eq!(load.run(&reactor, &mut queue, 60), 0);
     }
     assert_eq!(load.read_back(&reactor, &mut queue), 0);

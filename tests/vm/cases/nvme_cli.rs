@@ -58,8 +58,8 @@ fn says() {
         (&["smart-log", namespace], "available_spare"),
         (&["error-log", controller], "error_count"),
         (&["fw-log", controller], "frs1"),
-        // Write: supported, and changes blocks.
-        (&["effects-log", controller, "--output-format=json"], "\"IOCS1 (Write)\""),
+        // Write is supported, and changes blocks.
+        (&["effects-log", controller, "--csi=0"], "LBCC"),
         (&["ns-descs", namespace], "uuid"),
         (&["show-regs", controller], "cap"),
     ] {
@@ -90,6 +90,8 @@ fn moves() {
                 format!("--data={data}"),
             ]
         };
+        // nvme-cli leaves what is behind the end of its own as it was.
+        let _ = std::fs::remove_file(read);
         for (verb, data) in [("write", written), ("read", read)] {
             let options = block(data);
             let mut arguments = vec![verb, &*scene.namespace];
