@@ -19,13 +19,16 @@ use std::arch::x86_64::*;
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 4096;
 
-/// Vectors of 64 bytes that are folded, accumulators that take turns, and words that each scalar
+/// Bytes of a vector.
+pub(super) const VECTOR: usize = 64;
+
+/// Vectors that are folded, accumulators that take turns, and words that each scalar
 /// stream does meanwhile.
 const VECTORS: usize = 49;
 const ACCUMULATORS: usize = 4;
 const WORDS_A_ROUND: usize = 3;
 /// Bytes of a scalar stream.
-const STREAM: usize = (BLOCK - 64 * VECTORS) / 3;
+const STREAM: usize = (BLOCK - VECTOR * VECTORS) / 3;
 
 const _: () = assert!(STREAM.is_multiple_of(8));
 const _: () = assert!((VECTORS / ACCUMULATORS - 1) * WORDS_A_ROUND * 8 <= STREAM);
@@ -61,23 +64,38 @@ pub(super) fn is_available() -> bool {
         && is_x86_feature_detected!("sse4.2")
 }
 
-/// The register after `block`, whose register before was `register`; both as the `crc32`
-/// instruction has it, not complemented.
+/// The register after the block at `block`, whose register before was `register`; both as the
+/// `crc32` instruction has it, not complemented.
+///
+/// With `SHARED` others may write to the block meanwhile, which then counts as it was when each of
+/// its bytes was read, once.
+///
+/// # Safety
+/// The processor has what [`is_available`] asks for. The block's bytes are initialised, and stay
+/// alive; with `SHARED` the block is aligned to [`VECTOR`], else nobody writes to it.
 #[target_feature(enable = "avx512f,vpclmulqdq,pclmulqdq,sse4.2")]
-pub(super) fn update(register: u32, block: &[u8; BLOCK]) -> u32 {
+pub(super) unsafe fn update<const SHARED: bool>(register: u32, block: *const u8) -> u32 {
     const ROUND: (i64, i64) = further(512 * ACCUMULATORS);
     const NEXT: (i64, i64) = further(512);
-    let (words, vectors) = block.split_at(3 * STREAM);
-    let (words, _) = words.as_chunks::<8>();
-    let (vectors, _) = vectors.as_chunks::<64>();
-    // SAFETY: 64 bytes that may stand anywhere are what the load reads.
-    let load = |at: usize| unsafe { _mm512_loadu_si512(vectors[at].as_ptr().cast()) };
-    let mut streams = [u64::from(register), 0, 0];
+    let load = |at: usize| {
+        debug_assert!(at < VECTORS);
+        // SAFETY: within the block. A volatile read may meet the writes of a kernel operation, for
+        // those are none of this program's; others the caller has excluded.
+        unsafe {
+            let vector = block.add(3 * STREAM + VECTOR * at).cast::<__m512i>();
+            if SHARED { vector.read_volatile() } else { _mm512_loadu_si512(vector) }
+        }
+    };
+    let mut streams = [0; 3];
     let mut word = 0;
     let mut next_word = |streams: &mut [u64; 3]| {
         for (number, stream) in streams.iter_mut().enumerate() {
-            let bytes = words[number * (STREAM / 8) + word];
-            *stream = _mm_crc32_u64(*stream, u64::from_le_bytes(bytes));
+            // SAFETY: as above.
+            let bytes = unsafe {
+                let place = block.add(number * STREAM + 8 * word).cast::<u64>();
+                if SHARED { place.read_volatile() } else { place.read_unaligned() }
+            };
+            *stream = _mm_crc32_u64(*stream, bytes);
         }
         word += 1;
         word < STREAM / 8
@@ -102,7 +120,7 @@ pub(super) fn update(register: u32, block: &[u8; BLOCK]) -> u32 {
         sum = fold(sum, everywhere(NEXT), load(at));
         at += 1;
     }
-    reduce(sum, streams)
+    reduce(sum, register, streams)
 }
 
 /// `data`, and `sum` as many bits before it as `power` is made for.
@@ -121,18 +139,20 @@ fn everywhere((low, high): (i64, i64)) -> __m512i {
     _mm512_set_epi64(high, low, high, low, high, low, high, low)
 }
 
-/// The register of the folded vectors and of the streams before them together.
+/// The register of the folded vectors, of the streams before them and of what was before the block
+/// together. That comes in only here, so that blocks in a row wait little for each other.
 #[inline]
 #[target_feature(enable = "avx512f,vpclmulqdq,pclmulqdq,sse4.2")]
-fn reduce(sum: __m512i, streams: [u64; 3]) -> u32 {
+fn reduce(sum: __m512i, before: u32, streams: [u64; 3]) -> u32 {
     const FIRST: (i64, i64) = further(384);
     const SECOND: (i64, i64) = further(256);
     const THIRD: (i64, i64) = further(128);
     /// Of the registers of the streams; the `crc32` at the end counts for 32 of the bits.
-    const BEHIND: [i64; 3] = [
-        power(8 * (2 * STREAM + 64 * VECTORS) - 32),
-        power(8 * (STREAM + 64 * VECTORS) - 32),
-        power(8 * 64 * VECTORS - 32),
+    const BEHIND: [i64; 4] = [
+        power(8 * BLOCK - 32),
+        power(8 * (2 * STREAM + VECTOR * VECTORS) - 32),
+        power(8 * (STREAM + VECTOR * VECTORS) - 32),
+        power(8 * VECTOR * VECTORS - 32),
     ];
     // Each quarter to where the last one stands, which stays as it is.
     let powers = _mm512_set_epi64(0, 0, THIRD.1, THIRD.0, SECOND.1, SECOND.0, FIRST.1, FIRST.0);
@@ -143,7 +163,8 @@ fn reduce(sum: __m512i, streams: [u64; 3]) -> u32 {
     let halves = _mm_xor_si128(_mm256_castsi256_si128(moved), _mm256_extracti128_si256::<1>(moved));
     let vectors = _mm_xor_si128(halves, last);
     let mut scalars = 0;
-    for (stream, power) in streams.into_iter().zip(BEHIND) {
+    let registers = [u64::from(before), streams[0], streams[1], streams[2]];
+    for (stream, power) in registers.into_iter().zip(BEHIND) {
         let (stream, power) = (_mm_cvtsi64_si128(stream as i64), _mm_cvtsi64_si128(power));
         scalars ^= _mm_cvtsi128_si64(_mm_clmulepi64_si128::<0x00>(stream, power));
     }

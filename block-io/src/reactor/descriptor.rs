@@ -3,7 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+
+use rustix::net::AddressFamily;
 
 /// A file, socket or other descriptor, shared by reference count within one core.
 #[derive(Clone)]
@@ -15,6 +17,30 @@ struct Inner {
     /// The place in the table of the one ring that knows this file, copied out of
     /// `registration` for the submission path.
     place: Cell<Option<(u64, u32)>>,
+    copying: Cell<Copying>,
+}
+
+/// What is known about sends to a socket for which the kernel makes no copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copying {
+    /// Nothing yet.
+    Unknown,
+    /// They may work.
+    Avoidable,
+    /// It is not TCP, or the kernel has copied what it was to send without.
+    Needed,
+}
+
+/// A descriptor that may be closed.
+pub(super) struct WeakDescriptor(Weak<Inner>);
+
+impl WeakDescriptor {
+    /// To send to it without a copy is of no use.
+    pub(super) fn note_copy(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.copying.set(Copying::Needed);
+        }
+    }
 }
 
 /// A place in a ring's table of registered files, given back when dropped.
@@ -27,6 +53,23 @@ impl Descriptor {
     /// The place in the file table of the ring named `ring`, if it is registered there.
     pub(super) fn place(&self, ring: u64) -> Option<u32> {
         self.0.place.get().filter(|(owner, _)| *owner == ring).map(|(_, place)| place)
+    }
+
+    /// Whether sends to it may do without a copy. Asks the kernel the first time.
+    pub(super) fn may_spare_copy(&self) -> bool {
+        if self.0.copying.get() == Copying::Unknown {
+            let is_tcp = matches!(
+                rustix::net::sockopt::socket_domain(&self.0.fd),
+                Ok(AddressFamily::INET | AddressFamily::INET6)
+            );
+            self.0.copying.set(if is_tcp { Copying::Avoidable } else { Copying::Needed });
+        }
+        self.0.copying.get() == Copying::Avoidable
+    }
+
+    /// Does not keep the file open.
+    pub(super) fn downgrade(&self) -> WeakDescriptor {
+        WeakDescriptor(Rc::downgrade(&self.0))
     }
 
     /// Whether some ring has it in its table.
@@ -61,7 +104,12 @@ impl Drop for Registration {
 
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Self {
-        Self(Rc::new(Inner { fd, registration: RefCell::new(None), place: Cell::new(None) }))
+        Self(Rc::new(Inner {
+            fd,
+            registration: RefCell::new(None),
+            place: Cell::new(None),
+            copying: Cell::new(Copying::Unknown),
+        }))
     }
 }
 

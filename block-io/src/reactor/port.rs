@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::core::{Core, Inbox};
-use super::ring::Submission;
 use super::slots::{Owner, Purpose};
+use super::submission::Submission;
 use super::{AllocateMode, Descriptor, Event, OperationId, PIECES_MAX, Shared, SocketAddress};
 use crate::{Buffer, Extent, IoError, Timestamp};
 
@@ -107,7 +107,7 @@ impl Port {
     /// seldom all that would fit; 0 is the end of the stream. At most [`PIECES_MAX`] pieces with
     /// at least one byte of room, else an `InvalidArgument` event.
     pub fn receive(&self, socket: &Descriptor, into: &[Buffer], token: u64) -> OperationId {
-        self.begin(socket, token, Purpose::Transfer, |core, index| {
+        self.begin(socket, token, Purpose::Receive, |core, index| {
             check_pieces(into)?;
             let file = core.file(socket);
             if let [only] = into {
@@ -121,17 +121,27 @@ impl Port {
 
     /// Sends the pieces in order. The result is the number of bytes that the socket took, which
     /// may be fewer than there are: the rest is the caller's to send. Pieces as for
-    /// [`receive`](Self::receive).
+    /// [`receive`](Self::receive). The kernel may go on reading them after the event, until the
+    /// peer has acknowledged them ([`ReactorConfig::zero_copy_from`](super::ReactorConfig)); what
+    /// is changed then may reach the peer changed, if the network lost it the first time.
     pub fn send(&self, socket: &Descriptor, pieces: &[Buffer], token: u64) -> OperationId {
         self.begin(socket, token, Purpose::Transfer, |core, index| {
             check_pieces(pieces)?;
             let file = core.file(socket);
+            let spares_copy = core.zero_copy.is_for(socket, pieces);
             if let [only] = pieces {
                 core.slots.hold_buffer(index, only);
                 let span = core.ring.span(only.as_ptr(), only.len());
-                return Ok(Submission::send(file, span));
+                return Ok(match spares_copy {
+                    true => Submission::send_zero_copy(file, span),
+                    false => Submission::send(file, span),
+                });
             }
-            Ok(Submission::send_message(file, core.slots.hold_message(index, pieces)))
+            let message = core.slots.hold_message(index, pieces);
+            Ok(match spares_copy {
+                true => Submission::send_message_zero_copy(file, message),
+                false => Submission::send_message(file, message),
+            })
         })
     }
 
@@ -170,7 +180,7 @@ impl Port {
         };
         core.slots.hold_descriptor(index, file);
         match prepare(core, index) {
-            Ok(submission) => core.start(submission, operation),
+            Ok(submission) => core.start(submission, operation, purpose),
             Err(error) => core.end_early(index, Err(error)),
         }
         operation

@@ -1,7 +1,7 @@
-//! The kernel's two rings: the only file that names `io_uring`.
+//! The kernel's two rings: with `submission` the only file that names `io_uring`.
 //!
-//! It sets a ring up with what the kernel has, builds submission entries, pushes them, enters the
-//! kernel and hands out completions. What an operation means, who waits for it and who owns its
+//! It sets a ring up with what the kernel has, pushes submission entries, enters the kernel and
+//! hands out completions. What an operation means, who waits for it and who owns its
 //! memory is not its business: see `slots` and `core`.
 
 use std::collections::VecDeque;
@@ -12,118 +12,18 @@ use std::time::Duration;
 use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, squeue, types};
 
 use super::features::Features;
+use super::submission::{Span, Submission};
 use crate::DeviceError;
 
-/// A file as a submission entry names it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum File {
-    /// By its descriptor.
-    Plain(RawFd),
-    /// By its place in the ring's table.
-    Registered(u32),
-}
-
-impl File {
-    fn number(self) -> types::Fd {
-        match self {
-            Self::Plain(fd) => types::Fd(fd),
-            Self::Registered(place) => types::Fd(place as i32),
-        }
-    }
-}
-
-/// Memory for one transfer: address, length, and the registered buffer it lies in.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) base: *mut u8,
-    pub(super) length: u32,
-    pub(super) registered: Option<u16>,
-}
-
-/// One entry for the submission ring.
-pub(super) struct Submission(squeue::Entry);
-
-impl Submission {
-    fn of(file: File, entry: squeue::Entry) -> Self {
-        match file {
-            File::Registered(_) => Self(entry.flags(squeue::Flags::FIXED_FILE)),
-            File::Plain(_) => Self(entry),
-        }
-    }
-
-    pub(super) fn read(file: File, span: Span, offset: u64) -> Self {
-        let (fd, base, length) = (file.number(), span.base, span.length);
-        Self::of(
-            file,
-            match span.registered {
-                Some(index) => {
-                    opcode::ReadFixed::new(fd, base, length, index).offset(offset).build()
-                }
-                None => opcode::Read::new(fd, base, length).offset(offset).build(),
-            },
-        )
-    }
-
-    pub(super) fn write(file: File, span: Span, offset: u64, durable: bool) -> Self {
-        let (fd, base, length) = (file.number(), span.base, span.length);
-        let flags = if durable { libc::RWF_DSYNC } else { 0 };
-        Self::of(
-            file,
-            match span.registered {
-                Some(index) => opcode::WriteFixed::new(fd, base, length, index)
-                    .offset(offset)
-                    .rw_flags(flags)
-                    .build(),
-                None => opcode::Write::new(fd, base, length).offset(offset).rw_flags(flags).build(),
-            },
-        )
-    }
-
-    pub(super) fn synchronize(file: File) -> Self {
-        let entry = opcode::Fsync::new(file.number()).flags(types::FsyncFlags::DATASYNC).build();
-        Self::of(file, entry)
-    }
-
-    pub(super) fn allocate(file: File, mode: i32, offset: u64, length: u64) -> Self {
-        let entry = opcode::Fallocate::new(file.number(), length).offset(offset).mode(mode);
-        Self::of(file, entry.build())
-    }
-
-    pub(super) fn accept(file: File) -> Self {
-        let none = std::ptr::null_mut();
-        let entry = opcode::Accept::new(file.number(), none, none.cast());
-        Self::of(file, entry.flags(libc::SOCK_CLOEXEC).build())
-    }
-
-    pub(super) fn connect(
-        file: File,
-        address: *const libc::sockaddr,
-        length: libc::socklen_t,
-    ) -> Self {
-        Self::of(file, opcode::Connect::new(file.number(), address, length).build())
-    }
-
-    pub(super) fn receive(file: File, span: Span) -> Self {
-        Self::of(file, opcode::Recv::new(file.number(), span.base, span.length).build())
-    }
-
-    pub(super) fn receive_message(file: File, message: *mut libc::msghdr) -> Self {
-        Self::of(file, opcode::RecvMsg::new(file.number(), message).build())
-    }
-
-    pub(super) fn send(file: File, span: Span) -> Self {
-        let entry = opcode::Send::new(file.number(), span.base, span.length);
-        Self::of(file, entry.flags(libc::MSG_NOSIGNAL).build())
-    }
-
-    pub(super) fn send_message(file: File, message: *const libc::msghdr) -> Self {
-        let entry = opcode::SendMsg::new(file.number(), message);
-        Self::of(file, entry.flags(libc::MSG_NOSIGNAL as u32).build())
-    }
-
-    pub(super) fn cancel(user_data: u64) -> Self {
-        Self(opcode::AsyncCancel::new(user_data).build())
-    }
+/// What a completion is of its operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All that comes.
+    Whole,
+    /// The result. The kernel still reads the memory.
+    Result,
+    /// The kernel has done with the memory.
+    Release,
 }
 
 enum Kind {
@@ -217,6 +117,9 @@ impl Ring {
             }
         }
         features.obtained("PROBE");
+        for (name, code) in WELCOME {
+            features.answer(name, probe.is_supported(code));
+        }
         Ok(())
     }
 
@@ -376,11 +279,16 @@ impl Ring {
         either!(&self.kind, ring => unsafe { !ring.completion_shared().is_empty() })
     }
 
-    /// Hands every completion to `take`: user data and result.
-    pub(super) fn reap(&mut self, mut take: impl FnMut(u64, i32)) {
+    /// Hands every completion to `take`: user data, result, and which of an operation's it is.
+    pub(super) fn reap(&mut self, mut take: impl FnMut(u64, i32, Part)) {
         either!(&mut self.kind, ring => {
             for completion in ring.completion() {
-                take(completion.user_data(), completion.result());
+                let part = match completion.flags() {
+                    flags if cqueue::notif(flags) => Part::Release,
+                    flags if cqueue::more(flags) => Part::Result,
+                    _ => Part::Whole,
+                };
+                take(completion.user_data(), completion.result(), part);
             }
         });
     }
@@ -413,6 +321,10 @@ const OPERATIONS: [(&str, u8); 13] = [
     ("RECVMSG", opcode::RecvMsg::CODE),
     ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
 ];
+
+/// Operations that are done otherwise where the kernel lacks them.
+const WELCOME: [(&str, u8); 2] =
+    [("SEND_ZC", opcode::SendZc::CODE), ("SENDMSG_ZC", opcode::SendMsgZc::CODE)];
 
 /// How the kernel hands completions over, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,14 +5,15 @@
 //! another operation's. Message headers and addresses lie in frames that are allocated once and
 //! never move.
 
-use super::descriptor::Descriptor;
+use super::descriptor::{Descriptor, WeakDescriptor};
 use super::{OperationId, SocketAddress};
 use crate::{Buffer, IoError};
 
-/// What an operation is, as far as its completion is treated differently.
+/// What an operation is, as far as its start or its completion is treated differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Transfer,
+    Receive,
     Accept,
     Timer,
 }
@@ -38,6 +39,15 @@ pub(super) struct Slot {
     pub(super) token: u64,
     buffer: Option<Buffer>,
     descriptor: Option<Descriptor>,
+    /// It has ended, and the kernel still reads its memory, to send it to this socket.
+    sending_to: Option<WeakDescriptor>,
+}
+
+impl Slot {
+    /// Its event was sent; what is left is memory that the kernel has not done with.
+    pub(super) fn has_ended(&self) -> bool {
+        self.sending_to.is_some()
+    }
 }
 
 /// What the kernel reads or writes of a message besides its bytes. Its vectors keep their
@@ -73,6 +83,7 @@ impl Slots {
             token: 0,
             buffer: None,
             descriptor: None,
+            sending_to: None,
         };
         Self {
             slots: (0..capacity).map(slot).collect(),
@@ -168,6 +179,28 @@ impl Slots {
         OperationId::new(index, self.slots[index as usize].generation)
     }
 
+    /// Ends an operation whose memory the kernel still reads. The file is let go of: a socket that
+    /// is closed must not stay open until a peer acknowledges.
+    pub(super) fn keep_memory(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.sending_to = slot.descriptor.take().map(|descriptor| descriptor.downgrade());
+    }
+
+    /// The kernel has done with the memory of an operation that has ended; `result` says whether it
+    /// copied it after all.
+    pub(super) fn memory_released(&mut self, operation: OperationId, result: i32) {
+        /// `IORING_NOTIF_USAGE_ZC_COPIED`, Linux `include/uapi/linux/io_uring.h`.
+        const COPIED: i32 = i32::MIN;
+        let Some((index, slot)) = self.find(operation) else {
+            debug_assert!(false, "memory of an operation that is forgotten");
+            return;
+        };
+        if let Some(socket) = slot.sending_to.take().filter(|_| result & COPIED != 0) {
+            socket.note_copy();
+        }
+        self.release(index);
+    }
+
     /// Ends an operation: lets go of everything it held and frees its slot.
     pub(super) fn release(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
@@ -177,6 +210,7 @@ impl Slots {
         slot.next_free = self.first_free;
         slot.buffer = None;
         slot.descriptor = None;
+        slot.sending_to = None;
         self.first_free = index;
         self.in_use -= 1;
         if !slot.framed {

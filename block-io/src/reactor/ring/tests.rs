@@ -1,5 +1,6 @@
 //! The rings themselves: every way of delivery, full rings, and refusals.
 
+use super::super::submission::File;
 use super::*;
 
 /// Sixteen reads of an empty pipe, with room for two submissions and four completions: the
@@ -26,12 +27,12 @@ fn completes(wide: bool, deliveries: &[Delivery]) -> Features {
     ring.enter(None).expect("enters");
     assert!(ring.backlog.is_empty());
     let mut seen = [false; 16];
-    ring.reap(|user_data, _| seen[user_data as usize] = true);
+    ring.reap(|user_data, _, _| seen[user_data as usize] = true);
     assert_eq!(seen, [false; 16], "the pipe is empty");
     io::Write::write_all(&mut writer, &[7; 16]).expect("writes");
     while seen != [true; 16] {
         ring.enter(Some(Duration::MAX)).expect("enters");
-        ring.reap(|user_data, result| {
+        ring.reap(|user_data, result, _| {
             assert_eq!(result, 1);
             assert!(!std::mem::replace(&mut seen[user_data as usize], true), "once each");
         });
