@@ -9,7 +9,7 @@ use forebay_vm::scene::load::{self, Load};
 use forebay_vm::scene::nvmet::KernelTarget;
 use forebay_vm::scene::our_target::{OurTarget, SUBSYSTEM, file};
 use forebay_vm::scene::secret::Secret;
-use forebay_vm::scene::{free_port, our_host};
+use forebay_vm::scene::{eventually, free_port, kernel_log, our_host};
 use forebay_vm::{Case, Need};
 use nvme_fabric::auth::Keys;
 use nvme_fabric::driver::ConnectOptions;
@@ -120,6 +120,10 @@ fn kernel_host_again() {
         }
     });
     assert_eq!(failed, 0);
+    // The kernel goes on when it is refused, so that only its log tells.
+    let is_proof = |line: &&str| line.trim_end().ends_with("qid 0: authenticated");
+    let proofs = || kernel_log().lines().filter(is_proof).count();
+    eventually("it has proved itself again", || (proofs() > 1).then_some(()));
     assert_eq!(load.read_back(&reactor, &mut queue), 0);
     assert_eq!(connection.attribute("state").as_deref(), Some("live"));
     drop(queue);
