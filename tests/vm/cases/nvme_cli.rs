@@ -59,7 +59,7 @@ fn says() {
         (&["error-log", controller], "error_count"),
         (&["fw-log", controller], "frs1"),
         // Write is supported, and changes blocks.
-        (&["effects-log", controller, "--csi=0"], "LBCC"),
+        (&["effects-log", controller, "--csi=0"], "00000003"),
         (&["ns-descs", namespace], "uuid"),
         (&["show-regs", controller], "cap"),
     ] {
