@@ -68,8 +68,18 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("ip {arguments:?}: {said}")) }
 }
 
+/// A running target, which does not outlive a test that fails.
+struct Target(Child);
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A target with one subsystem; where it serves discovery.
-fn start(network: &Network, folder: &tempfile::TempDir) -> (Child, String) {
+fn start(network: &Network, folder: &tempfile::TempDir) -> (Target, String) {
     let path = folder.path().join("target.toml");
     let configuration = format!(
         "listen = ['{ADDRESS}:0']\ndiscovery = ['{ADDRESS}:0']\ndiscovery-nqn = '{SERVICE}'\n\
@@ -84,7 +94,7 @@ fn start(network: &Network, folder: &tempfile::TempDir) -> (Child, String) {
         let line = line.expect("readable");
         line.strip_prefix("ready nqn.2014-08.org.nvmexpress.discovery ").map(str::to_owned)
     });
-    (child, place.expect("it serves discovery"))
+    (Target(child), place.expect("it serves discovery"))
 }
 
 fn errors(output: &Output) -> String {
@@ -114,8 +124,8 @@ fn a_target_that_announces_itself_is_found_and_asked_until_it_takes_leave() {
     let mut both = network.command(&["nvme", "discover", "--mdns", ADDRESS]);
     assert_eq!(both.output().expect("it runs").status.code(), Some(2));
 
-    kill_process(Pid::from_child(&target), Signal::TERM).expect("it runs");
-    assert!(target.wait().expect("it ends").success());
+    kill_process(Pid::from_child(&target.0), Signal::TERM).expect("it runs");
+    assert!(target.0.wait().expect("it ends").success());
     let nobody = network.discover("1");
     assert_eq!(nobody.status.code(), Some(1));
     let told = "no discovery controller announced itself within 1 s";
