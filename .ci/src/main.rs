@@ -9,6 +9,7 @@
 
 mod bench;
 mod ci;
+mod citations;
 mod command;
 mod debian_kernels;
 mod debian_trees;
@@ -45,6 +46,8 @@ enum Verb {
     Test(test::TestArguments),
     /// The house rules that neither the compiler nor clippy knows.
     Tidy,
+    /// Which places of specifications the comments of `nvme-fabric` cite, and how often.
+    Citations(citations::CitationsArguments),
     /// Every fuzz target for a bounded number of inputs, or some for a time by coverage.
     Fuzz(fuzz::FuzzArguments),
     /// The engine on simulated disks: seeds on all cores, or one seed again.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Ci => ci::run(&root),
         Verb::Test(arguments) => test::run(&root, &arguments),
         Verb::Tidy => tidy::run(&root),
+        Verb::Citations(arguments) => citations::run(&root, &arguments),
         Verb::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Verb::Simulate(arguments) => simulate::run(&root, &arguments),
         Verb::Instructions(arguments) => instructions::run(&root, &arguments),

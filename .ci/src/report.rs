@@ -1,6 +1,6 @@
 //! The only place of this tool that prints: steps to standard error, so that what the tools
 //! themselves say on standard output stays theirs.
-#![allow(clippy::print_stderr, reason = "this is the output module")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "this is the output module")]
 
 use std::time::Duration;
 
@@ -24,6 +24,11 @@ pub(crate) fn table(lines: &[String]) {
     for line in lines {
         eprintln!("    {line}");
     }
+}
+
+/// What another program is to read.
+pub(crate) fn standard_output(text: &str) {
+    println!("{text}");
 }
 
 /// Why the run ends here.

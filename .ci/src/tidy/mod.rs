@@ -4,18 +4,22 @@
 //! ```text
 //!   files ──▶ source (code without comments and strings, test lines known)
 //!                 ├──▶ shape         sizes, first lines, words, binaries
-//!                 └──▶ architecture  who may name what
+//!                 ├──▶ architecture  who may name what
+//!                 ├──▶ citations     of specifications (`cargo xtask citations`)
+//!                 └──▶ named_tests   tests that documents name
 //! ```
 //! What is absent: parsing. The rules look at words of the code, which is enough for all of them
 //! and takes milliseconds. Function length, unwrap, printing and the like are clippy's.
 
 mod architecture;
+mod named_tests;
 mod shape;
 mod source;
 
 use std::path::{Path, PathBuf};
 
-use crate::{StepResult, report};
+use crate::{StepResult, citations, report};
+use named_tests::NamedTests;
 use source::SourceFile;
 
 /// Folders that are not ours to judge: build output, the repository itself, what fuzzing leaves.
@@ -69,11 +73,14 @@ pub(crate) fn run(root: &Path) -> StepResult {
     collect(root, root, &mut paths)?;
     paths.sort();
     let mut findings = Vec::new();
+    let mut named_tests = NamedTests::default();
     for path in &paths {
         let bytes = std::fs::read(root.join(path))
             .map_err(|error| format!("tidy: {}: {error}", path.display()))?;
         check(&path.to_string_lossy(), &bytes, &mut findings);
+        named_tests.read(&path.to_string_lossy(), &bytes);
     }
+    named_tests.check(&mut findings);
     let mut errors = 0;
     for finding in &findings {
         match finding.severity {
@@ -99,9 +106,34 @@ fn check(path: &str, bytes: &[u8], findings: &mut Vec<Finding>) {
         let file = SourceFile::new(path, text);
         shape::check_source(&file, findings);
         architecture::check_source(&file, findings);
+        for malformed in citations::check(path, text) {
+            findings.push(Finding::error(path, malformed.line, malformed.message));
+        }
     } else if path.ends_with("Cargo.toml") {
         architecture::check_manifest(path, text, findings);
     }
+}
+
+/// The text files below `folder`, which ends in `/`, by their paths from `root`, in order.
+///
+/// # Errors
+/// When one cannot be read.
+pub(crate) fn files_below(
+    root: &Path,
+    folder: &str,
+) -> Result<impl Iterator<Item = (String, String)>, String> {
+    let mut paths = Vec::new();
+    collect(root, &root.join(folder), &mut paths)?;
+    paths.sort();
+    let mut files = Vec::new();
+    for path in paths {
+        let bytes = std::fs::read(root.join(&path))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        if let Ok(text) = String::from_utf8(bytes) {
+            files.push((path.to_string_lossy().into_owned(), text));
+        }
+    }
+    Ok(files.into_iter())
 }
 
 /// Appends the files below `folder`, as paths from `root`.

@@ -2,6 +2,7 @@
 //!
 //! Offsets are constants of a layout and structures have a checked size, so a wrong offset is a
 //! fault of ours and panics; nothing here is called with a length or offset from a peer.
+//! Base, "Byte, Word, and Dword Relationships".
 
 /// The `u16` at `offset`.
 #[track_caller]

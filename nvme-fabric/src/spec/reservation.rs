@@ -6,7 +6,7 @@
 use super::field::{bytes16_at, put, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
 use super::nqn::HostId;
 
-/// RTYPE: what a reservation keeps from whom. Base §8.19, and the table in §7.
+/// RTYPE: what a reservation keeps from whom. Base §8.19, §7 (the table).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReservationKind {
     /// 1: only the holder writes.

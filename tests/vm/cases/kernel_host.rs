@@ -53,6 +53,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("kernel_host::gives_up_a_target_that_stays_away", gives_up).needs(NEEDS),
     Case::new("kernel_host::is_refused_an_unknown_subsystem", refused).needs(NEEDS),
     Case::new("kernel_host::resets_its_controller_under_load", resets).needs(NEEDS),
+    Case::new("kernel_host::stays_connected_to_our_discovery_service", discovery).needs(NEEDS),
+    Case::new("kernel_host::has_queues_of_every_kind", queue_kinds).needs(NEEDS),
 ];
 
 /// A target with one namespace of so many MiB over a file, and the kernel connected to it.
@@ -294,4 +296,38 @@ fn resets() {
     assert_eq!(load.read_back(&reactor, &mut queue), 0);
     drop(queue);
     finish(target, connection);
+}
+
+/// A controller of the discovery service with a keep alive time: keep alives are answered, and
+/// without one none is sent that could fail.
+fn discovery() {
+    const DISCOVERY: &str = "nqn.2014-08.org.nvmexpress.discovery";
+    let target = OurTarget::start(&["memory:16MiB"]);
+    for options in [&["keep_alive_tmo=1"][..], &[]] {
+        let connection = Connection::open(DISCOVERY, target.discovery_port(), options);
+        // A log page later the association has outlived several keep alive times.
+        let began = std::time::Instant::now();
+        while began.elapsed() < std::time::Duration::from_secs(4) {
+            assert_eq!(connection.attribute("state").as_deref(), Some("live"), "{options:?}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        connection.close();
+    }
+    assert!(!kernel_log().contains("keep-alive"), "{}", kernel_log());
+    assert!(target.stop().success());
+}
+
+/// Queues for reads, for writes, and such as are polled.
+fn queue_kinds() {
+    let kinds = [
+        &["nr_io_queues=1", "nr_write_queues=1"][..],
+        &["nr_io_queues=1", "nr_write_queues=1", "nr_poll_queues=1"],
+    ];
+    for (seed, options) in kinds.into_iter().enumerate() {
+        let (target, connection, namespace) = connected(16, options);
+        let count = (options.len() + 1).to_string();
+        assert_eq!(connection.attribute("queue_count").as_deref(), Some(&*count), "{options:?}");
+        verify(&namespace, 20 + seed as u64, 200);
+        finish(target, connection);
+    }
 }

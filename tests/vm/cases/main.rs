@@ -7,6 +7,7 @@
 //! | `exported` | the kernel's host and volumes of `forebay run`; reservations that persist |
 //! | `kernel_host` | the kernel's NVMe/TCP host and `forebay target` |
 //! | `managed` | the kernel's host and our targets, while these are changed |
+//! | `nvme_cli` | nvme-cli's commands on the kernel's host, and `forebay target` |
 //! | `our_host` | our NVMe/TCP host and the kernel's target |
 //! | `tls` | both of ours and the kernel's, encrypted |
 
@@ -15,6 +16,7 @@ mod exported;
 mod harness;
 mod kernel_host;
 mod managed;
+mod nvme_cli;
 mod our_host;
 mod tls;
 
@@ -25,6 +27,7 @@ use forebay_vm::Case;
 const CASES: &[&[Case]] = &[
     harness::CASES,
     kernel_host::CASES,
+    nvme_cli::CASES,
     our_host::CASES,
     authentication::CASES,
     managed::CASES,

@@ -26,6 +26,10 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("managed::kernel_host_follows_access_from_target_to_target", fails_over)
         .quick()
         .needs(&[KERNEL_HOST, KERNEL_TARGET, MULTIPATH, Need::Forebay]),
+    Case::new("managed::kernel_host_sees_namespaces_come_and_go_under_load", come_and_go)
+        .needs(&[KERNEL_HOST, Need::Forebay]),
+    Case::new("managed::kernel_host_comes_back_with_the_queues_that_there_are", fewer_queues)
+        .needs(&[KERNEL_HOST, Need::Forebay]),
     Case::new("managed::kernel_host_reserves_a_namespace", reserves).needs(&[
         KERNEL_HOST,
         NVME_CLI,
@@ -51,6 +55,70 @@ fn grows() {
     // One that is made is there by itself too.
     target.tell(&["create", "other", "--size", "8M", "--subsystem", SUBSYSTEM]);
     assert_eq!(connection.namespace(2).capacity(), SIZE / 2);
+    connection.close();
+    assert!(target.stop().success());
+}
+
+/// Namespaces are made and deleted again and again, beside one that is under load all the time.
+fn come_and_go() {
+    let target = ManagedTarget::start(0, "");
+    target.tell(&["create", "stays", "--size", "16M", "--subsystem", SUBSYSTEM]);
+    let connection = Connection::open(SUBSYSTEM, target.port(), &["nr_io_queues=2"]);
+    let stays = connection.namespace(1);
+    let reactor = load::reactor();
+    let mut queue = load::block_device(&reactor, &stays.path());
+    let mut load = Load::new(3, SIZE);
+    for round in 0..10 {
+        let names = [format!("one-{round}"), format!("two-{round}")];
+        for name in &names {
+            target.tell(&["create", name, "--size", "8M", "--subsystem", SUBSYSTEM]);
+        }
+        let ids = [2 + 2 * round, 3 + 2 * round];
+        for id in ids {
+            assert_eq!(connection.namespace(id).capacity(), SIZE / 2);
+        }
+        assert_eq!(load.run(&reactor, &mut queue, 30), 0);
+        for name in &names {
+            target.tell(&["delete", name]);
+        }
+        assert_eq!(load.run(&reactor, &mut queue, 30), 0);
+        let is_left = |id: u32| connection.namespaces().iter().any(|namespace| namespace.id == id);
+        eventually("they are gone", || ids.iter().all(|id| !is_left(*id)).then_some(()));
+    }
+    assert_eq!(load.read_back(&reactor, &mut queue), 0);
+    drop(queue);
+    connection.close();
+    assert!(target.stop().success());
+}
+
+/// The target comes back with fewer I/O queues than it had, and then with more. (With queues for
+/// writes Linux 6.12 and 7.2 fall here, in blk_mq_map_swqueue.)
+fn fewer_queues() {
+    let mut target = ManagedTarget::start(0, "");
+    target.tell(&["create", "disk", "--size", "16M", "--subsystem", SUBSYSTEM]);
+    let options = ["reconnect_delay=1", "ctrl_loss_tmo=100"];
+    let path = target.folder().join("target.toml");
+    let usual = std::fs::read_to_string(&path).expect("it is there");
+    let connection = Connection::open(SUBSYSTEM, target.port(), &options);
+    // The admin queue and one for each of the machine's processors.
+    let queue_count = || connection.attribute("queue_count").and_then(|count| count.parse().ok());
+    let most: u32 = queue_count().expect("a number");
+    let namespace = connection.namespace(1);
+    let reactor = load::reactor();
+    let mut queue = load::block_device(&reactor, &namespace.path());
+    let mut load = Load::new(4, SIZE);
+    for io_queues in [1, 2, 1] {
+        target.kill();
+        connection.wait_for_state("connecting");
+        let limited = format!("{usual}\n[limits]\nio-queues = {io_queues}\n");
+        std::fs::write(&path, limited).expect("room");
+        target.start_again();
+        connection.wait_for_state("live");
+        assert_eq!(queue_count(), Some(most.min(io_queues + 1)));
+        assert_eq!(load.run(&reactor, &mut queue, 60), 0);
+    }
+    assert_eq!(load.read_back(&reactor, &mut queue), 0);
+    drop(queue);
     connection.close();
     assert!(target.stop().success());
 }

@@ -18,6 +18,7 @@ mod control;
 mod control_verbs;
 mod demo;
 mod failure;
+mod mdns;
 mod nvme;
 mod output;
 mod reactors;

@@ -38,7 +38,7 @@ impl Events {
     }
 }
 
-/// Events to hear of: changes of namespaces and of the way to them. NVMe Base 2.1 §5.27.1.8
+/// Events to hear of: changes of namespaces and of the way to them. Base §5.27.1.8
 const CONFIGURATION: u32 = feature::event::NAMESPACE_ATTRIBUTE | feature::event::ASYMMETRIC_ACCESS;
 
 impl Controller {

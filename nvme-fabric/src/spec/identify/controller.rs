@@ -41,6 +41,8 @@ pub mod optional {
     pub const CACHE_FLUSH_BROADCAST: u8 = 0b11 << 1;
     /// VWC bits 2:1 = 10b: flush does not take the broadcast NSID.
     pub const CACHE_FLUSH_SINGLE: u8 = 0b10 << 1;
+    /// LPA bit 1: there is the log page of commands supported and their effects.
+    pub const LOG_EFFECTS: u8 = 1 << 1;
     /// LPA bit 2: log pages are read with 32-bit lengths and an offset.
     pub const LOG_EXTENDED: u8 = 1 << 2;
     /// CMIC bit 0: the subsystem may have more than one port.

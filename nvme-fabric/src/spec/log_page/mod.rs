@@ -2,6 +2,7 @@
 
 mod ana;
 mod discovery;
+mod effects;
 mod health;
 
 pub use ana::{
@@ -12,6 +13,7 @@ pub use discovery::{
     AddressFamily, DiscoveryEntry, DiscoveryHeader, ENTRY_LENGTH, HEADER_LENGTH, SECURITY_NONE,
     SECURITY_TLS_1_3, SubsystemKind, TRANSPORT_TCP, entry_flag,
 };
+pub use effects::{EFFECT_CONTENT, EFFECT_SUPPORTED, EFFECTS_LENGTH, encode_effects};
 pub use health::{ERROR_ENTRY_LENGTH, FIRMWARE_LENGTH, HealthLog, encode_firmware_log};
 
 /// LID 01h: error information. Base §5.16.1.
@@ -23,6 +25,8 @@ pub const FIRMWARE_SLOTS: u8 = 0x03;
 /// LID 04h: changed namespace list: up to 1024 ids, the first FFFFFFFFh when there are more. Base
 /// §5.16.1.5.
 pub const CHANGED_NAMESPACES: u8 = 0x04;
+/// LID 05h: commands supported and effects. Base §5.16.1.6.
+pub const COMMAND_EFFECTS: u8 = 0x05;
 /// LID 0Ch: asymmetric namespace access. Base §5.16.1.13.
 pub const ASYMMETRIC_ACCESS: u8 = 0x0c;
 /// LID 70h: discovery.

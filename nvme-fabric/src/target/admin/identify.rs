@@ -149,12 +149,8 @@ fn discovery_controller(target: &Target, key: ControllerKey) -> IdentifyControll
 }
 
 fn io_controller(target: &Target, subsystem: &Subsystem, key: ControllerKey) -> IdentifyController {
-    let any = |has: fn(&Namespace) -> bool| subsystem.namespaces().values().any(has);
-    let all = |has: fn(&Namespace) -> bool| subsystem.namespaces().values().all(has);
-    let zeroes = all(|namespace| namespace.geometry().write_zeroes);
-    let deallocate = any(|namespace| namespace.geometry().discard);
-    let cached = any(|namespace| namespace.geometry().volatile_cache);
-    let bit = |yes, bit| if yes { bit } else { 0 };
+    let mut namespaces = subsystem.namespaces().values();
+    let cached = namespaces.any(|namespace| namespace.geometry().volatile_cache);
     let has_groups = subsystem.access_groups().next().is_some();
     let (paths, events, access) = match has_groups {
         true => (
@@ -180,13 +176,8 @@ fn io_controller(target: &Target, subsystem: &Subsystem, key: ControllerKey) -> 
         namespaces: NAMESPACE_ID_MAX,
         namespaces_allowed_max: NAMESPACES_MAX as u32,
         abort_limit: ABORT_LIMIT,
-        // Write uncorrectable is not offered: see `crate::target::io`.
-        nvm_commands: bit(zeroes, optional::COMMAND_WRITE_ZEROES)
-            | bit(deallocate, optional::COMMAND_DATASET_MANAGEMENT)
-            | optional::COMMAND_COMPARE
-            | optional::COMMAND_VERIFY
-            | optional::COMMAND_COPY
-            | optional::COMMAND_RESERVATIONS,
+        log_page_attributes: optional::LOG_EXTENDED | optional::LOG_EFFECTS,
+        nvm_commands: nvm_commands(subsystem),
         fused_operations: optional::FUSED_COMPARE_AND_WRITE,
         atomic_compare_write_unit: subsystem.atomic_compare_write_unit(),
         copy_formats: optional::COPY_FORMAT_SHORT | optional::COPY_FORMAT_LONG,
@@ -195,4 +186,18 @@ fn io_controller(target: &Target, subsystem: &Subsystem, key: ControllerKey) -> 
         subsystem: subsystem.nqn().as_str().to_owned(),
         ..controller(target, key)
     }
+}
+
+/// ONCS: the optional commands that the namespaces' devices allow. Write uncorrectable is not
+/// offered: see `crate::target::io`.
+pub(super) fn nvm_commands(subsystem: &Subsystem) -> u16 {
+    let any = |has: fn(&Namespace) -> bool| subsystem.namespaces().values().any(has);
+    let all = |has: fn(&Namespace) -> bool| subsystem.namespaces().values().all(has);
+    let bit = |yes, bit| if yes { bit } else { 0 };
+    bit(all(|namespace| namespace.geometry().write_zeroes), optional::COMMAND_WRITE_ZEROES)
+        | bit(any(|namespace| namespace.geometry().discard), optional::COMMAND_DATASET_MANAGEMENT)
+        | optional::COMMAND_COMPARE
+        | optional::COMMAND_VERIFY
+        | optional::COMMAND_COPY
+        | optional::COMMAND_RESERVATIONS
 }

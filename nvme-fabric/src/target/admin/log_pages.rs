@@ -2,11 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::identify::FIRMWARE_REVISION;
+use super::identify::{FIRMWARE_REVISION, nvm_commands};
 use super::{Answer, INVALID_FIELD};
-use crate::spec::command::NSID_BROADCAST;
+use crate::spec::command::{NSID_BROADCAST, admin, nvm, reservation};
 use crate::spec::feature::event;
-use crate::spec::log_page::{self, ERROR_ENTRY_LENGTH, encode_firmware_log};
+use crate::spec::identify::optional;
+use crate::spec::log_page::{
+    self, EFFECT_CONTENT, EFFECT_SUPPORTED, EFFECTS_LENGTH, ERROR_ENTRY_LENGTH, encode_effects,
+    encode_firmware_log,
+};
 use crate::spec::status::Status;
 use crate::target::controller::{ControllerKey, Service};
 use crate::target::{Target, discovery};
@@ -50,6 +54,9 @@ pub(super) fn read(
         (Service::Subsystem(_), log_page::CHANGED_NAMESPACES) => {
             (changed_namespaces(target, key)?, event::NAMESPACE_ATTRIBUTE)
         }
+        (Service::Subsystem(place), log_page::COMMAND_EFFECTS) => {
+            (effects(nvm_commands(&target.subsystems[place])).to_vec(), 0)
+        }
         (Service::Subsystem(place), log_page::ASYMMETRIC_ACCESS)
             if target.subsystems[place].access_groups().next().is_some() =>
         {
@@ -85,4 +92,37 @@ fn changed_namespaces(target: &mut Target, key: ControllerKey) -> Result<Vec<u8>
     let mut bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     bytes.resize(log_page::CHANGED_NAMESPACES_LENGTH, 0);
     Ok(bytes)
+}
+
+/// What there is of commands, with those of ONCS that are in `optional_commands`.
+fn effects(optional_commands: u16) -> [u8; EFFECTS_LENGTH] {
+    const CHANGES: u32 = EFFECT_SUPPORTED | EFFECT_CONTENT;
+    let admin = [
+        admin::OPCODE_GET_LOG_PAGE,
+        admin::OPCODE_IDENTIFY,
+        admin::OPCODE_ABORT,
+        admin::OPCODE_SET_FEATURES,
+        admin::OPCODE_GET_FEATURES,
+        admin::OPCODE_ASYNCHRONOUS_EVENT_REQUEST,
+        admin::OPCODE_KEEP_ALIVE,
+    ];
+    let always = [
+        (nvm::OPCODE_FLUSH, EFFECT_SUPPORTED),
+        (nvm::OPCODE_WRITE, CHANGES),
+        (nvm::OPCODE_READ, EFFECT_SUPPORTED),
+    ];
+    let optional = [
+        (optional::COMMAND_COMPARE, nvm::OPCODE_COMPARE, EFFECT_SUPPORTED),
+        (optional::COMMAND_WRITE_ZEROES, nvm::OPCODE_WRITE_ZEROES, CHANGES),
+        (optional::COMMAND_DATASET_MANAGEMENT, nvm::OPCODE_DATASET_MANAGEMENT, CHANGES),
+        (optional::COMMAND_VERIFY, nvm::OPCODE_VERIFY, EFFECT_SUPPORTED),
+        (optional::COMMAND_COPY, nvm::OPCODE_COPY, CHANGES),
+        (optional::COMMAND_RESERVATIONS, reservation::OPCODE_REGISTER, EFFECT_SUPPORTED),
+        (optional::COMMAND_RESERVATIONS, reservation::OPCODE_REPORT, EFFECT_SUPPORTED),
+        (optional::COMMAND_RESERVATIONS, reservation::OPCODE_ACQUIRE, EFFECT_SUPPORTED),
+        (optional::COMMAND_RESERVATIONS, reservation::OPCODE_RELEASE, EFFECT_SUPPORTED),
+    ];
+    let offered = optional.into_iter().filter(|(bit, ..)| optional_commands & bit != 0);
+    let io = always.into_iter().chain(offered.map(|(_, opcode, effects)| (opcode, effects)));
+    encode_effects(admin.map(|opcode| (opcode, EFFECT_SUPPORTED)), io)
 }

@@ -239,7 +239,7 @@ fn log_pages() {
     let (_, tail) = host.ask(&mut world, &log(3, 8, 4, false), 4);
     assert_eq!(tail, b"0.1.", "from an offset");
     for (page, offset, length, status) in [
-        (0x05, 0, 4096, Status::INVALID_LOG_PAGE),
+        (0x06, 0, 564, Status::INVALID_LOG_PAGE),
         (0x70, 0, 1024, Status::INVALID_LOG_PAGE),
         (0x02, 2, 512, Status::INVALID_FIELD),
         (0x02, 516, 4, Status::INVALID_FIELD),
@@ -251,6 +251,38 @@ fn log_pages() {
             host.ask(&mut world, &log(page, offset, length, false), length as u32);
         assert!(completion.status.is(status), "page {page:#x} {offset}+{length}: {completion:?}");
     }
+}
+
+#[test]
+fn what_the_effects_page_says_is_supported_is_and_nothing_else() {
+    let mut world = world();
+    let (mut host, mut io) = Host::pair(&mut world, 16, true);
+    let (completion, page) = host.ask(&mut world, &log(5, 0, 4096, false), 4096);
+    assert_eq!(completion.status, Status::SUCCESS);
+    let (effects, _) = page.as_chunks::<4>();
+    let effects: Vec<u32> = effects.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    for opcode in 0..=0xff_u8 {
+        // Without data most are refused; only what there is not is refused as an opcode. A half of
+        // the reserved fields is not looked at.
+        let mut entry = AdminCommand::KeepAlive.encode(host.id(), Descriptor::NONE);
+        entry[0] = opcode;
+        let is_awaited = matches!(opcode, 0x0c | 0x7f);
+        if !is_awaited {
+            let known = !host.call(&mut world, &entry, None).status.is(Status::INVALID_OPCODE);
+            assert_eq!(effects[usize::from(opcode)] == 1, known, "admin {opcode:#x}");
+        }
+        let mut entry = NvmCommand::Flush.encode(io.id(), 1, Descriptor::NONE);
+        entry[0] = opcode;
+        if opcode != 0x7f {
+            let known = !io.call(&mut world, &entry, None).status.is(Status::INVALID_OPCODE);
+            assert_eq!(effects[256 + usize::from(opcode)] & 1 == 1, known, "I/O {opcode:#x}");
+        }
+    }
+    assert_eq!(effects[0x0c], 1, "event requests");
+    for opcode in [1, 8, 9, 0x19] {
+        assert_eq!(effects[256 + opcode], 0b11, "{opcode:#x} changes blocks");
+    }
+    assert!(effects[512..].iter().all(|effects| *effects == 0), "reserved");
 }
 
 #[test]
@@ -373,6 +405,59 @@ fn read_log(host: &mut Host, world: &mut World, offset: u64, length: usize) -> V
         host.ask(world, &log(log_page::DISCOVERY, offset, length as u64, true), length as u32);
     assert_eq!(completion.status, Status::SUCCESS);
     bytes
+}
+
+#[test]
+fn texts_that_identify_cannot_hold_are_refused_and_leave_nothing() {
+    let mut world = world();
+    let name = || nqn("nqn.2014-08.com.example:texts");
+    for serial in ["", "S\u{1f}", "S\u{7f}", "Schlüssel", "123456789012345678901"] {
+        let refused = Subsystem::new(name(), serial).map(|_| ());
+        let error = refused.expect_err(serial).to_string();
+        assert!(error.contains(&format!("{serial:?}: must be 1 to 20 printable")), "{error}");
+    }
+    let subsystem = || Subsystem::new(name(), "12345678901234567890").expect("20 characters");
+    for model in [String::new(), "M\u{1f}".to_owned(), "M".repeat(41)] {
+        let refused = subsystem().with_model_number(&model).map(|_| ());
+        let error = refused.expect_err(&model).to_string();
+        assert!(error.contains(&format!("{model:?}: must be 1 to 40 printable")), "{error}");
+    }
+    let subsystem = subsystem().with_model_number(&"M".repeat(40)).expect("40 characters");
+    world.target.add_subsystem(subsystem).expect("its name is free");
+    let mut host = Host::admin(&mut world, name().as_str());
+    let bytes = identify(&mut host, &mut world, identify::CONTROLLER, 0);
+    let controller = IdentifyController::parse(&bytes);
+    assert_eq!(controller.serial_number, "12345678901234567890");
+    assert_eq!(controller.model_number, "M".repeat(40));
+    let settings = |first| Settings { controller_id_first: first, ..Settings::default() };
+    for first in [0, 0xfff0, u16::MAX] {
+        let error = Target::new(settings(first)).map(|_| ()).expect_err("no such id").to_string();
+        assert!(error.contains(&format!("controller_id_first is {first}: must be")), "{error}");
+    }
+}
+
+#[test]
+fn a_thousand_subsystems_are_told_in_pieces() {
+    let mut world = world();
+    for number in 2..=1000 {
+        let name = format!("nqn.2014-08.com.example:many-{number}");
+        let subsystem = Subsystem::new(nqn(&name), "S").expect("a serial number");
+        world.target.add_subsystem(subsystem).expect("room");
+    }
+    world.target.add_listener(Listener { address: LOCAL, port: 1, channel: SecureChannel::None });
+    let mut host = Host::admin(&mut world, DISCOVERY_NQN);
+    let header = read_log(&mut host, &mut world, 0, HEADER_LENGTH);
+    let header = DiscoveryHeader::parse(&header.try_into().expect("1024 bytes"));
+    assert_eq!(header.records, 1000);
+    let mut names = std::collections::BTreeSet::new();
+    for piece in 0..250 {
+        let offset = HEADER_LENGTH + piece * 4 * ENTRY_LENGTH;
+        let bytes = read_log(&mut host, &mut world, offset as u64, 4 * ENTRY_LENGTH);
+        let (entries, _) = bytes.as_chunks::<ENTRY_LENGTH>();
+        names.extend(entries.iter().map(|entry| DiscoveryEntry::parse(entry).subsystem));
+    }
+    assert_eq!(names.len(), 1000);
+    assert!(names.contains("nqn.2014-08.com.example:many-1000"));
 }
 
 #[test]

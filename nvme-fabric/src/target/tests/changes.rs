@@ -274,6 +274,63 @@ fn the_discovery_log_follows_every_change_and_tells_of_it_once() {
 }
 
 #[test]
+fn who_may_connect_decides_what_discovery_tells_and_each_change_of_that_is_told() {
+    let mut world = world();
+    world.target.add_listener(Listener {
+        address: LOCAL,
+        port: 4420,
+        channel: SecureChannel::None,
+    });
+    let mut host = Host::admin(&mut world, DISCOVERY_NQN);
+    listen_for(&mut host, &mut world, event::DISCOVERY_LOG, 4);
+    world.target.set_hosts(0, Hosts::Listed(Vec::new())).expect("a list");
+    events(&mut host, &mut world);
+    let (before, entries) = discovery_log(&mut host, &mut world);
+    assert!(entries.is_empty(), "not for this host");
+    let mut generation = before.generation;
+    for round in 0..3 {
+        for (allowed, count) in [(true, 1), (false, 0)] {
+            if allowed {
+                world.target.allow_host(0, &nqn(HOST)).expect("a list");
+            } else {
+                world.target.forbid_host(0, &nqn(HOST)).expect("on the list");
+            }
+            let told = events(&mut host, &mut world);
+            assert_eq!(told, [Event::DISCOVERY_CHANGED], "round {round}");
+            listen_for(&mut host, &mut world, event::DISCOVERY_LOG, 1);
+            let (header, entries) = discovery_log(&mut host, &mut world);
+            assert!(header.generation > generation, "round {round}");
+            assert_eq!(entries.len(), count, "round {round}");
+            generation = header.generation;
+        }
+    }
+}
+
+#[test]
+fn a_thousand_namespaces_are_listed_from_any_one_on() {
+    let mut world = world();
+    let numbered = |id: u32| {
+        let uuid = HostId(u128::from(id).to_be_bytes());
+        Namespace::new(Geometry::new(CAPACITY), uuid).expect("good geometry")
+    };
+    // As many as there may be, and as a list holds.
+    let ids: Vec<u32> = [1, 2].into_iter().chain((1..=1022).map(|number| 10 * number)).collect();
+    for id in &ids[2..] {
+        world.target.add_namespace(0, Some(*id), numbered(*id)).expect("room");
+    }
+    assert!(world.target.add_namespace(0, None, numbered(9)).is_err(), "one more");
+    let mut host = Host::admin(&mut world, SUBSYSTEM);
+    for after in [0, 1, 2, 5000, 5005, 10_219, 10_220] {
+        let command = admin_command(identify::ACTIVE_NAMESPACES, after);
+        let (_, bytes) = host.ask(&mut world, &command, 4096);
+        let bytes = bytes.try_into().expect("4096 bytes");
+        let listed: Vec<u32> = parse_namespace_list(&bytes).collect();
+        let expected: Vec<u32> = ids.iter().copied().filter(|id| *id > after).collect();
+        assert_eq!(listed, expected, "after {after}");
+    }
+}
+
+#[test]
 fn a_discovery_service_with_a_name_of_its_own_answers_to_both() {
     let mut world = world();
     let own = "nqn.2014-08.com.example:discovery";

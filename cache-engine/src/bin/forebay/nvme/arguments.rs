@@ -18,6 +18,7 @@ Examples:
   forebay nvme discover 192.0.2.7
   forebay nvme discover [2001:db8::7]:8009 --json | jq -r '.records[].subnqn'
   forebay nvme discover 192.0.2.7 --persistent
+  forebay nvme discover --mdns --mdns-time 10
   forebay nvme discover 192.0.2.7 --nqn nqn.2014-08.org.example:discovery --no-referrals")]
     Discover(DiscoverArguments),
     /// Show a controller and a namespace of a subsystem
@@ -90,8 +91,19 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct DiscoverArguments {
     /// Address of the discovery service; port 8009 where none is given
-    #[arg(value_name = "HOST[:PORT]")]
-    pub(super) endpoint: Endpoint,
+    #[arg(value_name = "HOST[:PORT]", required_unless_present = "mdns")]
+    pub(super) endpoint: Option<Endpoint>,
+
+    /// Ask every discovery controller that announces itself on the local network
+    ///
+    /// Listens for `_nvme-disc._tcp.local` over multicast DNS (TP8009), and asks who is heard.
+    #[arg(long, conflicts_with_all = ["endpoint", "nqn", "persistent"])]
+    pub(super) mdns: bool,
+
+    /// Seconds to listen for announcements
+    #[arg(long, value_name = "SECONDS", requires = "mdns", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub(super) mdns_time: u16,
 
     /// The service's name, where it should not be the well-known one
     #[arg(long, value_name = "NQN")]

@@ -1,5 +1,7 @@
 //! `forebay nvme discover`: what discovery services tell, once or each change.
 
+use std::time::Duration;
+
 use block_io::reactor::{Reactor, ReactorConfig, Wait};
 use cache_engine::backend::address::{DISCOVERY_PORT, PskIdentity};
 use cache_engine::backend::tls_keys;
@@ -11,8 +13,10 @@ use nvme_fabric::spec::log_page::{
 use serde_json::{Map, Value};
 
 use super::arguments::DiscoverArguments;
+use super::nearby;
 use crate::arguments::Format;
 use crate::failure::Failure;
+use crate::mdns::Found;
 use crate::output::{self, json, table};
 use crate::signals::Signals;
 
@@ -24,9 +28,11 @@ use crate::signals::Signals;
 pub(super) fn run(arguments: &DiscoverArguments) -> Result<(), Failure> {
     let reactor = Reactor::new(ReactorConfig::default())?;
     let identity = arguments.host.identity()?;
-    let mut options =
-        DiscoverOptions::new(arguments.endpoint.host.clone(), identity.nqn, identity.id);
-    options.port = arguments.endpoint.port.unwrap_or(DISCOVERY_PORT);
+    // Where services are found by listening, each has an address of its own.
+    let endpoint = arguments.endpoint.clone();
+    let (host, port) = endpoint.map(|place| (place.host, place.port)).unwrap_or_default();
+    let mut options = DiscoverOptions::new(host, identity.nqn, identity.id);
+    options.port = port.unwrap_or(DISCOVERY_PORT);
     if let Some(nqn) = &arguments.nqn {
         options.subsystem = nqn.clone();
     }
@@ -36,9 +42,15 @@ pub(super) fn run(arguments: &DiscoverArguments) -> Result<(), Failure> {
     if arguments.no_referrals {
         options.limits = WalkLimits { depth_max: 0, ..options.limits };
     }
-    match (arguments.persistent, arguments.form.format()) {
-        (true, format) => watch(&reactor, &options, format),
-        (false, format) => once(&reactor, &options, format, arguments.no_referrals),
+    let format = arguments.form.format();
+    if arguments.mdns {
+        let time = Duration::from_secs(arguments.mdns_time.into());
+        let (found, findings) = nearby::ask_all(&reactor, &options, time)?;
+        return show(findings, &found, format, arguments.no_referrals);
+    }
+    match arguments.persistent {
+        true => watch(&reactor, &options, format),
+        false => once(&reactor, &options, format, arguments.no_referrals),
     }
 }
 
@@ -53,6 +65,16 @@ fn once(
     if let Some(place) = findings.failures.iter().position(|(visit, _)| is_first(visit.number)) {
         return Err(Failure::new(findings.failures.swap_remove(place).1));
     }
+    show(findings, &[], format, no_referrals)
+}
+
+/// Shows what services answered; `found` are those that announced themselves.
+fn show(
+    mut findings: Findings,
+    found: &[Found],
+    format: Format,
+    no_referrals: bool,
+) -> Result<(), Failure> {
     if no_referrals {
         findings.unfollowed.clear();
     }
@@ -67,7 +89,7 @@ fn once(
         )));
     }
     match format {
-        Format::Json => output::print(findings_json(&findings)),
+        Format::Json => output::print(findings_json(&findings, found)),
         Format::Table => output::print(findings_table(&findings)),
     }
 }
@@ -93,7 +115,7 @@ fn findings_table(findings: &Findings) -> String {
     shown.to_string()
 }
 
-fn findings_json(findings: &Findings) -> Value {
+fn findings_json(findings: &Findings, found: &[Found]) -> Value {
     let first = findings.answers.first();
     let mut records = Vec::new();
     let mut services = Vec::new();
@@ -126,7 +148,16 @@ fn findings_json(findings: &Findings) -> Value {
             ("reason", one.reason.as_str().into()),
         ])
     };
+    let announced = |one: &Found| {
+        json::object([
+            ("instance", Value::from(one.instance.as_str())),
+            ("addresses", one.addresses.clone().into()),
+            ("port", one.port.into()),
+            ("subnqn", one.subsystem.as_str().into()),
+        ])
+    };
     json::object([
+        ("announced", found.iter().map(announced).collect()),
         ("genctr", first.map_or(Value::Null, |answer| answer.log.generation.into())),
         ("records", records.into()),
         ("services", services.into()),

@@ -9,6 +9,7 @@ mod host;
 mod identify;
 mod key;
 mod list;
+mod nearby;
 
 use cache_engine::backend::host_identity::HostIdentity;
 

@@ -27,6 +27,8 @@ struct Configuration {
     discovery: Vec<String>,
     discovery_nqn: Option<String>,
     #[serde(default)]
+    mdns: bool,
+    #[serde(default)]
     referrals: Vec<String>,
     controller_id_first: Option<u16>,
     port_id_first: Option<u16>,
@@ -90,6 +92,8 @@ pub(super) struct TargetPlan {
     pub(super) listen: Vec<Endpoint>,
     pub(super) discovery: Vec<Endpoint>,
     pub(super) discovery_name: Option<Nqn>,
+    /// Announces the discovery service on the local network.
+    pub(super) mdns: bool,
     pub(super) referrals: Vec<Endpoint>,
     pub(super) settings: Settings,
     pub(super) security: SecurityPlan,
@@ -169,6 +173,9 @@ fn parse(text: &str) -> Result<TargetPlan, String> {
     if read.control.is_some() && read.volumes.is_none() {
         return Err("control: needs [volumes], whose state keeps what calls change".to_owned());
     }
+    if read.mdns && read.discovery.is_empty() {
+        return Err("mdns: announces discovery, which must name one address at least".to_owned());
+    }
     if read.subsystem.is_empty() && read.control.is_none() {
         return Err("there is no subsystem, and no control socket to make one by".to_owned());
     }
@@ -187,6 +194,7 @@ fn parse(text: &str) -> Result<TargetPlan, String> {
         listen: endpoints("listen", &read.listen)?,
         discovery: endpoints("discovery", &read.discovery)?,
         discovery_name: read.discovery_nqn.map(|text| name("discovery-nqn", &text)).transpose()?,
+        mdns: read.mdns,
         referrals: endpoints("referrals", &read.referrals)?,
         settings: settings(&read.limits, read.controller_id_first, read.port_id_first)?,
         security: read.security.plan()?,
@@ -296,7 +304,7 @@ mod tests {
     fn the_example_is_right_and_has_every_key() {
         let plan = parse(EXAMPLE).expect("right");
         assert!(plan.control.is_some() && plan.volumes.is_some() && plan.reservations.is_some());
-        assert!(plan.discovery_name.is_some() && !plan.referrals.is_empty());
+        assert!(plan.discovery_name.is_some() && !plan.referrals.is_empty() && plan.mdns);
         assert_eq!((plan.listen.len(), plan.discovery.len()), (1, 1));
         let usual = Settings::default();
         assert_ne!(plan.settings.controller_id_first, usual.controller_id_first);
@@ -329,6 +337,7 @@ mod tests {
             ("listen = []".to_owned(), "listen: must name one address"),
             ("listen = ['h']".to_owned(), "there is no subsystem, and no control socket"),
             ("listen = ['h']\ncontrol = '/c'".to_owned(), "control: needs [volumes]"),
+            ("listen = ['h']\nmdns = true".to_owned(), "mdns: announces discovery, which must"),
             (format!("listen = ['h']\n{volumes}") + "[[subsystem]]\nnqn = 'x'", "nqn 'x': "),
             (subsystem("") + volumes, "[volumes] nqn-prefix 'x': "),
             (subsystem("sise = 1"), "line 4: unknown field `sise`"),

@@ -39,6 +39,7 @@ use super::security::{self, Security};
 use super::service::{DEVICE_DEPTH, lasts, serial_number};
 use super::state::State;
 use crate::failure::Failure;
+use crate::mdns::Announcement;
 use crate::output;
 use crate::signals::{SignalWatch, Signals};
 use crate::volume::is_same_file;
@@ -106,6 +107,8 @@ pub(crate) struct ManagedTarget {
     server: Option<ControlServer>,
     job_done: MailSender<Result<(), DeviceError>>,
     jobs_done: Mailbox<Result<(), DeviceError>>,
+    /// Ends with the target: who has heard of it is told.
+    announcement: Option<Announcement>,
 }
 
 impl ManagedTarget {
@@ -116,6 +119,7 @@ impl ManagedTarget {
     /// sense.
     pub(super) fn start(plan: TargetPlan, reactor: &Reactor) -> Result<Self, Failure> {
         let mut target = Target::new(plan.settings)?;
+        let discovery_name = plan.discovery_name.clone().unwrap_or_else(Nqn::discovery);
         if let Some(name) = plan.discovery_name {
             target.set_discovery_name(name)?;
         }
@@ -150,6 +154,7 @@ impl ManagedTarget {
             server: None,
             job_done,
             jobs_done,
+            announcement: None,
         };
         for subsystem in plan.subsystems {
             managed.configure(subsystem)?;
@@ -169,6 +174,9 @@ impl ManagedTarget {
             let bound =
                 security::listen(&mut managed.task, address, Service::Discovery, tls.as_ref())?;
             managed.discovery.push(bound);
+        }
+        if plan.mdns {
+            managed.announcement = Some(Announcement::new(&managed.discovery, &discovery_name)?);
         }
         if let Some(path) = &plan.control {
             let options = ServerOptions::default();
