@@ -159,6 +159,7 @@ pub struct Reactor {
 
 /// What a reactor and its ports share.
 struct Shared {
+    config: ReactorConfig,
     core: RefCell<Core>,
     pool: BufferPool,
     now: Cell<Timestamp>,
@@ -174,7 +175,12 @@ impl Reactor {
         let pool = BufferPool::new(config.pool);
         let core = Core::new(&config, &pool)?;
         let now = Cell::new(self::core::clock());
-        Ok(Self { shared: Rc::new(Shared { core: RefCell::new(core), pool, now }) })
+        Ok(Self { shared: Rc::new(Shared { config, core: RefCell::new(core), pool, now }) })
+    }
+
+    /// What it was made with, for another one like it.
+    pub fn config(&self) -> ReactorConfig {
+        self.shared.config
     }
 
     /// The buffers of this core.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use block_io::reactor::ReactorConfig;
 use cache_engine::backend::address::{CacheAddress, Endpoint, OriginAddress, Size};
 use cache_engine::cache::LineSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -103,6 +104,9 @@ pub(crate) struct TargetArguments {
     /// repeated
     #[arg(long = "namespace", value_name = "URI", required_unless_present = "config")]
     pub(crate) namespaces: Vec<OriginAddress>,
+
+    #[command(flatten)]
+    pub(crate) reactor: ReactorArguments,
 
     /// Folder where reservations are kept that hosts ask to persist (PTPL), a file a namespace
     ///
@@ -373,6 +377,34 @@ fn latency(text: &str) -> Result<Duration, String> {
 }
 
 /// The smallest volume of which a quarter is a cache worth the name.
+/// What the reactors of a service are to do otherwise than usual.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct ReactorArguments {
+    /// Send so much or more at a time without the kernel copying it; usually it always does
+    ///
+    /// From 16k or 64k on it may save time on a network interface: measure. Where the way to a peer
+    /// does not allow it, as on one machine, the kernel says so and that connection goes on with
+    /// copies. Linux 6.0 or later.
+    #[arg(long, value_name = "SIZE", value_parser = zero_copy_size)]
+    pub(crate) zero_copy_from: Option<Size>,
+}
+
+impl ReactorArguments {
+    pub(crate) fn config(&self) -> ReactorConfig {
+        // At most 1 MiB, see the parser.
+        let zero_copy_from = self.zero_copy_from.map(|size| size.bytes() as usize);
+        ReactorConfig { zero_copy_from, ..ReactorConfig::default() }
+    }
+}
+
+fn zero_copy_size(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse().map_err(|error| format!("{error}"))?;
+    if !(4096..=1 << 20).contains(&size.bytes()) {
+        return Err(format!("size `{text}`: must be from 4k to 1M"));
+    }
+    Ok(size)
+}
+
 const DEMO_SIZE_MIN: u64 = 32 << 20;
 
 fn demo_size(text: &str) -> Result<Size, String> {
@@ -402,6 +434,23 @@ mod tests {
         for text in ["", "5", "ms", "-1ms", "1m", "1e9s", "101ms", "NaNms", "infs", "0.5 ms"] {
             assert!(latency(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_of_sends_without_a_copy() {
+        let from = |text: &str| {
+            let words = ["forebay", "target", "--config", "t.toml", "--zero-copy-from", text];
+            Arguments::try_parse_from(words).map_err(|error| error.to_string())
+        };
+        let Verb::Target(target) = from("64k").expect("a size").verb else {
+            panic!("not the verb")
+        };
+        assert_eq!(target.reactor.config().zero_copy_from, Some(65536));
+        for text in ["4095", "2M", "x"] {
+            assert!(from(text).expect_err(text).contains(text), "{text}");
+        }
+        let usual = ReactorArguments::default().config();
+        assert_eq!(usual.zero_copy_from, None);
     }
 
     #[test]

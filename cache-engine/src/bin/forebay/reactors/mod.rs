@@ -24,7 +24,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use block_io::device::shared::SharedQueue;
-use block_io::reactor::{MailSender, Mailbox, Reactor};
+use block_io::reactor::{MailSender, Mailbox, Reactor, ReactorConfig};
 use block_io::{BlockQueue, DeviceError, Timestamp};
 use cache_engine::backend::ReadableDevice;
 use cache_engine::frontend::nbd::{HelperAddress, NbdServer};
@@ -279,10 +279,11 @@ impl Thread {
     fn start(name: String, reactor: &Reactor) -> Result<(Self, HelperAddress), Failure> {
         let (until_the_end, farewell) = reactor.mailbox(1)?;
         let (ready, started) = mpsc::channel();
+        let config = reactor.config();
         let serve = move || {
             // Dropped last, so that whoever hears of it does not wait for this thread.
             let _until_the_end = until_the_end;
-            serve_clients(&ready)
+            serve_clients(config, &ready)
         };
         let handle = std::thread::Builder::new()
             .name(name.clone())
@@ -307,8 +308,8 @@ impl Thread {
 }
 
 /// The life of a helper's thread.
-fn serve_clients(ready: &mpsc::Sender<Reached>) -> Result<(), DeviceError> {
-    let reactor = Reactor::new(block_io::reactor::ReactorConfig::default())?;
+fn serve_clients(config: ReactorConfig, ready: &mpsc::Sender<Reached>) -> Result<(), DeviceError> {
+    let reactor = Reactor::new(config)?;
     let (orders, taken) = reactor.mailbox(ORDERS_MAX)?;
     let (mut helper, address) = Helper::new(&reactor, taken)?;
     // Nobody waits any more when the service was given up meanwhile: it then ends at once.

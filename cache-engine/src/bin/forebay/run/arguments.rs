@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::export::ExportUri;
 use super::plan::{generation, volume_name};
-use crate::arguments::Format;
+use crate::arguments::{Format, ReactorArguments};
 use crate::control_verbs::lease_time;
 
 /// `forebay run`.
@@ -176,6 +176,9 @@ pub(crate) struct RunArguments {
     /// Allow more --reactors than this process has cores
     #[arg(long)]
     pub(crate) oversubscribe: bool,
+
+    #[command(flatten)]
+    pub(crate) reactor: ReactorArguments,
 
     /// Unix socket for forebay status, set, volume, cache replace and miss-ratio, for the user who
     /// runs this alone

@@ -14,7 +14,7 @@ mod summary;
 
 use std::num::NonZero;
 
-use block_io::reactor::{self, Reactor, ReactorConfig};
+use block_io::reactor::{self, Reactor};
 use cache_engine::backend::address::OriginAddress;
 use cache_engine::backend::host_identity::{HostChoice, HostIdentity};
 
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     if let Some(cache) = &mut plan.cache {
         cache.has_curve = arguments.reactors == 1;
     }
-    let reactor = Reactor::new(ReactorConfig::default())?;
+    let reactor = Reactor::new(arguments.reactor.config())?;
     let cache = plan.cache.as_ref().map(|cache| ServiceCache::open(cache, &reactor)).transpose()?;
     let mut service = VolumeService::new(&reactor, cache);
     let started = service.start_reactors(arguments.reactors - 1);

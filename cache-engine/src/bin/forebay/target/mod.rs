@@ -37,14 +37,14 @@ use managed::ManagedTarget;
 pub(crate) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     match (&arguments.verb, &arguments.config) {
         (Some(verb), _) => control_verbs::target(verb),
-        (None, Some(config)) => run_configured(config),
+        (None, Some(config)) => run_configured(config, arguments.reactor.config()),
         (None, None) => service::run(arguments),
     }
 }
 
-fn run_configured(config: &Path) -> Result<(), Failure> {
+fn run_configured(config: &Path, reactor: ReactorConfig) -> Result<(), Failure> {
     let plan = configuration::read(config)?;
-    let reactor = Reactor::new(ReactorConfig::default())?;
+    let reactor = Reactor::new(reactor)?;
     service::notice_of_machine();
     let mut target = ManagedTarget::start(plan, &reactor)?;
     target.tell_ready()?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 
-use block_io::reactor::{Reactor, ReactorConfig, Task};
+use block_io::reactor::{Reactor, Task};
 use block_io::{BlockDevice, Timestamp};
 use cache_engine::backend::address::{DISCOVERY_PORT, NVME_TCP_PORT, OriginAddress};
 use cache_engine::backend::identity::Machine;
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &TargetArguments) -> Result<(), Failure> {
     let listen = listen.resolve(NVME_TCP_PORT)?;
     let discovery = arguments.discovery.as_ref();
     let discovery = discovery.map(|endpoint| endpoint.resolve(DISCOVERY_PORT)).transpose()?;
-    let reactor = Reactor::new(ReactorConfig::default())?;
+    let reactor = Reactor::new(arguments.reactor.config())?;
     let mut namespaces = Vec::with_capacity(arguments.namespaces.len());
     for address in &arguments.namespaces {
         let backend = Backend::open(address, &reactor)
