@@ -25,6 +25,7 @@ pub(crate) enum Framing {
     /// Each behind its length. RFC 8446 §7.1
     Counted,
     /// One behind the other, and the key's length with its low byte first: libnvme's until 1.14.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only TLS meets such keys"))]
     Bare,
 }
 

@@ -107,6 +107,9 @@ pub struct Settings {
     pub unconnected_max: usize,
     /// How long a new connection may take to become a queue.
     pub handshake_timeout: Duration,
+    /// How long a queue of a host that has a secret may take to prove that it knows it. It counts
+    /// as one of the host's queues meanwhile.
+    pub authentication_timeout: Duration,
     /// How long a host that was asked for data, or was sent some, may let not a byte pass. It keeps
     /// memory that others wait for.
     pub stall_timeout: Duration,
@@ -126,6 +129,8 @@ impl Default for Settings {
             queues_per_host_max: 512,
             unconnected_max: 256,
             handshake_timeout: Duration::from_secs(10),
+            // Linux gives each message 120 s. Large groups take slow machines seconds.
+            authentication_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(30),
         }
     }

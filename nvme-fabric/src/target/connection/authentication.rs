@@ -39,8 +39,8 @@ impl Connection {
         self.proof.offers_tls = true;
     }
 
-    /// The queue is of a host that has a secret: from here on it has as long as for the handshake
-    /// to prove that it knows it, unless its key has proved it.
+    /// The queue is of a host that has a secret: from here on it has some time to prove that it
+    /// knows it, unless its key has proved it.
     pub(super) fn demand_authentication(
         &mut self,
         demand: Demand,
@@ -52,7 +52,7 @@ impl Connection {
             Demand::Proven => self.proof.authentication = Some(Authentication::proven()),
             Demand::Proof | Demand::SecureChannel => {
                 self.proof.authentication = Some(Authentication::default());
-                self.phase_deadline = Some(now + target.settings.handshake_timeout);
+                self.phase_deadline = Some(now + target.settings.authentication_timeout);
             }
         }
     }

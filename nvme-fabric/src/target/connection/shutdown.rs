@@ -86,12 +86,16 @@ impl Connection {
         if let Some(deadline) = self.phase_deadline
             && now >= deadline
         {
-            let what = match self.phase {
-                Phase::Initialize => "the connection, which awaits ICReq,",
-                Phase::Queue => "Connect, after which authentication comes,",
-                _ => "ICResp, after which Connect comes,",
+            let settings = &target.settings;
+            let (what, timeout) = match self.phase {
+                Phase::Initialize => {
+                    ("the connection, which awaits ICReq,", settings.handshake_timeout)
+                }
+                Phase::Queue => {
+                    ("Connect, after which authentication comes,", settings.authentication_timeout)
+                }
+                _ => ("ICResp, after which Connect comes,", settings.handshake_timeout),
             };
-            let timeout = target.settings.handshake_timeout;
             self.finish(target, ConnectionError::TimedOut(what.to_owned(), timeout));
         }
         self.check_stall(target, now);
