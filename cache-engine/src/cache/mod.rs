@@ -342,8 +342,6 @@ impl Cache {
         request: Request,
     ) -> Result<(), Request> {
         self.now = now;
-        // It is needed soon, and all that comes before is done meanwhile.
-        self.prefetch(id, request.extent);
         if self.in_flight() >= self.requests_max || self.stopping {
             return Err(request);
         }
@@ -353,8 +351,11 @@ impl Cache {
         }
         self.volumes[id].in_flight += 1;
         let (operation, extent) = (request.operation, request.extent);
-        if operation == Operation::Read {
-            self.note_read(id, extent);
+        match operation {
+            Operation::Read => self.note_read(id, extent),
+            // Its lines are looked at later than a read's; what comes before is done meanwhile.
+            Operation::Write => self.prefetch(id, extent),
+            _ => {}
         }
         let request = match operation {
             Operation::Read if self.gate_is_open() => match self.try_hit(id, request) {
