@@ -102,7 +102,13 @@ fn run(input: &[u8]) -> Behaviour {
     let mut turns = 0;
     while !session.host.controller().is_over() {
         turns += 1;
-        assert!(turns < TURNS_MAX, "an association that does not end");
+        assert!(
+            turns < TURNS_MAX,
+            "an association that does not end: {:?} at {:?}, next {:?}",
+            session.host.controller().state(),
+            session.now,
+            session.host.controller().next_deadline()
+        );
         if !session.turn() && !session.advance() {
             break;
         }

@@ -126,6 +126,9 @@ fn page(piece: Piece, header: &mut DiscoveryHeader, choices: &mut Choices<'_>) -
         bytes.truncate(usize::from(choices.number()) % (bytes.len() + 1));
         // The driver never gives less than was asked for: a short page ends with zeros.
         bytes.resize(piece.length, 0);
+        if let Some(header_bytes) = bytes.first_chunk().filter(|_| piece.offset == 0) {
+            *header = DiscoveryHeader::parse(header_bytes);
+        }
     }
     bytes
 }
