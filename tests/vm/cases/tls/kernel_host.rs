@@ -9,7 +9,7 @@ use forebay_vm::scene::secret::Secret;
 use forebay_vm::scene::tls::{HandshakeDaemon, Hash, TlsKey, forget_keys};
 use forebay_vm::{Case, Need};
 
-use super::{LIMIT, assert_encrypted, kinds};
+use super::{LIMIT, assert_encrypted, kinds, with_key};
 use crate::kernel_host::{fio_verifies, restarts_under_load, verify};
 
 const NEEDS: &[Need] = &[
@@ -77,9 +77,7 @@ fn target(mebibytes: u64, key: &TlsKey, more: &[&str]) -> OurTarget {
 
 /// What [`target`] and a kernel's host that may connect to it need.
 fn encrypted(mebibytes: u64) -> (HandshakeDaemon, OurTarget) {
-    let daemon = HandshakeDaemon::start();
-    let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);
-    key.insert(HOST_NQN, SUBSYSTEM, 1);
+    let (daemon, key) = with_key(HOST_NQN, SUBSYSTEM);
     (daemon, target(mebibytes, &key, &[]))
 }
 
@@ -110,9 +108,7 @@ fn fio() {
 }
 
 fn reconnects() {
-    let daemon = HandshakeDaemon::start();
-    let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);
-    key.insert(HOST_NQN, SUBSYSTEM, 1);
+    let (daemon, key) = with_key(HOST_NQN, SUBSYSTEM);
     let path = forebay_vm::scene::our_target::file("disk", 16 << 20);
     let keys = format!("--tls-keys={}", key.path().display());
     let namespace = format!("file:{}", path.display());
@@ -156,9 +152,7 @@ fn refuses_plain() {
 }
 
 fn plain_target() {
-    let daemon = HandshakeDaemon::start();
-    let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);
-    key.insert(HOST_NQN, SUBSYSTEM, 1);
+    let (daemon, _key) = with_key(HOST_NQN, SUBSYSTEM);
     let target = OurTarget::start(&["memory:16MiB"]);
     let opened = Connection::try_open(SUBSYSTEM, target.port(), &["tls"]);
     assert!(opened.is_err(), "a target without TLS was believed");
@@ -198,9 +192,7 @@ pub(super) fn nvme_connects(release: Release, target: &OurTarget, options: &[&st
 
 /// DH-HMAC-CHAP inside of TLS.
 fn authenticated() {
-    let daemon = HandshakeDaemon::start();
-    let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);
-    key.insert(HOST_NQN, SUBSYSTEM, 1);
+    let (daemon, key) = with_key(HOST_NQN, SUBSYSTEM);
     let (host, controller) = (Secret::new("host", "sha256"), Secret::new("controller", "sha256"));
     let target = target(
         16,

@@ -17,11 +17,19 @@ pub(crate) use our_host::CASES as OUR_HOST;
 use std::time::Duration;
 
 use forebay_vm::scene::kernel_host::Connection;
-use forebay_vm::scene::tls::{Hash, hashes};
+use forebay_vm::scene::tls::{HandshakeDaemon, Hash, TlsKey, hashes};
 
 /// How long a case may take: each handshake is a process of its own, which the kernel waits 10 s
 /// for and, when it came too late on a busy machine, asks for again.
 const LIMIT: Duration = Duration::from_secs(400);
+
+/// What makes the kernel's handshakes, and a key in its keyring by an identity of version 1.
+fn with_key(host: &str, subsystem: &str) -> (HandshakeDaemon, TlsKey) {
+    let daemon = HandshakeDaemon::start();
+    let key = TlsKey::new("host", Hash::Sha256, host);
+    key.insert(host, subsystem, 1);
+    (daemon, key)
+}
 
 /// Hashes of keys and versions of identities, each with each.
 fn kinds() -> impl Iterator<Item = (Hash, u8)> {

@@ -18,7 +18,7 @@ use nvme_fabric::driver::{ConnectOptions, NvmeTcpDevice};
 use nvme_fabric::host::HostAuthentication;
 use nvme_fabric::tls::{HostTls, Identities, IdentityVersion};
 
-use super::{LIMIT, kinds};
+use super::{LIMIT, kinds, with_key};
 use crate::our_host::{DISK, SUBSYSTEM, USED, verify_restarts, zero_disk};
 
 const NEEDS: &[Need] = &[
@@ -127,9 +127,7 @@ fn offers_both() {
 }
 
 fn restarted() {
-    let daemon = HandshakeDaemon::start();
-    let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);
-    key.insert(HOST_NQN, SUBSYSTEM, 1);
+    let (daemon, key) = with_key(HOST_NQN, SUBSYSTEM);
     let mut target = target();
     let mut options = options(&target, &key, Identities::Both);
     options.keep_alive = Duration::from_secs(1);
@@ -167,9 +165,7 @@ fn refuses_other_keys() {
 }
 
 fn refuses_plain() {
-    let daemon = HandshakeDaemon::start();
-    let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);
-    key.insert(HOST_NQN, SUBSYSTEM, 1);
+    let (daemon, key) = with_key(HOST_NQN, SUBSYSTEM);
     let target = target();
     let mut options = options(&target, &key, Identities::Both);
     let tls = options.tls.take();
@@ -198,9 +194,7 @@ fn plain_target() {
 /// DH-HMAC-CHAP inside of TLS. Since it can concatenate the kernel takes TLS for proof enough, and
 /// asks no host that comes with it. Linux drivers/nvme/target/auth.c, `nvmet_setup_auth`
 fn authenticated() {
-    let daemon = HandshakeDaemon::start();
-    let key = TlsKey::new("host", Hash::Sha256, HOST_NQN);
-    key.insert(HOST_NQN, SUBSYSTEM, 1);
+    let (daemon, key) = with_key(HOST_NQN, SUBSYSTEM);
     let (host, controller) = (Secret::new("host", "sha256"), Secret::new("controller", "sha256"));
     let mut target = target();
     let secrets = [("dhchap_key", host.text()), ("dhchap_ctrl_key", controller.text())];
